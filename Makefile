@@ -1,0 +1,67 @@
+# Every goal works on a fresh clone: the environment is made first, in .venv, and only when it is not there.
+#
+#   make sft dpo                              the embedded default, recipes/tiny.yaml
+#   make sft dpo RECIPE=recipes/my.yaml       another recipe; RUNS=folder for another place than runs/
+#   make dpo FRESH=1                          another attempt, beside what is there
+#   make dpo POLICY=path/to/adapter           start from that adapter
+#   make sft SET="seed=1 stages.sft.train.learning_rate=1e-3"
+#   make plan | status | all | test | lint | bench
+
+RECIPE ?= recipes/tiny.yaml
+RUNS   ?= runs
+PYTHON ?= python3
+STAGES := $(patsubst stages/%.py,%,$(filter-out stages/__init__.py,$(wildcard stages/*.py)))
+VENV   := .venv
+ALIGN  := $(VENV)/bin/align
+WHERE  := --recipe $(RECIPE) --runs $(RUNS) $(foreach pair,$(SET),--set '$(pair)')
+OPTIONS = $(WHERE) $(if $(POLICY),--policy $(POLICY)) $(if $(filter 1,$(FRESH)),--fresh)
+
+# All stages named in one call are one `align run`: the first of them does it, the others are then done.
+GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
+
+.PHONY: $(STAGES) all plan status test lint bench clean
+.DEFAULT_GOAL := all
+
+ifneq ($(filter plan,$(MAKECMDGOALS)),)  # make plan sft: only asks
+$(STAGES):
+	@:
+else
+$(firstword $(GOALS)): $(VENV)/.ready
+	@$(ALIGN) run $(GOALS) $(OPTIONS)
+
+$(wordlist 2,$(words $(GOALS)),$(GOALS)): $(firstword $(GOALS))
+	@:
+endif
+
+all: $(VENV)/.ready
+	@$(ALIGN) run $(OPTIONS)
+
+plan: $(VENV)/.ready
+	@$(ALIGN) plan $(GOALS) $(OPTIONS)
+
+status: $(VENV)/.ready
+	@$(ALIGN) status $(WHERE)
+
+test: $(VENV)/.ready-test
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: $(VENV)/.ready-test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+bench: $(VENV)/.ready
+	$(VENV)/bin/python benchmarks/against_trl.py $(ARGS)
+
+# Installed with pinned versions (constraints.txt has what they need in turn); nothing outside .venv.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it with PYTHON=..."; exit 1; }
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.ready-test: $(VENV)/.ready
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[test]
+	@touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,120 @@
+"""`align`: run, plan, status, recipes."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline import recipe as recipes
+from pipeline.console import Display, make_console
+from pipeline.errors import PipelineError
+from pipeline.plan import EVALUATE, UP_TO_DATE, Planner
+from pipeline.run import Run
+
+DEFAULT_RECIPE = Path("recipes/tiny.yaml")
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+recipe_app = typer.Typer(no_args_is_help=True, help="Look at one recipe.")
+app.add_typer(recipe_app, name="recipe")
+
+RecipeOption = Annotated[Path, typer.Option("--recipe", "-r", help="The recipe: one YAML file for the whole chain.")]
+RunsOption = Annotated[Path, typer.Option("--runs", help="Where artifacts go.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a key: stages.dpo.train.beta=0.05")]
+PolicyOption = Annotated[str | None, typer.Option("--policy", help="Start the first stage named from this adapter.")]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Another attempt, beside what is there.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="The same for a program to read.")]
+Stages = Annotated[list[str] | None, typer.Argument(help="The stages; all of the recipe where none is named.")]
+
+
+@app.command()
+def run(
+    stages: Stages = None,
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    runs: RunsOption = Path("runs"),
+    overrides: SetOption = None,
+    policy: PolicyOption = None,
+    fresh: FreshOption = False,
+) -> None:
+    """Run stages, and first those that they stand on, as far as they are not up to date."""
+    display = Display(make_console())
+    code = Run(recipe, overrides or [], runs, stages or [], fresh=fresh, policy=policy, display=display).execute()
+    raise typer.Exit(code)
+
+
+@app.command()
+def plan(
+    stages: Stages = None,
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    runs: RunsOption = Path("runs"),
+    overrides: SetOption = None,
+    policy: PolicyOption = None,
+    fresh: FreshOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what `run` would do, and why."""
+    loaded = recipes.load(recipe, overrides or [])
+    goals = stages or list(loaded.stages)
+    steps = Planner(loaded, runs, policy).plan(goals, fresh=goals if fresh else ())
+    if as_json:
+        print(json.dumps([step.to_json() for step in steps], indent=1))
+    else:
+        Display(make_console()).plan(steps, f"{loaded.name}: the plan")
+
+
+@app.command()
+def status(
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    runs: RunsOption = Path("runs"),
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show where every stage of a recipe stands, and what it learned."""
+    loaded = recipes.load(recipe, overrides or [])
+    steps = Planner(loaded, runs).plan(list(loaded.stages))
+    finished = [step for step in steps if step.state in (UP_TO_DATE, EVALUATE)]
+    if as_json:
+        rows = [
+            step.to_json() | {"metrics": step.attempt.manifest["metrics"] if step in finished else None}
+            for step in steps
+        ]
+        print(json.dumps(rows, indent=1))
+        return
+    display = Display(make_console())
+    display.plan(steps, f"{loaded.name}: where it stands")
+    if finished:
+        display.learned([step.attempt.manifest for step in finished])
+        display.where([(step.stage, step.attempt.output) for step in finished])
+
+
+@app.command("recipes")
+def list_recipes(folder: Annotated[Path, typer.Argument()] = Path("recipes")) -> None:
+    """List the recipes of a folder."""
+    console = make_console()
+    for path in sorted(folder.glob("*.yaml")):
+        try:
+            loaded = recipes.load(path)
+            console.print(f"[bold]{path}[/bold]  {' -> '.join(loaded.stages)}", soft_wrap=True)
+        except PipelineError as error:
+            console.print(f"[bold]{path}[/bold]  [red]{len(error.what.splitlines())} mistakes[/red]", soft_wrap=True)
+
+
+@recipe_app.command("show")
+def show_recipe(recipe: Annotated[Path, typer.Argument()] = DEFAULT_RECIPE, overrides: SetOption = None) -> None:
+    """Print a recipe as it is understood: every default filled in."""
+    import yaml
+
+    print(
+        yaml.safe_dump(recipes.load(recipe, overrides or []).resolved(), sort_keys=False, allow_unicode=True),
+        end="",
+    )
+
+
+def main() -> None:
+    try:
+        app()
+    except PipelineError as error:
+        Display(make_console()).error(error)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

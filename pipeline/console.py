@@ -1,0 +1,218 @@
+"""Everything a person sees: the plan, a line or a bar while a stage runs, and what was learned."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.errors import PipelineError
+from pipeline.plan import CONTINUE, EVALUATE, RUN, UP_TO_DATE, Step
+from pipeline.stage import specs
+
+STYLES = {UP_TO_DATE: "green", CONTINUE: "yellow", EVALUATE: "yellow", RUN: "cyan"}
+LOWER_IS_BETTER = {"loss", "perplexity", "kl"}
+# What needs no trained model: shown beside the model's figure, so that it can be told from luck.
+BASELINES = {
+    "nearest_question": "looking up the nearest training question",
+    "guess_by_length": "guessing by length",
+    "few_shot_exact_match": "the untrained policy, few-shot without the template",
+}
+SHORT = {
+    "rewards/margins": "margin",
+    "rewards/accuracies": "accuracy",
+    "mean_token_accuracy": "token accuracy",
+}
+
+
+def make_console() -> Console:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=160, color_system=None)  # a pipe has no width, and a log no colours
+    return console
+
+
+class Display:
+    """Shows one command. On a terminal a bar moves; on a pipe each logging step is a line."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.bar: Progress | None = None
+        self.stage = ""
+        self.steps = 0
+        self._rate: tuple[float, int, int] | None = None
+
+    # -- the plan and the end ------------------------------------------------------------------------
+
+    def plan(self, steps: Sequence[Step], title: str) -> None:
+        table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+        for heading in ("stage", "will", "why", "artifact"):
+            table.add_column(heading, style="bold" if heading == "stage" else "", overflow="fold")
+        for step in steps:
+            table.add_row(
+                step.stage,
+                Text(step.state, style=STYLES[step.state]),
+                escape(step.why),
+                step.attempt.folder.name if step.attempt else "-",
+            )
+            for change in step.changes[1:]:
+                table.add_row("", "", escape(change), "", style="dim")
+        self.console.print(table)
+
+    def learned(self, manifests: Sequence[dict]) -> None:
+        """The before and after of every stage, and where the weights are."""
+        table = Table(title="What was learned (held-out rows)", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))  # fmt: skip
+        for heading, justify in (("stage", "left"), ("figure", "left"), ("before", "right"), ("after", "right"), ("n", "right"), ("", "left")):  # fmt: skip
+            table.add_column(heading, justify=justify)
+        for manifest in manifests:
+            for number, row in enumerate(_figures(manifest)):
+                table.add_row(Text(manifest["stage"] if number == 0 else "", style="bold"), *row)
+        self.console.print()
+        self.console.print(table)
+
+    def samples(self, manifest: dict) -> None:
+        if not manifest["samples"]:
+            return
+        self.console.print(f"\n[bold]Sample answers of {manifest['stage']}, before and after[/bold]")
+        for sample in manifest["samples"]:
+            self.console.print(f"  [dim]asked [/dim] {escape(_shortened(sample['prompt']))}")
+            self.console.print(f"  [dim]before[/dim] {escape(_shortened(sample['before']))}")
+            self.console.print(f"  [dim]after [/dim] [green]{escape(_shortened(sample['after']))}[/green]\n")
+
+    def where(self, folders: Sequence[tuple[str, Path]]) -> None:
+        for stage, folder in folders:
+            self.console.print(f"[bold]{stage}[/bold]  {escape(str(folder))}", soft_wrap=True)
+
+    def error(self, error: PipelineError) -> None:
+        self._stop_bar()
+        self.console.print(Text("error: ", style="bold red") + Text(error.what), soft_wrap=True)
+        if error.fix:
+            self.console.print(Text(error.fix), soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        self.console.print(Text(text), soft_wrap=True)
+
+    # -- a running stage: one method an event of pipeline.worker -------------------------------------
+
+    def begin(self, step: Step) -> None:
+        self.stage = step.stage
+        self.console.print(f"\n[bold]{step.stage}[/bold]  {escape(step.state)}: {escape(step.why)}")
+
+    def end(self) -> None:
+        self._stop_bar()
+
+    def event(self, event: dict) -> None:
+        if handle := getattr(self, f"_on_{event['kind']}", None):
+            handle(event)
+
+    def _on_account(self, event: dict) -> None:
+        parts = [f"{event[key]} {words}" for key, words in (("trained", "trained"), ("held_out", "held out"), ("dropped", "dropped"))]  # fmt: skip
+        line = f"  rows: {event['read']} read = {' + '.join(parts)}"
+        if event["truncated"]:
+            line += f"; {event['truncated']} cut to max_length ({event['tokens_cut']} tokens lost, see truncated.jsonl)"
+        self.console.print(line)
+        for reason, count in event["dropped_by_reason"].items():
+            self.console.print(f"    dropped {count} x {escape(reason)} (see rejected.jsonl)", style="yellow")
+
+    def _on_note(self, event: dict) -> None:
+        self.console.print(f"  note: {escape(event['text'])}", style="yellow")
+
+    def _on_phase(self, event: dict) -> None:
+        if self.bar is not None:
+            self.bar.update(self.bar.task_ids[0], phase=event["name"])
+        elif self.console.is_terminal:
+            self.bar = Progress(
+                TextColumn("  {task.fields[phase]:<18}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.completed}/{task.total} {task.fields[figures]}"),
+                TimeRemainingColumn(),
+                console=self.console,
+                transient=True,
+            )
+            self.bar.add_task("", total=0, phase=event["name"], figures="")
+            self.bar.start()
+
+    def _on_train(self, event: dict) -> None:
+        self.steps = event["steps"]
+        self._rate = None
+        if event["step"]:
+            self.console.print(f"  continues from step {event['step']} of {self.steps}")
+        if self.bar:
+            self.bar.reset(
+                self.bar.task_ids[0], total=self.steps, completed=event["step"], phase="training", figures=""
+            )
+
+    def _on_step(self, event: dict) -> None:
+        if self._rate is None:
+            self._rate = (event["at"], event["tokens"], event["step"])
+        self._speed = (event["tokens"] - self._rate[1]) / max(event["at"] - self._rate[0], 1e-9)
+        self._now = event
+        if self.bar:
+            self.bar.update(self.bar.task_ids[0], completed=event["step"])
+
+    def _on_log(self, event: dict) -> None:
+        figures = {"loss": event["loss"]} | {
+            SHORT.get(key, key): event[key] for key in specs()[self.stage].key_figures if key in event
+        }
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items()) + f"  {self._speed:,.0f} tokens/s"
+        if self.bar:
+            self.bar.update(self.bar.task_ids[0], figures=shown)
+            return
+        done = self._now["step"] - self._rate[2]
+        left = (self._now["at"] - self._rate[0]) / done * (self.steps - event["step"]) if done else None
+        remaining = f"  {_duration(left)} left" if left is not None else ""
+        self.console.print(f"  {self.stage} {event['step']}/{self.steps}  {shown}{remaining}")
+
+    def _on_before(self, event: dict) -> None:
+        shown = "  ".join(f"{name} {_number(value)}" for name, value in event["metrics"].items() if name in ("loss", "exact_match", "preference_accuracy", "reward_accuracy"))  # fmt: skip
+        if shown:
+            self.console.print(f"  before: {shown}")
+
+    def _on_finished(self, event: dict) -> None:
+        self._stop_bar()
+
+    def _stop_bar(self) -> None:
+        if self.bar:
+            self.bar.stop()
+            self.bar = None
+
+
+def _figures(manifest: dict):
+    before, after = manifest["metrics"]["before"], manifest["metrics"]["after"]
+    n = str(after.get("n", before.get("n", 0)))
+    for name in dict.fromkeys([*after, *before]):
+        if name in ("n", "n_tokens") or name in BASELINES:
+            continue
+        was, now = before.get(name), after.get(name)
+        worse = was is not None and now is not None and now != was and (now > was) == (name in LOWER_IS_BETTER)
+        label = name.replace("_", " ")
+        yield (
+            label,
+            _number(was),
+            Text(_number(now), style="red" if worse else "bold"),
+            n,
+            "worse" if worse else "",
+        )
+    for name, words in BASELINES.items():
+        value = after.get(name, before.get(name))
+        if value is not None:
+            yield f"  {words}", "", _number(value), n, "for comparison"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def _duration(seconds: float) -> str:
+    return time.strftime("%H:%M:%S" if seconds >= 3600 else "%M:%S", time.gmtime(seconds))
+
+
+def _shortened(text: str, limit: int = 200) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 3] + "..."

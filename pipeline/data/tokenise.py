@@ -1,0 +1,163 @@
+"""Examples to token ids, with the labels that carry loss, cut to length with every cut on record."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from pipeline.data.account import Account, Placed
+from pipeline.data.shape import BadRow, Conversation, Preference
+from pipeline.data.template import Template
+
+IGNORED = -100  # the label that PyTorch's cross entropy leaves out
+CHUNK = 1000  # rows tokenised in one call: the tokenizer works on them in parallel
+
+
+@dataclass(frozen=True)
+class Tokeniser:
+    """Makes the columns that a kind of row is trained as.
+
+    `max_length` counts tokens; None cuts nothing. `through_suffix` keeps what the template writes
+    after the stop token: a reward model is asked for its score at the very end of a rendered
+    conversation, whereas a policy has finished at the stop token.
+    """
+
+    tokenizer: object
+    max_length: int | None = None
+    on_too_long: str = "truncate"
+    through_suffix: bool = False
+
+    def encode(self, placed: Sequence[Placed], kind: str, account: Account) -> tuple[list[Placed], list[dict]]:
+        """The examples that can be trained on and their columns; the others are dropped in `account`.
+
+        text: input_ids. conversation: input_ids, labels. preference: prompt_ids, chosen_ids, rejected_ids.
+        """
+        encode = {"text": self._texts, "conversation": self._conversations, "preference": self._preferences}[kind]
+        kept, rows = [], []
+        for start in range(0, len(placed), CHUNK):
+            chunk = placed[start : start + CHUNK]
+            for one, columns in zip(chunk, encode(chunk), strict=True):
+                try:
+                    if isinstance(columns, BadRow):
+                        raise columns
+                    if kind != "text":  # texts are packed into blocks, never cut
+                        columns = self._fit(one, columns, account)
+                except BadRow as bad:
+                    account.drop(one.row, str(bad))
+                else:
+                    kept.append(one)
+                    rows.append(columns)
+        return kept, rows
+
+    def _texts(self, chunk: Sequence[Placed]) -> Iterator[dict]:
+        eos = self.tokenizer.eos_token_id
+        for ids in self.tokenizer([one.example.text for one in chunk]).input_ids:
+            yield {"input_ids": ids if ids[-1:] == [eos] else [*ids, eos]}
+
+    def _conversations(self, chunk: Sequence[Placed]) -> Iterator[dict | BadRow]:
+        for encoded in self._encode(chunk, lambda example: [example.messages]):
+            if isinstance(encoded, BadRow):
+                yield encoded
+                continue
+            ((ids, answers),) = encoded
+            labels = [token if learnt else IGNORED for token, learnt in zip(ids, answers, strict=True)]
+            if not any(answers):
+                yield BadRow("no token of it would carry loss: the chat template leaves the answer out")
+            else:
+                yield {"input_ids": ids, "labels": labels}
+
+    def _preferences(self, chunk: Sequence[Placed]) -> Iterator[dict | BadRow]:
+        def both(example: Preference) -> list[list[dict]]:
+            return [
+                [*example.messages, {"role": "assistant", "content": answer}]
+                for answer in (example.chosen, example.rejected)
+            ]
+
+        for encoded in self._encode(chunk, both, last_only=True):
+            if isinstance(encoded, BadRow):
+                yield encoded
+                continue
+            (chosen, in_chosen), (rejected, in_rejected) = encoded
+            # A token may span the seam between prompt and answer on one side only: it then belongs to both answers.
+            seam = min(in_chosen.index(True), in_rejected.index(True))
+            chosen, rejected = (
+                [*ids[seam:]] for ids in (self._finish(chosen, in_chosen), self._finish(rejected, in_rejected))
+            )
+            if chosen == rejected:
+                yield BadRow('"chosen" and "rejected" become the same tokens')
+            else:
+                yield {"prompt_ids": encoded[0][0][:seam], "chosen_ids": chosen, "rejected_ids": rejected}
+
+    def _finish(self, ids: list[int], in_answer: list[bool]) -> list[int]:
+        if self.through_suffix:
+            return ids
+        return ids[: len(ids) - in_answer[::-1].index(True)]
+
+    def _encode(self, chunk: Sequence[Placed], conversations: Callable, *, last_only: bool = False) -> Iterator:
+        """For each example the (ids, whether in an answer) of each of its conversations, or the BadRow why not."""
+        template = Template(self.tokenizer)
+        rendered: list[list[tuple[str, list]] | BadRow] = []
+        for one in chunk:
+            try:
+                texts = [(messages, template.render(messages)) for messages in conversations(one.example)]
+                spans = [template.answers(messages, text)[-1 if last_only else 0 :] for messages, text in texts]
+                rendered.append([(text, span) for (_, text), span in zip(texts, spans, strict=True)])
+            except BadRow as bad:
+                rendered.append(bad)
+        flat = [text for texts in rendered if isinstance(texts, list) for text, _ in texts]
+        batch = self.tokenizer(flat, add_special_tokens=False, return_offsets_mapping=True) if flat else None
+        at = 0
+        for texts in rendered:
+            if isinstance(texts, BadRow):
+                yield texts
+                continue
+            encoded = []
+            for _, spans in texts:
+                ids, offsets = batch["input_ids"][at], batch["offset_mapping"][at]
+                encoded.append((ids, _inside(offsets, spans)))
+                at += 1
+            if any(not any(inside) for _, inside in encoded):
+                yield BadRow("an answer has no token of its own")
+            else:
+                yield encoded
+
+    def _fit(self, one: Placed, columns: dict, account: Account) -> dict:
+        """`columns` within max_length: the prompt gives way first, then the answer's end.
+
+        The prompt loses its start, down to a quarter of max_length: an answer to nothing teaches nothing.
+        """
+        if isinstance(one.example, Conversation):
+            prompt = next(i for i, label in enumerate(columns["labels"]) if label != IGNORED)
+            answer = len(columns["input_ids"]) - prompt
+        else:
+            prompt = len(columns["prompt_ids"])
+            answer = max(len(columns["chosen_ids"]), len(columns["rejected_ids"]))
+        length, limit = prompt + answer, self.max_length
+        if not limit or length <= limit:
+            return columns
+        if self.on_too_long != "truncate":
+            raise BadRow(f"is {length} tokens long; max_length is {limit}")
+        kept = max(limit - answer, min(prompt, limit // 4))
+        start = columns.get("prompt_ids", columns.get("input_ids"))
+        bos = int(kept > 1 and start[0] == self.tokenizer.bos_token_id)
+
+        def cut(ids: list[int]) -> list[int]:
+            return ids[:bos] + ids[prompt - kept + bos :]
+
+        if isinstance(one.example, Conversation):
+            fitted = {key: cut(ids)[:limit] for key, ids in columns.items()}
+        else:
+            answers = {key: columns[key][: limit - kept] for key in ("chosen_ids", "rejected_ids")}
+            if answers["chosen_ids"] == answers["rejected_ids"]:
+                raise BadRow(f"is {length} tokens long: cut to max_length ({limit}), both answers are the same")
+            fitted = {"prompt_ids": cut(columns["prompt_ids"])} | answers
+        account.truncated.append((one.row, length - limit))
+        return fitted
+
+
+def _inside(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[bool]:
+    """Which tokens overlap a span of characters. Both come in ascending order."""
+    inside, which = [], 0
+    for start, end in offsets:
+        while which < len(spans) and start >= spans[which][1]:
+            which += 1
+        inside.append(which < len(spans) and end > spans[which][0] and end > start)
+    return inside

@@ -1,0 +1,319 @@
+"""Held-out figures of a model, computed the same way before and after training."""
+
+import importlib.util
+import math
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy
+import torch
+from torch.nn.functional import logsigmoid
+
+from pipeline.data.account import Placed
+from pipeline.data.shape import Conversation, Preference, Text
+from pipeline.data.template import Template
+from pipeline.data.tokenise import IGNORED
+from pipeline.errors import PipelineError
+
+LOGITS_BYTES = 256 << 20  # the largest tensor of logits that an evaluation holds at a time
+
+
+@dataclass
+class Figures:
+    """What one evaluation found. `metrics` are plain numbers with their `n` beside them.
+
+    `completions` are greedy answers to the held-out prompts, in order; `margins` are, for each held-out
+    pair, the policy's log p(chosen) - log p(rejected), summed over tokens.
+    """
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    completions: list[str] = field(default_factory=list)
+    margins: list[float] = field(default_factory=list)
+
+    def to_json(self) -> dict:
+        return {"metrics": self.metrics, "completions": self.completions, "margins": self.margins}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The held-out rows of a stage and how to judge a model by them.
+
+    `trained` are the examples trained on: what a lookup may use, and few-shot prompts are made of.
+    """
+
+    settings: object  # recipe.Evaluation
+    tokenizer: object
+    head: str
+    held_out: Sequence[Placed]
+    columns: Sequence[dict]
+    trained: Sequence[Placed]
+    beta: float | None = None  # DPO's, where its loss is the sigmoid one
+
+    def run(self, model, before: Figures | None = None) -> Figures:
+        """Evaluate; `before` is the same evaluation of the policy that training started from."""
+        figures = Figures()
+        if not self.held_out:
+            return figures
+        training = model.training
+        model.eval()
+        with untouched_random_state(), torch.no_grad(), _precision(model):
+            kind = type(self.held_out[0].example)
+            if kind is Text or kind is Conversation:
+                self._language_model(model, figures)
+            elif self.head == "score":
+                self._reward(model, figures)
+            else:
+                self._preference(model, figures, before)
+            if self.head == "causal" and kind is not Text:
+                self._answers(model, figures, before)
+        model.train(training)
+        return figures
+
+    def _language_model(self, model, figures: Figures) -> None:
+        """Loss in nats a token, over the tokens that carry loss."""
+        rows = [(row["input_ids"], row.get("labels", row["input_ids"])) for row in self.columns]
+        sums, counts = log_probabilities(model, rows, self.tokenizer.pad_token_id)
+        loss = -sum(sums) / max(sum(counts), 1)
+        figures.metrics |= {
+            "loss": loss,
+            "perplexity": math.exp(min(loss, 700)),
+            "n": len(rows),
+            "n_tokens": sum(counts),
+        }
+
+    def _preference(self, model, figures: Figures, before: Figures | None) -> None:
+        """Accuracy: how often the mean log-probability per token prefers the chosen answer, ties counting half."""
+        chosen, rejected = (
+            log_probabilities(
+                model,
+                [(r["prompt_ids"] + r[side], [IGNORED] * len(r["prompt_ids"]) + r[side]) for r in self.columns],
+                self.tokenizer.pad_token_id,
+            )
+            for side in ("chosen_ids", "rejected_ids")
+        )
+        means = [[s / max(n, 1) for s, n in zip(*side, strict=True)] for side in (chosen, rejected)]
+        figures.margins = [c - r for c, r in zip(chosen[0], rejected[0], strict=True)]
+        figures.metrics |= {"preference_accuracy": _share_above(*means)} | self._baselines()
+        if self.beta is not None:
+            reference = before.margins if before else figures.margins
+            gains = [m - r for m, r in zip(figures.margins, reference, strict=True)]
+            figures.metrics["loss"] = float(-logsigmoid(self.beta * torch.tensor(gains, dtype=torch.float64)).mean())
+
+    def _reward(self, model, figures: Figures) -> None:
+        chosen, rejected = (
+            scores(model, [row["prompt_ids"] + row[side] for row in self.columns], self.tokenizer.pad_token_id)
+            for side in ("chosen_ids", "rejected_ids")
+        )
+        difference = torch.tensor(chosen, dtype=torch.float64) - torch.tensor(rejected, dtype=torch.float64)
+        figures.metrics |= {
+            "loss": float(-logsigmoid(difference).mean()),
+            "reward_accuracy": _share_above(chosen, rejected),
+        } | self._baselines()
+
+    def _baselines(self) -> dict[str, float]:
+        """Preferring the longer answer (or the shorter, whichever is right more often) needs no model at all."""
+        lengths = [[len(row[side]) for row in self.columns] for side in ("chosen_ids", "rejected_ids")]
+        longer = _share_above(*lengths)
+        return {"guess_by_length": max(longer, 1 - longer), "n": len(self.columns)}
+
+    def _answers(self, model, figures: Figures, before: Figures | None) -> None:
+        """Greedy answers to the held-out prompts, judged as far as the recipe says how."""
+        settings, template = self.settings, Template(self.tokenizer)
+        asked = [_asked(one.example) for one in self.held_out]
+        judged = settings.answer_pattern or settings.score_function
+        number = len(asked) if judged else min(settings.samples, len(asked))
+        prompts = [template.render(messages, ask=True) for messages in asked[:number]]
+        figures.completions = self._generate(model, prompts, stop=None)
+        metrics = figures.metrics
+        if settings.answer_pattern:
+            right = [self._answer(_reference(one.example)) for one in self.held_out]
+            metrics["exact_match"] = self._matches(figures.completions, right)
+            metrics["nearest_question"] = self._matches(self._looked_up(), right)
+            if settings.few_shot and before is None:
+                shots = [self._few_shot(messages) for messages in asked]
+                metrics["few_shot_exact_match"] = self._matches(self._generate(model, shots, stop="\n"), right)
+        if settings.score_function:
+            score = load_function(settings.score_function)
+            metrics["mean_score"], now = self._judge(score, figures.completions)
+            if before:
+                metrics["win_rate"] = _share_above(now, self._judge(score, before.completions)[1])
+
+    def _judge(self, score: Callable, completions: Sequence[str]) -> tuple[float, list[float]]:
+        marks = [float(score(one.example.prompt, text)) for one, text in zip(self.held_out, completions, strict=True)]
+        return float(numpy.mean(marks)), marks
+
+    def _answer(self, text: str) -> str | None:
+        """The part of a completion that the recipe's pattern takes for the answer; None where there is none."""
+        found = re.search(self.settings.answer_pattern, text)
+        return (found[1] if found.re.groups else found[0]).strip() if found else None
+
+    def _matches(self, texts: Sequence[str], right: Sequence[str | None]) -> float:
+        return float(numpy.mean([self._answer(text) == answer for text, answer in zip(texts, right, strict=True)]))
+
+    def _looked_up(self) -> list[str]:
+        """The answer of the nearest training question, by cosine of character trigrams: what mere memory would say."""
+        bags = [(_trigrams(one.example.prompt), _reference(one.example)) for one in self.trained[:20_000]]
+        index: dict[str, list[int]] = {}
+        for number, (bag, _) in enumerate(bags):
+            for gram in bag:
+                index.setdefault(gram, []).append(number)
+        found = []
+        for one in self.held_out:
+            near: Counter = Counter()
+            for gram, count in _trigrams(one.example.prompt).items():
+                for number in index.get(gram, ()):
+                    near[number] += count * bags[number][0][gram]
+            norm = {number: math.sqrt(sum(c * c for c in bags[number][0].values())) for number in near}
+            best = max(near, key=lambda number: near[number] / norm[number], default=None)
+            found.append(bags[best][1] if best is not None else "")
+        return found
+
+    def _few_shot(self, asked: list[dict]) -> str:
+        """Worked examples and then the question, as plain text: how a base that knows no template is asked."""
+        step = max(len(self.trained) // self.settings.few_shot, 1)
+        shots = [
+            f"{one.example.prompt}\n{_reference(one.example)}\n\n"
+            for one in self.trained[::step][: self.settings.few_shot]
+        ]
+        return "".join(shots) + "\n".join(message["content"] for message in asked) + "\n"
+
+    def _generate(self, model, prompts: Sequence[str], stop: str | None) -> list[str]:
+        """Greedy completions, in batches of like length."""
+        tokenizer, settings = self.tokenizer, self.settings
+        limit = getattr(model.config, "max_position_embeddings", None) or 1 << 30
+        ids = [tokenizer(text, add_special_tokens=False).input_ids for text in prompts]
+        ids = [one[-max(limit - settings.max_new_tokens, 1) :] for one in ids]
+        order = sorted(range(len(ids)), key=lambda number: len(ids[number]))
+        texts = [""] * len(ids)
+        device = next(model.parameters()).device
+        for start in range(0, len(order), settings.batch_size):
+            batch = order[start : start + settings.batch_size]
+            inputs, mask = _padded([ids[number] for number in batch], tokenizer.pad_token_id, left=True)
+            output = model.generate(
+                input_ids=inputs.to(device),
+                attention_mask=mask.to(device),
+                max_new_tokens=settings.max_new_tokens,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+            for number, tokens in zip(batch, output[:, inputs.shape[1] :].tolist(), strict=True):
+                text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+                texts[number] = text.split(stop)[0] if stop else text
+        return texts
+
+
+def log_probabilities(model, rows: Sequence[tuple[list[int], list[int]]], pad: int) -> tuple[list[float], list[int]]:
+    """For each (input ids, labels): the sum of the labels' log-probabilities (nats) and their number.
+
+    Labels stand at their own position, as in training; those that are IGNORED are left out.
+    """
+    sums, counts = [0.0] * len(rows), [0] * len(rows)
+    vocabulary = model.config.get_text_config().vocab_size
+    for batch in _batches([len(ids) for ids, _ in rows], LOGITS_BYTES // (4 * vocabulary)):
+        inputs, mask = _padded([rows[number][0] for number in batch], pad)
+        labels, _ = _padded([rows[number][1] for number in batch], IGNORED)
+        device = next(model.parameters()).device
+        logits = model(input_ids=inputs.to(device), attention_mask=mask.to(device), use_cache=False).logits[:, :-1]
+        targets = labels[:, 1:].to(device)
+        loss = torch.nn.functional.cross_entropy(
+            logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none"
+        ).view(targets.shape)
+        for number, total, count in zip(
+            batch, (-loss).sum(1).tolist(), (targets != IGNORED).sum(1).tolist(), strict=True
+        ):
+            sums[number], counts[number] = total, count
+    return sums, counts
+
+
+def scores(model, rows: Sequence[list[int]], pad: int) -> list[float]:
+    """The reward of each token sequence."""
+    found = [0.0] * len(rows)
+    device = next(model.parameters()).device
+    for batch in _batches([len(ids) for ids in rows], 1 << 14):
+        inputs, mask = _padded([rows[number] for number in batch], pad)
+        output = model(input_ids=inputs.to(device), attention_mask=mask.to(device)).logits
+        for number, score in zip(batch, output.float().squeeze(-1).tolist(), strict=True):
+            found[number] = score
+    return found
+
+
+def _batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Row numbers in batches of like length, each of at most `tokens` tokens with its padding, and of one row at least."""
+    batch: list[int] = []
+    for number in sorted(range(len(lengths)), key=lambda number: lengths[number]):
+        if batch and (len(batch) + 1) * lengths[number] > tokens:
+            yield batch
+            batch = []
+        batch.append(number)
+    if batch:
+        yield batch
+
+
+def _padded(rows: Sequence[list[int]], value: int, *, left: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """(rows, longest) tensors: the rows padded with `value`, and 1 where a token is real."""
+    longest = max(map(len, rows))
+    fill = [longest - len(row) for row in rows]
+    padded = [[value] * n + row if left else row + [value] * n for row, n in zip(rows, fill, strict=True)]
+    mask = [[0] * n + [1] * len(row) if left else [1] * len(row) + [0] * n for row, n in zip(rows, fill, strict=True)]
+    return torch.tensor(padded), torch.tensor(mask)
+
+
+def _asked(example: Conversation | Preference) -> list[dict]:
+    return example.messages[:-1] if isinstance(example, Conversation) else example.messages
+
+
+def _reference(example: Conversation | Preference) -> str:
+    return example.messages[-1]["content"] if isinstance(example, Conversation) else example.chosen
+
+
+def _trigrams(text: str) -> Counter:
+    text = f"  {text.lower()} "
+    return Counter(text[at : at + 3] for at in range(len(text) - 2))
+
+
+def _share_above(these: Sequence[float], those: Sequence[float]) -> float:
+    """How often one is above the other; ties count half."""
+    return float(numpy.mean([(a > b) + 0.5 * (a == b) for a, b in zip(these, those, strict=True)]))
+
+
+@contextmanager
+def untouched_random_state():
+    """Gives every random state back as it was: an evaluation must not change what is trained after it."""
+    states = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        numpy.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        if devices:
+            torch.cuda.set_rng_state_all(devices)
+
+
+def _precision(model):
+    """The mixed precision that half-precision bases are trained in: their adapters are fp32."""
+    device, dtype = next(model.parameters()).device.type, model.config.dtype
+    half = dtype in (torch.bfloat16, torch.float16)
+    return torch.autocast(device, dtype=dtype if half else torch.bfloat16, enabled=half)
+
+
+def load_function(named: str) -> Callable[[str, str], float]:
+    """`path/to/file.py:function`, imported from that very file."""
+    path, _, name = named.rpartition(":")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    try:
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return getattr(module, name)
+    except (AttributeError, ImportError, OSError, SyntaxError) as error:
+        raise PipelineError(f"evaluation.score_function: {named}: {error}", "Give path/to/file.py:function.") from None

@@ -1,0 +1,304 @@
+"""What a command would do, and why: decided from the recipe, the data and the artifacts, without torch or a network."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from pipeline import artifact, graph, train_fields
+from pipeline.artifact import Attempt, Digests, canonical
+from pipeline.base import Base, base_of
+from pipeline.data.template import named
+from pipeline.errors import PipelineError
+from pipeline.recipe import Recipe
+from pipeline.stage import specs
+
+# Where the pipeline departs from TRL's defaults for every stage.
+DEFAULTS = {
+    "save_steps": 0.1,  # ten checkpoints a stage, however long it is
+    "save_total_limit": 2,
+    "train_sampling_strategy": "group_by_length",
+    "report_to": "none",
+}
+RUN, CONTINUE, EVALUATE, UP_TO_DATE = "run", "continue", "evaluate", "up to date"
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The policy that a stage starts from."""
+
+    folder: Path  # adapter/ or model/, or any adapter folder of the user's
+    sha256: str
+    stage: str | None = None
+    attempt: Attempt | None = None
+
+    @property
+    def is_model(self) -> bool:
+        return not (self.folder / "adapter_config.json").is_file()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One row of the plan."""
+
+    stage: str
+    state: str
+    why: str
+    changes: tuple[str, ...] = ()
+    inputs: dict | None = None  # None: known only once the parent is built
+    attempt: Attempt | None = None  # the folder to be used or made
+    from_step: int = 0
+    parent: Parent | None = None
+    after: str | None = None  # the stage that has to be built first
+    base: Base | None = None
+    given: dict = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str | None:
+        return artifact.fingerprint(self.inputs) if self.inputs else None
+
+    def to_json(self) -> dict:
+        return {
+            "stage": self.stage,
+            "state": self.state,
+            "why": self.why,
+            "changes": list(self.changes),
+            "fingerprint": self.fingerprint,
+            "folder": str(self.attempt.folder) if self.attempt else None,
+            "from_step": self.from_step,
+            "parent": self.parent.stage or str(self.parent.folder) if self.parent else self.after,
+        }
+
+
+class Planner:
+    """Plans the stages of one recipe over one runs folder."""
+
+    def __init__(self, recipe: Recipe, runs: Path, policy: str | None = None, *, remember: bool = True):
+        self.recipe = recipe
+        self.runs = runs
+        self.folder = runs / recipe.name
+        self.policy = policy  # overrides the parent of the first goal
+        self.digests = Digests(runs / ".digests.json" if remember else None)
+
+    def overridden(self, goals: Iterable[str]) -> str | None:
+        """The stage that starts from the policy given on the command line: the first of the goals."""
+        return next(name for name in specs() if name in set(goals)) if self.policy else None
+
+    def plan(self, goals: Iterable[str], fresh: Iterable[str] = ()) -> list[Step]:
+        """The goals and what they stand on, parents first; those in `fresh` get another attempt.
+
+        Raises PipelineError for what cannot be run.
+        """
+        overridden = self.overridden(goals)
+        names = graph.ordered(self.recipe, goals, overridden)
+        self._check_data(names)
+        steps: dict[str, Step] = {}
+        for name in names:
+            above = graph.parent(self.recipe, name) if name != overridden else None
+            steps[name] = self.step(
+                name,
+                steps.get(above),
+                fresh=name in fresh,
+                policy=self.policy if name == overridden else None,
+            )
+        self.digests.save()
+        return list(steps.values())
+
+    def step(self, name: str, above: Step | None, *, fresh: bool = False, policy: str | None = None) -> Step:
+        """One stage, given the step of its parent stage."""
+        if above and above.state in (RUN, CONTINUE):
+            return Step(name, RUN, f"after {above.stage}", after=above.stage)
+        parent = self._parent(name, above, policy)
+        base = self._base(parent)
+        if base.identity is None:
+            return Step(name, RUN, "the base's commit is resolved at run", base=base, parent=parent)
+        given = self._given(name, parent)
+        inputs = self._inputs(name, parent, base, given)
+        common = {"inputs": inputs, "parent": parent, "base": base, "given": given}
+        stage_folder = self.folder / name
+        tries = artifact.attempts(stage_folder, artifact.fingerprint(inputs))
+        newest, finished = (tries[-1] if tries else None), [one for one in tries if one.finished]
+        if fresh and tries and (newest.finished or newest.number == 1):
+            made = Attempt(stage_folder / f"{artifact.fingerprint(inputs)}-{newest.number + 1}")
+            return Step(
+                name,
+                RUN,
+                f"FRESH: attempt {made.number}, beside {newest.folder.name}",
+                attempt=made,
+                **common,
+            )
+        if finished and not fresh:
+            return self._finished(name, finished[-1], common)
+        if newest:
+            return self._unfinished(name, newest, common)
+        why, changes = self._why(stage_folder, inputs)
+        made = Attempt(stage_folder / artifact.fingerprint(inputs))
+        return Step(name, RUN, why, changes, attempt=made, **common)
+
+    def _finished(self, name: str, attempt: Attempt, common: dict) -> Step:
+        attempt.check_sizes()
+        if attempt.manifest["evaluation"]["sha256"] != self.evaluation_sha256(name):
+            return Step(name, EVALUATE, "the evaluation changed; the weights stay", attempt=attempt, **common)
+        return Step(
+            name,
+            UP_TO_DATE,
+            f"trained {attempt.manifest['finished'][:16].replace('T', ' ')}",
+            attempt=attempt,
+            **common,
+        )
+
+    def _unfinished(self, name: str, attempt: Attempt, common: dict) -> Step:
+        if held(attempt):
+            return Step(name, CONTINUE, "another run is working on it", attempt=attempt, **common)
+        checkpoints = attempt.checkpoints()
+        if not checkpoints:
+            return Step(name, RUN, "it was stopped before its first checkpoint", attempt=attempt, **common)
+        step = checkpoints[0][0]
+        return Step(name, CONTINUE, f"from step {step}", attempt=attempt, from_step=step, **common)
+
+    def _why(self, stage_folder: Path, inputs: dict) -> tuple[str, tuple[str, ...]]:
+        earlier = next((one for one in artifact.all_attempts(stage_folder) if one.inputs), None)
+        if earlier is None:
+            return "never run before", ()
+        changes = tuple(artifact.difference(earlier.inputs, inputs))
+        more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
+        return f"{changes[0] if changes else 'its inputs changed'}{more}", changes
+
+    def _parent(self, name: str, above: Step | None, policy: str | None) -> Parent | None:
+        if above:
+            found = Parent(above.attempt.output, above.attempt.manifest["weights_sha256"], above.stage, above.attempt)
+        elif policy := policy or self.recipe.stage(name).policy:
+            found = self._folder(name, Path(policy).expanduser())
+        else:
+            return None
+        if found.attempt and specs().get(found.attempt.manifest["stage"]) and found.attempt.manifest["head"] == "score":
+            raise PipelineError(
+                f"{name}: policy: {found.folder} is a reward model, which is never a policy.",
+                "Name the adapter of a stage that trains a policy.",
+            )
+        return found
+
+    def _folder(self, name: str, folder: Path) -> Parent:
+        """A policy that the user names by its folder: an artifact of this pipeline, or any adapter."""
+        if (folder / artifact.MANIFEST).is_file():
+            attempt = Attempt(folder.resolve())
+        elif folder.name in ("adapter", "model") and (folder.parent / artifact.MANIFEST).is_file():
+            attempt = Attempt(folder.resolve().parent)
+        else:
+            if not (folder / "adapter_config.json").is_file():
+                raise PipelineError(
+                    f"{name}: policy: {folder}: {'has no adapter_config.json' if folder.is_dir() else 'no such folder'}.",
+                    "Name an adapter folder. A whole model is a base: name it as model.id.",
+                )
+            return Parent(folder.resolve(), artifact.weights_sha256(folder, self.digests))
+        attempt.check_sizes()
+        return Parent(attempt.output, attempt.manifest["weights_sha256"], attempt.manifest["stage"], attempt)
+
+    def _base(self, parent: Parent | None) -> Base:
+        """What the parent's adapter stands on; a parent that is a whole model is the base itself."""
+        if parent and parent.is_model:
+            return Base({"sha256": parent.sha256}, str(parent.folder))
+        if parent and parent.attempt:
+            said = parent.attempt.manifest["base"]
+            return Base(said["identity"], self._moved(said["source"], parent), said["commit"])
+        if parent and self.recipe.model.config is not None:
+            raise PipelineError(
+                f"policy: {parent.folder} was not made by this pipeline, so its base has to be named.",
+                "Set model.id to the base that the adapter was trained on.",
+            )
+        return base_of(self.recipe, self.folder, self.digests)
+
+    def _moved(self, source: str, parent: Parent) -> str:
+        """Where a base made by an earlier stage lies now: runs/ may have been moved since."""
+        here = parent.attempt.folder.parent.parent.joinpath(*Path(source).parts[-3:])
+        return str(here) if here.is_dir() and not Path(source).is_dir() else source
+
+    def _given(self, name: str, parent: Parent | None) -> dict:
+        """The training arguments that differ from TRL's defaults: the pipeline's, the stage's, the recipe's."""
+        adapter = {} if self.trains_model(name, parent) else dict(specs()[name].adapter_defaults)
+        return DEFAULTS | adapter | self.recipe.stage(name).train
+
+    def trains_model(self, name: str, parent: Parent | None) -> bool:
+        """Whether the stage trains every weight, not an adapter."""
+        if parent is None and self.recipe.model.config is not None:
+            return True  # from scratch: there is nothing to adapt
+        full = self._adapter(name)["method"] == "full"
+        if full and parent and not parent.is_model:
+            raise PipelineError(
+                f"{name}: adapter.method full on top of the adapter of {parent.stage or parent.folder}: that would have "
+                "to be merged into the base first, and nothing is ever merged on the way.",
+                "Use full tuning in every stage, or an adapter in this one.",
+            )
+        return full
+
+    def _adapter(self, name: str) -> dict:
+        return dict(self.recipe.stage(name).adapter)
+
+    def _inputs(self, name: str, parent: Parent | None, base: Base, given: dict) -> dict:
+        recipe, data = self.recipe, self.recipe.stage(name).data
+        adapter: object = "all weights" if self.trains_model(name, parent) else "the parent's"
+        if adapter == "the parent's" and (parent is None or parent.is_model):
+            fields = {key: value for key, value in self._adapter(name).items() if key != "method"}
+            adapter = {"method": "lora"} | train_fields.what("LoraConfig", fields)
+        model: dict = {"dtype": recipe.model.dtype, "load_in_4bit": recipe.model.load_in_4bit}
+        if parent is None:  # what comes after inherits them
+            template = recipe.model.template
+            model |= {
+                "template": sha256(named(template).encode()).hexdigest() if template else None,
+                "pad_token": recipe.model.pad_token,
+            }
+        paths = [data.path] if isinstance(data.path, str) else data.path
+        return {
+            "stage": name,
+            "policy": parent.sha256 if parent else None,
+            "base": base.identity,
+            "model": model,
+            "adapter": adapter,
+            "data": {
+                "files": [self.digests.of(Path(path)) for path in paths],
+                "held_out": self.digests.of(Path(data.held_out)) if isinstance(data.held_out, str) else data.held_out,
+                "on_bad_row": data.on_bad_row,
+                "on_too_long": data.on_too_long,
+            },
+            "train": train_fields.what(specs()[name].config, given),
+            "seed": recipe.seed,
+        }
+
+    def evaluation_sha256(self, name: str) -> str:
+        """What the figures depend on beside the weights."""
+        evaluation = self.recipe.stage(name).evaluation
+        what = evaluation.model_dump(exclude={"batch_size"})
+        if evaluation.score_function:
+            what["score_function"] = self.digests.of(Path(evaluation.score_function.rpartition(":")[0]))
+        return sha256(canonical(what)).hexdigest()
+
+    def _check_data(self, names: Iterable[str]) -> None:
+        """All missing files of all stages at once."""
+        missing = []
+        for name in names:
+            stage = self.recipe.stage(name)
+            paths = [stage.data.path] if isinstance(stage.data.path, str) else list(stage.data.path)
+            paths += [stage.data.held_out] if isinstance(stage.data.held_out, str) else []
+            function = stage.evaluation.score_function
+            paths += [function.rpartition(":")[0]] if function else []
+            missing += [f"{name}: {path}: no such file." for path in paths if not Path(path).is_file()]
+        if missing:
+            raise PipelineError(
+                f"{self.recipe.path}:\n  " + "\n  ".join(missing),
+                "Paths are relative to the folder you run in.",
+            )
+
+
+def held(attempt: Attempt) -> bool:
+    """Whether a living process works on the attempt."""
+    if not (attempt.folder / ".lock").is_file():
+        return False
+    try:
+        with FileLock(attempt.folder / ".lock", timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False

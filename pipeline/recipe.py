@@ -1,0 +1,517 @@
+"""A recipe, one YAML file for a whole chain: a frozen `Recipe`, or all of its mistakes at once."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+
+from pipeline import stage, train_fields, yaml_source
+from pipeline.errors import PipelineError
+from pipeline.train_fields import LORA, did_you_mean, must_be, nearest, not_among
+
+Problem = tuple[tuple, str]  # a key path and what is wrong there
+
+LORA_DEFAULTS = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
+
+
+class RecipeError(PipelineError):
+    """A recipe that cannot be used; `problems` holds one line for each mistake."""
+
+    def __init__(self, problems: Sequence[str], fix: str = "Mend the recipe and run the same command again."):
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems), fix)
+
+
+def _empty_for_null(value: object) -> object:
+    """`train:` with every line below it commented out is an empty mapping."""
+    return {} if value is None else value
+
+
+def _share_or_file(value: object) -> object:
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1:
+        return float(value)
+    raise ValueError(must_be("a share of the rows from 0 to below 1, or a file", value))
+
+
+def _file_or_files(value: object) -> object:
+    files = value if isinstance(value, list) else [value]
+    if files and all(isinstance(file, str) and file for file in files):
+        return value
+    raise ValueError(must_be("a file or a list of files", value))
+
+
+def _regular_expression(value: object) -> object:
+    try:
+        re.compile(value or "")
+    except (re.error, TypeError) as error:
+        raise ValueError(f"is not a regular expression: {error}") from None
+    return value
+
+
+def _function_in_file(value: object) -> object:
+    if value is None or (isinstance(value, str) and re.fullmatch(r".+\.py:[A-Za-z_]\w*", value)):
+        return value
+    raise ValueError(must_be("a function in a file, such as score.py:score", value))
+
+
+def _folder_name(value: object) -> object:
+    if isinstance(value, str) and re.fullmatch(r"(?!\.+$)[A-Za-z0-9._-]+", value):
+        return value
+    raise ValueError(must_be("a folder's name of letters, digits, dots, hyphens and underscores", value))
+
+
+def _tuning_method(value: object) -> object:
+    if value == "qlora":
+        raise ValueError("qlora is method lora on a 4-bit base: set model.load_in_4bit: true")
+    return value
+
+
+class Section(BaseModel):
+    """A part of a recipe: exact types, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+Keys = Annotated[dict[str, Any], BeforeValidator(_empty_for_null)]
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Tokenizer(Section):
+    """How the tokenizer of a from-scratch model is made: trained (byte-level BPE), or taken from a folder."""
+
+    vocab_size: Annotated[int, Field(gt=256)] | None = None
+    path: str | None = None
+
+
+class Model(Section):
+    """The base: a model that exists (`id`), or one to start from scratch (`config` and `tokenizer`)."""
+
+    id: str | None = None
+    config: dict[str, Any] | None = None
+    tokenizer: Tokenizer | None = None
+    revision: str = "main"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    load_in_4bit: bool = False
+    trust_remote_code: bool = False
+    attn_implementation: str | None = None
+    template: str | None = None
+    pad_token: str | None = None
+
+
+class Adapter(Section):
+    """The tuning method; every other key is a field of PEFT's LoraConfig."""
+
+    model_config = ConfigDict(extra="allow")
+
+    method: Annotated[Literal["lora", "full"], BeforeValidator(_tuning_method)] = "lora"
+
+    def resolved(self) -> dict[str, Any]:
+        """The method and, for an adapter, what LoraConfig is given."""
+        if self.method == "full":
+            return {"method": "full"}
+        fields = train_fields.fields(LORA)
+        given = {key: fields[key].normalised(value) for key, value in self.model_extra.items()}
+        return {"method": "lora"} | LORA_DEFAULTS | deepcopy(given)
+
+
+class Evaluation(Section):
+    """How a stage is measured before and after. None of it changes what is trained."""
+
+    max_rows: Count = 200
+    max_new_tokens: Positive = 64
+    samples: Count = 3
+    answer_pattern: Annotated[str | None, BeforeValidator(_regular_expression)] = None
+    few_shot: Count = 0
+    score_function: Annotated[str | None, BeforeValidator(_function_in_file)] = None
+    batch_size: Positive = 32
+
+    def overridden_by(self, other: "Evaluation") -> "Evaluation":
+        """This, with the keys that the other one gives."""
+        return self.model_copy(update={key: getattr(other, key) for key in other.model_fields_set})
+
+
+class Data(Section):
+    """A stage's rows."""
+
+    path: Annotated[str | list[str], BeforeValidator(_file_or_files)]
+    held_out: Annotated[float | str, BeforeValidator(_share_or_file)] = 0.05
+    on_bad_row: Literal["error", "drop"] = "error"
+    on_too_long: Literal["truncate", "drop", "error"] = "truncate"
+
+
+class StageSection(Section):
+    """What a recipe says of one stage by itself; `Recipe.stage` adds what it says of all."""
+
+    data: Annotated[Data, BeforeValidator(_empty_for_null)]
+    train: Keys = {}
+    policy: str | None = None
+    evaluation: Annotated[Evaluation, BeforeValidator(_empty_for_null)] = Evaluation()
+    adapter: Adapter | None = None
+
+
+@dataclass(frozen=True)
+class StageRecipe:
+    """One stage with all the recipe says of it. `adapter` holds `method` and LoraConfig's fields."""
+
+    name: str
+    data: Data
+    train: dict[str, Any]
+    evaluation: Evaluation
+    policy: str | None
+    adapter: dict[str, Any]
+
+
+class Recipe(Section):
+    """One whole chain. Its stages stand in the pipeline's order, whatever theirs was in the file."""
+
+    name: Annotated[str, BeforeValidator(_folder_name)]
+    model: Annotated[Model, BeforeValidator(_empty_for_null)]
+    adapter: Annotated[Adapter, BeforeValidator(_empty_for_null)] = Adapter()
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    threads: Positive | None = None
+    train: Keys = {}
+    evaluation: Annotated[Evaluation, BeforeValidator(_empty_for_null)] = Evaluation()
+    stages: Annotated[
+        dict[str, Annotated[StageSection, BeforeValidator(_empty_for_null)]], BeforeValidator(_empty_for_null)
+    ]
+
+    _path: Path = PrivateAttr(default=Path())
+
+    @property
+    def path(self) -> Path:
+        """The file it was read from."""
+        return self._path
+
+    def stage(self, name: str) -> StageRecipe:
+        """A stage with the recipe's `train`, `evaluation` and `adapter` under its own."""
+        if name not in self.stages:
+            raise RecipeError(
+                [f"{self.path}: no stage {name} in this recipe{did_you_mean(name, self.stages)}"],
+                f"Its stages are {', '.join(self.stages)}; add stages.{name} for another.",
+            )
+        own, config = self.stages[name], stage.specs()[name].config
+        given = self.train | own.train
+        if train_fields.is_listed(config):
+            fields = train_fields.fields(config)
+            given = {key: fields[key].normalised(value) for key, value in given.items()}
+        return StageRecipe(
+            name=name,
+            data=own.data,
+            train=deepcopy(given),
+            evaluation=self.evaluation.overridden_by(own.evaluation),
+            policy=own.policy,
+            adapter=(own.adapter or self.adapter).resolved(),
+        )
+
+    def resolved(self) -> dict[str, Any]:
+        """Everything a chain is run with, defaults and all, as plain JSON values."""
+        whole = self.model_dump(mode="json", exclude={"adapter", "train", "evaluation", "stages"})
+        return whole | {"stages": {name: self._resolved_stage(name) for name in self.stages}}
+
+    def _resolved_stage(self, name: str) -> dict[str, Any]:
+        merged, spec = self.stage(name), stage.specs()[name]
+        whole = self.model.config is not None and _start(name, self._policies()) is None
+        adapter = {"method": "full"} if whole else merged.adapter
+        train = (spec.adapter_defaults if adapter["method"] == "lora" else {}) | merged.train
+        if train_fields.is_listed(spec.config):
+            learned = train_fields.effective(spec.config, train)
+            hidden = (train_fields.HOW | train_fields.OWNED.keys()) - train.keys()
+            train = {key: value for key, value in learned.items() if key not in hidden}
+        return {
+            "data": merged.data.model_dump(mode="json"),
+            "policy": merged.policy,
+            "adapter": adapter,
+            "train": train,
+            "evaluation": merged.evaluation.model_dump(mode="json"),
+        }
+
+    def _policies(self) -> dict[str, str | None]:
+        return {name: own.policy for name, own in self.stages.items()}
+
+
+def _start(name: str, policies: Mapping[str, str | None]) -> str | None:
+    """The recipe's stage that another starts from; `policies` has each one's own choice, or None."""
+    if policies[name] is not None:
+        return policies[name] if policies[name] in policies else None
+    return next((after for after in reversed(stage.specs()[name].after) if after in policies), None)
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, with `a.b.c=value` overrides on top. Raises RecipeError with every mistake in it."""
+    path = Path(path)
+    source = yaml_source.load(_text(path), str(path))
+    for override in overrides:
+        yaml_source.set_override(source, override)
+    problems = list(source.problems)
+    if not problems and source.value is None:
+        problems = [((), "the recipe is empty; it needs at least model and stages")]
+    elif not problems and not isinstance(source.value, dict):
+        problems = [((), must_be("a mapping of keys such as model and stages", source.value))]
+    recipe = None
+    if isinstance(source.value, dict):
+        recipe, wrong_shape = _parsed({"name": path.stem} | source.value)
+        problems += wrong_shape
+        problems += _contradictions(source.value)
+    if problems:
+        raise RecipeError(_in_order(problems, source))
+    recipe._path = path
+    return recipe
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        beside = sorted(file.name for file in path.parent.glob("*.y*ml"))
+        close = nearest(path.name, beside)
+        hint = f"; did you mean {path.parent / close}?" if close else ""
+        there = f"There are: {', '.join(beside)}." if beside else f"There is no recipe in {path.parent}/."
+        raise RecipeError([f"{path}: no such recipe{hint}"], there) from None
+    except UnicodeDecodeError as error:
+        what = f"{path}: not UTF-8 text (byte {error.start})"
+        raise RecipeError([what], "Save the file as UTF-8.") from None
+    except OSError as error:
+        raise RecipeError([f"{path}: {error.strerror}"], "Give a recipe file that can be read.") from None
+
+
+def _in_order(problems: Iterable[Problem], source: yaml_source.Source) -> list[str]:
+    """One line a problem: the file's from top to bottom, then those of the overrides."""
+
+    def position(problem: Problem) -> tuple[bool, int]:
+        line = source.line(problem[0])
+        return line == 0, line
+
+    lines = []
+    for path, what in sorted(problems, key=position):
+        place, dotted = source.place(path), ".".join(map(str, path))
+        lines.append(f"{place}: {what}" if dotted in ("", place) else f"{place}: {dotted}: {what}")
+    return list(dict.fromkeys(lines))
+
+
+def _parsed(raw: Mapping[str, object]) -> tuple[Recipe | None, list[Problem]]:
+    stages = raw.get("stages")
+    if isinstance(stages, dict):
+        raw = {**raw, "stages": {name: stages[name] for name in stage.specs() if name in stages}}
+    try:
+        return Recipe.model_validate(raw), []
+    except ValidationError as error:
+        return None, [_worded(each) for each in error.errors(include_url=False)]
+
+
+_WANTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
+
+
+def _worded(error: Mapping[str, Any]) -> Problem:
+    """One of pydantic's errors in a recipe author's words."""
+    path, kind, value = error["loc"], error["type"], error["input"]
+    if kind == "extra_forbidden":
+        in_any_stage = ("stages", "<stage>", *path[2:-1]) if path[0] == "stages" else path[:-1]
+        return path, _unknown_key(str(path[-1]), path[:-1], _sections().get(".".join(in_any_stage), ()))
+    if kind == "missing":
+        return path, "is missing"
+    if kind == "invalid_key":
+        return tuple(part for part in path if part != "[key]"), "a key must be text; put it in quotes"
+    if kind == "literal_error":
+        choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+        return path, not_among(value, choices)
+    if kind == "value_error":
+        return path, str(error["ctx"]["error"])
+    if kind in _WANTED:
+        return path, must_be(_WANTED[kind], value)
+    return path, error["msg"].replace("Input should", "must")
+
+
+@cache
+def _sections() -> dict[str, Iterable[str]]:
+    """The keys of every section, in the order in which a stray key's home is looked for."""
+    return {
+        "": Recipe.model_fields,
+        "model": Model.model_fields,
+        "stages.<stage>.data": Data.model_fields,
+        "adapter": ("method", *train_fields.fields(LORA)),
+        "evaluation": Evaluation.model_fields,
+        "stages.<stage>": StageSection.model_fields,
+        "stages.<stage>.evaluation": Evaluation.model_fields,
+        "model.tokenizer": Tokenizer.model_fields,
+    }
+
+
+def _unknown_key(key: str, section: Sequence[object], valid: Iterable[str]) -> str:
+    """What to say of a key that its section does not have: the nearest one, or where the key belongs."""
+    valid = list(valid)
+    if section[-1:] != ("train",) and key in train_fields.OWNED:
+        return f"unknown key; the pipeline sets it: {train_fields.OWNED[key]}"
+    name = train_fields.FOREIGN.get(key, key)
+    here = name.rpartition(".")[2] if section and name.startswith(f"{section[-1]}.") else name
+    close = here if here in valid else _home(name, section) or nearest(key, valid)
+    if not close:
+        return "unknown key"
+    note = train_fields.FOREIGN_VALUES.get(key)
+    return f"unknown key; did you mean {close}?" + (f" ({note})" if note else "")
+
+
+def _home(name: str, section: Sequence[object]) -> str | None:
+    """The full place of a key that is known elsewhere in a recipe."""
+    in_stage = f"stages.{section[1] if section[:1] == ('stages',) else '<stage>'}"
+    prefix, _, last = name.rpartition(".")
+    for home, keys in _sections().items():
+        if last in keys and prefix in ("", home.rpartition(".")[2]):
+            return f"{home}.{last}".lstrip(".").replace("stages.<stage>", in_stage)
+    configs = _listed_configs(stage.specs())
+    having = [config for config in configs if name in train_fields.fields(config)]
+    if having and section[-1:] == ("train",):
+        return " or ".join(f"stages.{other}.train.{name}" for config in having for other in configs[config])
+    if having == list(configs) and not section:
+        return f"train.{name}"
+    return f"{in_stage}.train.{name}" if having else None
+
+
+def _listed_configs(stages: Iterable[str]) -> dict[str, list[str]]:
+    """The TRL configs of some stages, each with its stages, as far as they are listed."""
+    found: dict[str, list[str]] = {}
+    for name in stages:
+        spec = stage.specs().get(name)
+        if spec and train_fields.is_listed(spec.config):
+            found.setdefault(spec.config, []).append(name)
+    return found
+
+
+def _mapping(value: object, *keys: str) -> dict:
+    """A mapping inside a recipe that may yet be of any shape."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def _contradictions(raw: dict) -> Iterator[Problem]:
+    """What is wrong between keys, and in those that are passed through. Takes a recipe of any shape."""
+    stages, specs = _mapping(raw, "stages"), stage.specs()
+    yield from _model_problems(raw)
+    if isinstance(raw.get("stages", 0), dict | None) and not stages:
+        yield ("stages",), f"needs at least one stage: {', '.join(specs)}"
+    yield from _common_train_problems(raw, stages)
+    yield from _adapter_problems(raw, ("adapter",))
+    for name in stages:
+        where = ("stages", name)
+        if name in specs:
+            yield from _train_problems(_mapping(stages, name, "train"), (*where, "train"), specs[name].config)
+            yield from _adapter_problems(raw, (*where, "adapter"))
+        else:
+            yield where, f"unknown stage{did_you_mean(str(name), specs)} (there are {', '.join(specs)})"
+    given = {name: _mapping(stages, name).get("policy") for name in stages if name in specs}
+    policies = {name: policy if isinstance(policy, str) else None for name, policy in given.items()}
+    yield from _policy_problems(policies)
+    for name in policies:
+        from_scratch = _mapping(raw, "model").get("config") is not None and _start(name, policies) is None
+        if from_scratch and _mapping(stages, name, "adapter").get("method", "full") != "full":
+            what = "must be full: a model from scratch has no base to adapt"
+            yield ("stages", name, "adapter", "method"), what
+
+
+def _model_problems(raw: dict) -> Iterator[Problem]:
+    if not isinstance(raw.get("model"), dict | None) or "model" not in raw:
+        return
+    model = _mapping(raw, "model")
+    base, config, tokenizer = (model.get(key) for key in ("id", "config", "tokenizer"))
+    if base is None and config is None:
+        yield ("model",), "needs id (a hub id or a local folder), or config for a model from scratch"
+    if base is not None and config is not None:
+        yield ("model", "config"), "stands beside model.id; give one of them"
+    if isinstance(config, dict) and not isinstance(config.get("model_type"), str):
+        yield ("model", "config", "model_type"), "is missing or not text; give one such as llama"
+    if config is not None and tokenizer is None:
+        yield ("model", "tokenizer"), "is missing; a model from scratch needs one such as {vocab_size: 4096}"
+    if config is None and tokenizer is not None and base is not None:
+        yield ("model", "tokenizer"), "is for a model from scratch; that of model.id is used"
+    made = [_mapping(tokenizer).get(key) is not None for key in ("vocab_size", "path")]
+    if isinstance(tokenizer, dict) and sum(made) != 1:
+        yield ("model", "tokenizer"), "needs either vocab_size (to train one) or path (a folder that has one)"
+    if config is not None and model.get("load_in_4bit") is True:
+        yield ("model", "load_in_4bit"), "is for a model that exists; one from scratch cannot train in 4 bit"
+
+
+def _common_train_problems(raw: dict, stages: dict) -> Iterator[Problem]:
+    """The top-level `train` is every stage's: a key of it must be a field of each."""
+    configs = _listed_configs(stages)
+    train = _mapping(raw, "train")
+    for key, value in train.items():
+        having = [config for config in configs if key in train_fields.fields(config)]
+        if having and len(having) < len(configs) and key not in train_fields.OWNED:
+            lacking = [name for config in configs if config not in having for name in configs[config]]
+            places = " or ".join(f"stages.{name}.train" for config in having for name in configs[config])
+            yield ("train", key), f"{', '.join(lacking)} has no such field; put it under {places}"
+        elif configs:
+            yield from _train_problems({key: value}, ("train",), (having or list(configs))[0])
+
+
+def _train_problems(train: dict, where: tuple, config: str) -> Iterator[Problem]:
+    if train_fields.is_listed(config):
+        yield from _passed_through(train, where, config, train_fields.OWNED)
+
+
+def _passed_through(given: dict, where: tuple, config: str, owned: Mapping[str, str]) -> Iterator[Problem]:
+    fields = train_fields.fields(config)
+    settable = fields.keys() - owned.keys() | ({"method"} if config == LORA else set())
+    for key, value in given.items():
+        if key in owned:
+            yield (*where, key), f"is not set in a recipe: {owned[key]}"
+        elif key not in fields:
+            yield (*where, key), _unknown_key(str(key), where, sorted(settable))
+        elif complaint := fields[key].complaint(value):
+            yield (*where, key), complaint
+
+
+def _adapter_problems(raw: dict, where: tuple) -> Iterator[Problem]:
+    adapter = _mapping(raw, *where)
+    keys = {key: value for key, value in adapter.items() if key != "method"}
+    if adapter.get("method") != "full":
+        yield from _passed_through(keys, where, LORA, train_fields.ADAPTER_OWNED)
+        return
+    for key in keys:
+        yield (*where, key), "belongs to method lora; full tuning has no adapter"
+    if _mapping(raw, "model").get("load_in_4bit") is True:
+        yield (*where, "method"), "full tuning cannot train a 4-bit base; set model.load_in_4bit: false"
+
+
+def _policy_problems(policies: Mapping[str, str | None]) -> Iterator[Problem]:
+    for name, policy in policies.items():
+        if policy is None:
+            continue
+        where = ("stages", name, "policy")
+        spec = stage.specs().get(policy)
+        if policy == name:
+            yield where, "a stage cannot start from itself"
+        elif spec and spec.head != "causal":
+            yield where, f"{policy} trains a reward model, and a reward model is never a policy"
+        elif policy not in policies and not Path(policy).expanduser().is_dir():
+            others = [other for other in policies if other != name]
+            hint = did_you_mean(policy, others)
+            yield where, f"{policy} is neither a stage of this recipe nor a folder{hint}"
+        elif name in (chain := _chain(name, policies)):
+            yield where, f"goes round in a circle: {name} starts from {', which starts from '.join(chain)}"
+
+
+def _chain(name: str, policies: Mapping[str, str | None]) -> list[str]:
+    """The stages under a stage, each the start of the one before it; ends where one comes up again."""
+    chain: list[str] = []
+    start = _start(name, policies)
+    while start and start not in chain:
+        chain.append(start)
+        start = _start(start, policies)
+    return chain

@@ -1,0 +1,36 @@
+"""What the engine knows of a stage, found by name: one module of `stages/` each."""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+
+import stages
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A stage as the plan sees it. Light: reading it imports neither torch nor TRL."""
+
+    config: str  # the name of its TRL config class
+    rows: str  # the kind of row it trains on: "text", "conversation" or "preference"
+    after: tuple[str, ...]  # the parent is the last of these that the recipe has
+    head: str = "causal"  # "causal", or "score" for a reward model, which is never a policy
+    reference: bool = False  # whether a frozen copy of the parent stands beside the policy
+    key_figures: tuple[str, ...] = ()  # what the progress display shows beside the loss
+    adapter_defaults: Mapping[str, object] = field(default_factory=dict)  # TRL's defaults are meant for full tuning
+
+
+@cache
+def specs() -> dict[str, Spec]:
+    """Every stage there is, parents before children."""
+    modules = [importlib.import_module(f"stages.{m.name}") for m in pkgutil.iter_modules(stages.__path__)]
+    found = {module.__name__.removeprefix("stages."): module.SPEC for module in modules}
+    ordered: dict[str, Spec] = {}
+    while len(ordered) < len(found):
+        ready = [name for name, spec in found.items() if name not in ordered and set(spec.after) <= set(ordered)]
+        if not ready:
+            raise ValueError(f"the stages' `after` form a circle: {sorted(set(found) - set(ordered))}")
+        ordered |= {name: found[name] for name in ready}
+    return ordered

@@ -1,0 +1,105 @@
+"""The chain's tokenizer: fixed at its first stage, with a pad token that is not EOS and a chat template."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from pipeline.data.template import Template, named
+from pipeline.errors import PipelineError
+from pipeline.recipe import Recipe
+
+# Special tokens that models carry without using them in training; any of them can stand for padding.
+UNUSED = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|fim_pad|>", "<|reserved_special_token_0|>",
+          "<|vision_pad|>", "<unk>", "[UNK]")  # fmt: skip
+# What a chat template writes as one token where the vocabulary has it: <|im_start|>, <start_of_turn>, ...
+MARKER = re.compile(r"<\|[^|<>\s]+\|>|<(?:start|end)_of_turn>")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    tokenizer: PreTrainedTokenizerFast
+    new_tokens: tuple[str, ...] = ()  # grown into the embeddings, and trained
+    notes: tuple[str, ...] = ()  # what a person should know of it
+
+
+def load(source: str | Path, recipe: Recipe, revision: str | None = None) -> PreTrainedTokenizerFast:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, revision=revision, trust_remote_code=recipe.model.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"{source}: its tokenizer cannot be loaded: {str(error).splitlines()[0]}") from None
+    if not tokenizer.is_fast:
+        raise PipelineError(f"{source}: has only a slow tokenizer, which cannot say where in the text a token stands.")
+    return tokenizer
+
+
+def train(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with <unk>, <s>, </s> and <pad>, learnt from `texts`."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    specials = ["<unk>", "<s>", "</s>", "<pad>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    if vocab_size < len(specials) + len(alphabet):
+        raise PipelineError(
+            f"model.tokenizer.vocab_size: {vocab_size} is less than {len(specials) + len(alphabet)}, the bytes alone."
+        )
+    bpe.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocab_size, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
+        ),
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    )
+
+
+def prepare(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Prepared:
+    """Give the first stage's tokenizer its template, pad token and stop token; later stages inherit them."""
+    notes, new = [], []
+    wanted = recipe.model.template
+    if wanted or not tokenizer.chat_template:
+        tokenizer.chat_template = named(wanted or "plain")
+        if not wanted:
+            notes.append("the model has no chat template: the plain-text one is used (model.template names another)")
+    if tokenizer.eos_token is None:
+        raise PipelineError(f"{recipe.model.id}: its tokenizer has no EOS token, so an answer could never end.")
+    vocabulary = tokenizer.get_vocab()
+    if wanted:
+        new = [token for token in dict.fromkeys(MARKER.findall(tokenizer.chat_template)) if token not in vocabulary]
+        tokenizer.add_special_tokens({"additional_special_tokens": new}, replace_extra_special_tokens=False)
+    pad = _pad(tokenizer, recipe.model.pad_token)
+    if pad not in vocabulary:
+        new.append(pad)
+    if pad != tokenizer.pad_token:
+        had = "none" if tokenizer.pad_token is None else f"{tokenizer.pad_token}, which is EOS"
+        notes.append(f"pad token: {pad} ({'new' if pad in new else 'taken from the vocabulary'}; the model had {had})")
+        tokenizer.pad_token = pad
+    stop = Template(tokenizer).stop
+    if stop != tokenizer.eos_token:
+        notes.append(f"answers end in {stop}, which becomes the tokenizer's EOS (it was {tokenizer.eos_token})")
+        tokenizer.eos_token = stop
+    tokenizer.padding_side = "right"
+    return Prepared(tokenizer, tuple(new), tuple(notes))
+
+
+def _pad(tokenizer: PreTrainedTokenizerFast, wanted: str | None) -> str:
+    """A pad token that is neither EOS nor used: padding is masked, and a masked EOS is never learnt."""
+    taken = {tokenizer.eos_token, Template(tokenizer).stop}
+    if wanted:
+        if wanted in taken:
+            raise PipelineError(
+                f"model.pad_token: {wanted} ends answers; as padding it would be masked and never learnt."
+            )
+        return wanted
+    if tokenizer.pad_token and tokenizer.pad_token not in taken:
+        return tokenizer.pad_token
+    vocabulary = tokenizer.get_vocab()
+    return next((token for token in UNUSED if token in vocabulary and token not in taken), "<|pad|>")

@@ -1,0 +1,368 @@
+"""The fields of TRL's configs and of PEFT's LoraConfig, so that a plan needs to import neither.
+
+The list stands in `train_fields.json`; `python -m pipeline.train_fields` rewrites it for new versions.
+"""
+
+import dataclasses
+import enum
+import json
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+
+LIST = Path(__file__).with_suffix(".json")
+LORA = "LoraConfig"
+COMMON = "TrainingArguments"
+
+_KIND_WORDS = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "list": "a list",
+    "dict": "a mapping",
+    "null": "null",
+}
+_FEW_CHOICES = 16
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a config: the YAML kinds it takes, its default, its choices where they are limited."""
+
+    name: str
+    kinds: tuple[str, ...]
+    default: object
+    choices: tuple[str, ...] = ()
+
+    def normalised(self, value: object) -> object:
+        """The one spelling of equal values: 1 and 1.0, or "sigmoid" and ["sigmoid"], are the same setting."""
+        if kind_of(value) == "int" and "float" in self.kinds and "int" not in self.kinds:
+            return float(value)
+        if kind_of(value) == "str" and "list" in self.kinds and "str" not in self.kinds:
+            return [value]
+        return value
+
+    def complaint(self, value: object) -> str | None:
+        """What is wrong with a value, or None."""
+        value = self.normalised(value)
+        if value is False and "no" in self.choices and "bool" not in self.kinds:
+            return 'must be "no" in quotes: YAML reads a bare no as false'
+        if kind_of(value) not in self.kinds and not (kind_of(value) == "int" and "float" in self.kinds):
+            return must_be(" or ".join(_KIND_WORDS[kind] for kind in self.kinds), value)
+        words = [word for word in (value if isinstance(value, list) else [value]) if isinstance(word, str)]
+        refused, reason = REFUSED_VALUES.get(self.name, ((), ""))
+        for word in words:
+            if word.startswith(tuple(refused)):
+                return f"{word} is refused: {reason}"
+        choices = [choice for choice in self.choices if not choice.startswith(tuple(refused))]
+        return next((not_among(word, choices) for word in words if choices and word not in choices), None)
+
+
+def kind_of(value: object) -> str:
+    """The YAML kind of a value; "other" for what no config takes, such as a date."""
+    by_type = {
+        bool: "bool",
+        int: "int",
+        float: "float",
+        str: "str",
+        list: "list",
+        dict: "dict",
+        type(None): "null",
+    }
+    return by_type.get(type(value), "other")
+
+
+def must_be(wanted: str, value: object) -> str:
+    """The complaint about a value of the wrong kind."""
+    shown = json.dumps(value, default=str, ensure_ascii=False)
+    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    quoted = isinstance(value, str) and "number" in wanted and _reads_as_number(value)
+    return f"must be {wanted}, not {shown}" + ("; leave out the quotes" if quoted else "")
+
+
+def not_among(word: object, choices: Iterable[str]) -> str:
+    """The complaint about a value that is none of the choices."""
+    choices = list(choices)
+    if not isinstance(word, str):
+        return must_be(f"one of {', '.join(choices)}", word)
+    hint = did_you_mean(word, choices)
+    if hint and len(choices) > _FEW_CHOICES:
+        return f'"{word}" is none of the {len(choices)} it can be{hint}'
+    return f'must be one of {", ".join(choices)}, not "{word}"{hint}'
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The first of the names that begins with this one, else the most similar, else None."""
+    names = list(names)
+    begun = [each for each in names if len(name) > 2 and each.startswith(name)]
+    return next(iter(begun or get_close_matches(name.lower(), names, n=1)), None)
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """The end of a complaint about a name: the nearest one as a question, or nothing."""
+    close = nearest(name, names)
+    return f"; did you mean {close}?" if close else ""
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+@cache
+def _configs() -> dict[str, dict[str, Field]]:
+    def read(rows: Mapping[str, dict]) -> dict[str, Field]:
+        return {
+            name: Field(name, tuple(row["kinds"]), row["default"], tuple(row.get("choices", ())))
+            for name, row in rows.items()
+        }
+
+    listed = {config: read(rows) for config, rows in json.loads(LIST.read_text(encoding="utf-8")).items()}
+    return {config: own if config == LORA else listed[COMMON] | own for config, own in listed.items()}
+
+
+def is_listed(config_name: str) -> bool:
+    """Whether the list has this config."""
+    return config_name in _configs()
+
+
+def fields(config_name: str) -> dict[str, Field]:
+    """Every field of a config, inherited ones first. Raises KeyError for a config that is not listed."""
+    return _configs()[config_name]
+
+
+def effective(config_name: str, given: Mapping[str, object]) -> dict[str, object]:
+    """Every field of a config with its value: the given one, else the default."""
+    known = fields(config_name)
+    defaults = {name: deepcopy(field.default) for name, field in known.items()}
+    values = defaults | dict(given)
+    return {name: known[name].normalised(value) if name in known else value for name, value in values.items()}
+
+
+def what(config_name: str, given: Mapping[str, object]) -> dict[str, object]:
+    """The effective values that say what is trained: they are what the fingerprint hashes."""
+    values = effective(config_name, given)
+    left = {name: value for name, value in values.items() if name not in HOW and name not in OWNED}
+    if config_name == LORA:
+        return {name: value for name, value in left.items() if name not in ADAPTER_OWNED}
+    # How a batch is cut into pieces is a matter of memory; how many rows an update sees is not.
+    return left | {"global_batch": values["per_device_train_batch_size"] * values["gradient_accumulation_steps"]}
+
+
+def _by_name(names_by_meaning: Mapping[str, str]) -> dict[str, str]:
+    return {name: meaning for meaning, names in names_by_meaning.items() for name in names.split()}
+
+
+# Fields that a recipe may not set, under the reason its author is given.
+OWNED = _by_name(
+    {
+        "what a stage trains goes into its artifact's folder": "output_dir",
+        "resuming is automatic": "resume_from_checkpoint restore_callback_states_from_checkpoint",
+        "a resumed run would not be exact": "ignore_data_skip save_only_model",
+        "rows come in one fixed order, for a resume to be exact": "dataloader_in_order accelerator_config",
+        "set the recipe's top-level seed": "seed data_seed",
+        "set model.dtype": "bf16 fp16 bf16_full_eval fp16_full_eval",
+        "the last weights are the artifact": "load_best_model_at_end metric_for_best_model greater_is_better",
+        "nothing is uploaded": """push_to_hub hub_token hub_private_repo hub_model_id hub_strategy
+            hub_always_push hub_revision""",
+        "the pipeline prepares the columns": "remove_unused_columns label_names length_column_name",
+        "the pipeline reads and tokenises the rows; see data": "dataset_text_field dataset_kwargs",
+        "the kind of the rows decides which tokens are learned": "completion_only_loss assistant_only_loss",
+        "set data.on_too_long": "truncation_mode",
+        "every row is accounted for, one by one": "packing packing_strategy padding_free eval_packing",
+        "set model.template": "chat_template_path eos_token",
+        "set model.pad_token": "pad_token",
+        "set the keys under model": "model_init_kwargs",
+        "set model.trust_remote_code": "trust_remote_code",
+        "the reference is the incoming policy and stays frozen": """sync_ref_model ref_model_mixup_alpha
+            ref_model_sync_steps""",
+        "a stage trains in one process, on one device": """deepspeed fsdp fsdp_config parallelism_config
+            local_rank""",
+        "the device is chosen when a stage runs, not in the recipe": "use_cpu",
+        "the batch size is part of what is trained": "auto_find_batch_size",
+        "name the stages to run on the command line": "do_train do_eval do_predict",
+        "the pipeline shows progress itself": "disable_tqdm",
+        "a loss that is not a number has to be seen": "logging_nan_inf_filter",
+        "the pipeline measures memory itself": "skip_memory_metrics",
+    }
+)
+
+ADAPTER_OWNED = _by_name(
+    {
+        "the stage decides what is adapted, and how": "task_type peft_type auto_mapping",
+        "set model.id and model.revision": "base_model_name_or_path revision",
+        "the policy is trained and the reference frozen": "inference_mode",
+        "the pipeline sets it for the score head": "modules_to_save",
+        "it is set from the new tokens of the template": "trainable_token_indices",
+        "PEFT sets it when it runs": "peft_version runtime_config",
+    }
+)
+
+# Values that would break a promise of the pipeline: how they begin, and why they are refused.
+REFUSED_VALUES = {
+    "lr_scheduler_type": (
+        ("reduce_lr_on_plateau", "greedy"),
+        "evaluation would steer the training, and a changed evaluation must never retrain",
+    ),
+    "init_lora_weights": (
+        ("pissa", "olora", "corda", "loftq", "lora_ga", "eva"),
+        "it rewrites the base or needs data of its own; a policy is the untouched base + one adapter",
+    ),
+    "bias": (
+        ("all", "lora_only"),
+        "PEFT allows one adapter with trained biases, and the reference is a second",
+    ),
+}
+
+# Fields that say how, not what, is trained: the fingerprint leaves them out.
+HOW = frozenset(
+    """
+    per_device_train_batch_size gradient_accumulation_steps per_device_eval_batch_size use_cache
+    gradient_checkpointing gradient_checkpointing_kwargs activation_offloading torch_empty_cache_steps
+    torch_compile torch_compile_backend torch_compile_mode tf32 use_liger_kernel liger_kernel_config
+    full_determinism debug pad_to_multiple_of precompute_ref_log_probs precompute_ref_batch_size
+    logging_strategy logging_steps logging_first_step log_on_each_node log_level log_level_replica
+    include_num_input_tokens_seen include_for_metrics report_to run_name project
+    trackio_space_id trackio_bucket_id trackio_static_space_id
+    eval_strategy eval_steps eval_delay eval_on_start eval_do_concat_batches eval_use_gather_object
+    eval_accumulation_steps batch_eval_metrics prediction_loss_only
+    save_strategy save_steps save_on_each_node save_total_limit enable_jit_checkpoint
+    dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers dataset_num_proc
+    dataloader_prefetch_factor dataloader_multiprocessing_context
+    ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph ddp_backend
+    ddp_timeout
+    """.split()
+)
+
+# What LLaMA-Factory, Axolotl and earlier versions of transformers and TRL call these things.
+FOREIGN = _by_name(
+    {
+        "max_length": "cutoff_len sequence_len max_seq_length max_seq_len max_prompt_length",
+        "per_device_train_batch_size": "micro_batch_size batch_size train_batch_size",
+        "per_device_eval_batch_size": "eval_batch_size",
+        "num_train_epochs": "num_epochs epochs num_train_epoch",
+        "learning_rate": "lr",
+        "lr_scheduler_type": "lr_scheduler scheduler",
+        "optim": "optimizer",
+        "warmup_steps": "warmup_ratio",
+        "max_grad_norm": "gradient_clipping max_norm clip_grad_norm",
+        "train_sampling_strategy": "group_by_length",
+        "beta": "pref_beta dpo_beta rl_beta",
+        "loss_type": "pref_loss dpo_loss",
+        "label_smoothing": "dpo_label_smoothing",
+        "use_liger_kernel": "enable_liger_kernel",
+        "gradient_checkpointing": "disable_gradient_checkpointing",
+        "eval_strategy": "evaluation_strategy",
+        "eval_steps": "evals_per_epoch",
+        "save_steps": "saves_per_epoch",
+        "dataset_num_proc": "preprocessing_num_workers dataset_processes",
+        "adapter.r": "lora_rank lora_r rank",
+        "adapter.lora_alpha": "lora_alpha alpha",
+        "adapter.lora_dropout": "lora_dropout dropout",
+        "adapter.target_modules": "lora_target lora_target_modules lora_target_linear",
+        "adapter.use_dora": "peft_use_dora",
+        "adapter.use_rslora": "peft_use_rslora",
+        "adapter.method": "finetuning_type",
+        "model.id": "model_name_or_path model_name base_model hf_hub_id",
+        "model.revision": "model_revision revision_of_model",
+        "model.dtype": "torch_dtype infer_dtype pure_bf16",
+        "model.load_in_4bit": "quantization_bit quantization load_in_8bit",
+        "model.attn_implementation": "flash_attn flash_attention sdp_attention",
+        "model.template": "chat_template",
+        "model.pad_token": "special_tokens",
+        "data.path": "dataset datasets dataset_path dataset_dir train_file data_path",
+        "data.held_out": "val_size val_set_size eval_dataset test_datasets",
+        "policy": "adapter_name_or_path lora_model_dir",
+    }
+)
+
+# Where the other name also means another kind of value.
+FOREIGN_VALUES = {
+    "warmup_ratio": "below 1 it is a share of all steps",
+    "group_by_length": "its value is group_by_length",
+    "quantization_bit": "true or false",
+    "disable_gradient_checkpointing": "the opposite",
+    "evals_per_epoch": "below 1 it is a share of all steps",
+    "saves_per_epoch": "below 1 it is a share of all steps",
+    "lora_target_linear": "its value is all-linear",
+}
+
+
+def regenerate() -> dict[str, dict[str, dict]]:
+    """The list as the installed TRL, transformers and PEFT have it. Takes seconds."""
+    from peft import LoraConfig
+    from transformers import TrainingArguments
+    from trl import DPOConfig, RewardConfig, SFTConfig
+
+    common = _rows(TrainingArguments)
+    listed = {COMMON: common}
+    for config in (SFTConfig, RewardConfig, DPOConfig):
+        listed[config.__name__] = {name: row for name, row in _rows(config).items() if row != common.get(name)}
+    return listed | {LORA: _rows(LoraConfig)}
+
+
+def _rows(config: type) -> dict[str, dict]:
+    hints = typing.get_type_hints(config)
+    rows = {}
+    for field in dataclasses.fields(config):
+        made = field.default_factory is not dataclasses.MISSING
+        default = field.default_factory() if made else field.default
+        kinds, choices = _kinds(hints[field.name])
+        choices = (
+            choices or list(field.metadata.get("choices", ())) or _choices_in_prose(field.metadata.get("help", ""))
+        )
+        rows[field.name] = {"kinds": kinds, "default": _as_json(default)} | ({"choices": choices} if choices else {})
+    return rows
+
+
+def _kinds(hint: object) -> tuple[list[str], list[str]]:
+    origin, parts = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        found = [_kinds(part) for part in parts]
+        kinds = list(dict.fromkeys(kind for each, _ in found for kind in each))
+        return kinds, [choice for _, choices in found for choice in choices]
+    if origin is typing.Literal:
+        return list(dict.fromkeys(map(kind_of, parts))), [part for part in parts if isinstance(part, str)]
+    if isinstance(origin, type) and issubclass(origin, enum.Enum):
+        return ["str"], [member.value for member in origin]
+    # PEFT turns a mapping into its sub-configs by itself.
+    if dataclasses.is_dataclass(origin):
+        return ["dict"], []
+    return ["null" if origin is type(None) else origin.__name__], []
+
+
+def _choices_in_prose(text: str) -> list[str]:
+    """TRL names the values of `loss_type` and `f_divergence_type` only in a sentence of their help."""
+    sentence = text.partition("Possible values are")[2].partition(". ")[0]
+    names = re.findall(r"`'(\w+)'`", sentence) or re.findall(r"`(\w+)`", sentence)
+    return list(dict.fromkeys(names))
+
+
+def _as_json(default: object) -> object:
+    if isinstance(default, enum.Enum):
+        return default.value
+    return dataclasses.asdict(default) if dataclasses.is_dataclass(default) else default
+
+
+def as_text(listed: Mapping[str, Mapping[str, dict]]) -> str:
+    """The list with one field a line, so that a new version shows as a readable difference."""
+    configs = []
+    for config, rows in listed.items():
+        lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items())
+        configs.append(f" {json.dumps(config)}: {{\n{lines}\n }}")
+    return "{\n" + ",\n".join(configs) + "\n}\n"
+
+
+if __name__ == "__main__":
+    LIST.write_text(as_text(regenerate()), encoding="utf-8")
+    print(f"wrote {LIST}")

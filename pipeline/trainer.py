@@ -1,0 +1,275 @@
+"""What every stage's trainer has in common: whole checkpoints, exact resume, and a word about each step."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+import torch
+import trl
+from datasets import Dataset
+from peft import PeftModel
+from safetensors import SafetensorError
+from torch.utils.data import Sampler
+from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+from pipeline import artifact, train_fields
+from pipeline.errors import MachineError, PipelineError
+from pipeline.model import load_adapter
+from pipeline.stage import Spec
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage's `build_trainer` is given."""
+
+    spec: Spec
+    model: torch.nn.Module
+    tokenizer: object
+    rows: Sequence[dict]  # token columns, see pipeline.data.tokenise
+    held_out: Sequence[dict]
+    given: dict  # training arguments that differ from TRL's defaults
+    seed: int
+    dtype: str
+    folder: Path
+    parent_adapter: Path | None
+    load_reference: Callable[[], torch.nn.Module]
+    report: Callable[..., None]  # (kind, **fields): a word to whoever watches
+    interrupted: Event
+
+    def trainer(self, kind: type[Trainer], *, rows: Callable[[dict], dict] | None = None, config: dict | None = None):
+        """A `kind` of TRL trainer that saves, resumes and reports as all stages do.
+
+        `rows` maps the columns of a row to those that the trainer takes; `config` overrides arguments.
+        """
+        args = self._arguments(config or {})
+        data, evaluation = (Dataset.from_list([rows(row) if rows else row for row in some]) if some else None
+                            for some in (self.rows, self.held_out))  # fmt: skip
+        options = {}
+        if self.spec.reference and not isinstance(self.model, PeftModel):
+            options["ref_model"] = self.load_reference()
+        with _adapters_stay_fp32(self.model):
+            trainer = type(kind.__name__, (StageTrainer, kind), {})(
+                model=self.model,
+                args=args,
+                train_dataset=data,
+                eval_dataset=evaluation if args.eval_strategy != "no" else None,
+                processing_class=self.tokenizer,
+                **options,
+            )
+        trainer.context = self
+        trainer.lengths = [sum(len(ids) for ids in row.values()) for row in self.rows]
+        if self.spec.reference and isinstance(self.model, PeftModel):
+            self._freeze_reference()
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(Progress(self, trainer))
+        return trainer
+
+    def _arguments(self, config: dict):
+        cuda = torch.cuda.is_available()
+        owned = {
+            "output_dir": str(self.folder / "checkpoints"),
+            "seed": self.seed,
+            "bf16": self.dtype == "bfloat16",
+            "fp16": self.dtype == "float16",
+            "use_cpu": not cuda,
+            "disable_tqdm": True,
+            "logging_nan_inf_filter": False,
+        }
+        how = {"gradient_checkpointing": cuda, "dataloader_pin_memory": cuda}
+        try:
+            return getattr(trl, self.spec.config)(**(how | self.given | owned | config))
+        except (ValueError, TypeError) as error:
+            raise PipelineError(f"train: {self.spec.config} refuses it: {error}") from None
+
+    def _freeze_reference(self) -> None:
+        """TRL copies LoRA tensors into the adapter `ref`, but not trained embeddings: take them all from the parent."""
+        if self.parent_adapter is not None:
+            load_adapter(self.model, self.parent_adapter, "ref")
+        for name, parameter in self.model.named_parameters():
+            if ".ref" in name:
+                parameter.requires_grad_(False)
+
+
+@contextmanager
+def _adapters_stay_fp32(model):
+    """TRL casts the adapter of a quantised base to bf16, in which small steps round to nothing: hide the quantisation."""
+    hidden = [name for name in ("is_loaded_in_4bit", "is_loaded_in_8bit") if getattr(model, name, False)]
+    if isinstance(model, PeftModel):
+        for name in hidden:
+            setattr(model, name, False)
+    yield
+    if isinstance(model, PeftModel):
+        for name in hidden:
+            delattr(model, name)
+
+
+class Order(Sampler[int]):
+    """A fresh permutation every epoch, drawn from (seed, epoch) alone, so that a resumed epoch goes on as it began.
+
+    With `group`, rows of like length share a batch (transformers' grouping), and the batches come in random order.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch: int, seed: int, *, group: bool):
+        self.lengths, self.batch, self.seed, self.group = lengths, batch, seed, group
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        if not self.group:
+            return iter(torch.randperm(len(self), generator=generator).tolist())
+        order = get_length_grouped_indices(self.lengths, self.batch, generator=generator)
+        whole = len(order) // self.batch
+        batches = [order[number * self.batch : (number + 1) * self.batch] for number in range(whole)]
+        shuffled = torch.randperm(whole, generator=generator).tolist()
+        return iter([row for number in shuffled for row in batches[number]] + order[whole * self.batch :])
+
+
+class StageTrainer:
+    """Goes in front of a TRL trainer."""
+
+    context: Context
+    lengths: Sequence[int]
+    tokens: int = 0  # trained on by this process, padding left out
+    _into: Path | None = None
+
+    def _prepare_dataset(self, dataset, *_, **__):
+        return dataset  # tokenised, cut and accounted for before TRL sees it
+
+    def _get_train_sampler(self, train_dataset=None):
+        args = self.args
+        if args.train_sampling_strategy not in ("group_by_length", "random"):
+            return super()._get_train_sampler(train_dataset)
+        batch = args.train_batch_size * args.gradient_accumulation_steps
+        return Order(self.lengths, batch, args.seed, group=args.train_sampling_strategy == "group_by_length")
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        counted = inputs.get("attention_mask", inputs["input_ids"])
+        self.tokens += int((counted != 0).sum())
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not torch.isfinite(loss):
+            self._not_finite("loss")
+        return loss
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if norm is not None and not torch.isfinite(torch.as_tensor(norm)) and not self.args.fp16:
+            self._not_finite("gradient")  # before the optimizer step that would spoil every weight
+        return norm
+
+    def _not_finite(self, what: str) -> None:
+        last = artifact.Attempt(self.context.folder).checkpoints()
+        kept = f"The last good checkpoint is of step {last[0][0]}." if last else "There is no checkpoint yet."
+        raise MachineError(
+            f"The {what} became NaN or infinite at step {self.state.global_step + 1}. {kept}",
+            "Lower train.learning_rate, add train.warmup_steps, or look for a broken row; then run it again.",
+        )
+
+    def _get_output_dir(self, trial):
+        return str(self._into or self.args.output_dir)
+
+    def _save_checkpoint(self, model, trial):
+        """A checkpoint appears under its name only when it is whole. TRL's model card is left out."""
+        folder = Path(self.args.output_dir)
+        name = f"checkpoint-{self.state.global_step}"
+        if (folder / name).is_dir():
+            return
+        self.context.report("phase", name="checkpoint", step=self.state.global_step)
+        self._into = folder / ".partial"
+        try:
+            shutil.rmtree(self._into, ignore_errors=True)
+            Trainer._save_checkpoint(self, model, trial)
+            artifact.seal(self._into / name)
+            os.replace(self._into / name, folder / name)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            shutil.rmtree(self._into, ignore_errors=True)
+            raise could_not_save(folder, error) from error
+        finally:
+            self._into = None
+        if limit := self.args.save_total_limit:
+            for _, old in artifact.Attempt(self.context.folder).checkpoints()[limit:]:
+                shutil.rmtree(old)
+        self.context.report("phase", name="training", step=self.state.global_step)
+
+    def _save(self, output_dir=None, state_dict=None):
+        save_weights(self.model, Path(output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        """The policy alone: the reference is loaded from the parent, whatever a checkpoint holds."""
+        if isinstance(self.model, PeftModel):
+            load_adapter(self.model, Path(resume_from_checkpoint))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+
+def save_weights(model, folder: Path) -> None:
+    """The adapter `default` without the frozen ones beside it, or the whole model. Embeddings only as far as they are trained."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(model, PeftModel):
+        model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+    else:
+        model.save_pretrained(folder)
+
+
+def could_not_save(folder: Path, error: Exception) -> PipelineError:
+    free = shutil.disk_usage(folder if folder.is_dir() else folder.parent).free
+    if free < 16 << 20 or "No space left" in str(error):
+        return MachineError(
+            f"{folder}: the disk is full ({free >> 20} MiB free); what is there is whole.",
+            "Make room and give the same command again: it continues from the last checkpoint.",
+        )
+    if isinstance(error, PermissionError):
+        return PipelineError(
+            f"{error.filename or folder}: no permission to write there.", "Choose another --runs folder."
+        )
+    return MachineError(f"{folder}: cannot be written: {error}")
+
+
+class Progress(TrainerCallback):
+    """Says what happens, keeps log.jsonl, and stops at the next step when asked to."""
+
+    def __init__(self, context: Context, trainer: StageTrainer):
+        self.context, self.trainer = context, trainer
+        self.log = context.folder / "log.jsonl"
+
+    def on_train_begin(self, args, state, control, **_):
+        self._forget_after(state.global_step)
+        self.context.report("train", step=state.global_step, steps=state.max_steps)
+
+    def _forget_after(self, step: int) -> None:
+        """A resumed run repeats the steps after its checkpoint: their lines are written anew."""
+        if self.log.is_file():
+            lines = self.log.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            artifact.write_atomically(self.log, "".join(kept))
+
+    def on_step_end(self, args, state, control, **_):
+        self.context.report("step", step=state.global_step, tokens=self.trainer.tokens)
+        if self.context.interrupted.is_set():
+            control.should_save = control.should_training_stop = True
+        return control
+
+    def on_log(self, args, state, control, logs=None, **_):
+        line = {"step": state.global_step} | {k: v for k, v in (logs or {}).items() if isinstance(v, int | float)}
+        with self.log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if "loss" in line:
+            self.context.report("log", **line)
+
+
+def effective_beta(spec: Spec, given: dict) -> float | None:
+    """DPO's beta where its loss is the plain sigmoid one, whose held-out value is then worth a figure."""
+    values = train_fields.effective(spec.config, given)
+    return values.get("beta") if spec.reference and values.get("loss_type") in ("sigmoid", ["sigmoid"]) else None

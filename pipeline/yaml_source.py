@@ -1,0 +1,140 @@
+"""YAML whose every key knows its line, so that an error can name the place a value was written."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import yaml
+
+KeyPath = tuple[str, ...]
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 2e-4 as a number; YAML 1.1 wants 2.0e-4 and makes anything less text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+@dataclass
+class Source:
+    """A parsed document, the place of each of its keys, and what was wrong with the writing itself.
+
+    `places` holds a line number for what stands in the file and the option's text for what came by `--set`.
+    """
+
+    value: object
+    file: str
+    places: dict[KeyPath, int | str] = field(default_factory=dict)
+    problems: list[tuple[KeyPath, str]] = field(default_factory=list)
+
+    def mark(self, path: Sequence[object]) -> int | str:
+        """Where a key, or the closest key around it, was given."""
+        keys = tuple(map(str, path))
+        around = (keys[:end] for end in range(len(keys), -1, -1))
+        return next((self.places[path] for path in around if path in self.places), 1)
+
+    def line(self, path: Sequence[object]) -> int:
+        """The line of a key in the file; 0 for one that came by `--set`."""
+        mark = self.mark(path)
+        return mark if isinstance(mark, int) else 0
+
+    def place(self, path: Sequence[object]) -> str:
+        """`recipes/my.yaml:12`, or `--set a.b=1`."""
+        mark = self.mark(path)
+        return f"{self.file}:{mark}" if isinstance(mark, int) else mark
+
+
+def load(text: str, file: str) -> Source:
+    """Parse a document. What is wrong with it is listed in `problems`; nothing is raised."""
+    source = Source(None, file)
+    loader = None
+    try:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        if root is not None:
+            source.places[()] = root.start_mark.line + 1
+            for path, line in _keys(root, (), frozenset(), source.problems):
+                source.places[path] = line
+            source.value = loader.construct_document(root)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        source.places[()] = mark.line + 1 if mark else 1
+        reason = ", ".join(part for part in (error.context, error.problem) if part)
+        source.problems.append(((), f"not valid YAML: {reason}"))
+    except (yaml.YAMLError, ValueError) as error:
+        source.problems.append(((), f"not valid YAML: {' '.join(str(error).split())}"))
+    finally:
+        if loader is not None:
+            loader.dispose()
+    return source
+
+
+def set_override(source: Source, text: str) -> None:
+    """Put the value of `a.b.c=value` into the document, making the mappings on the way that are not there."""
+    option = f"--set {text}"
+    dotted, equals, written = text.partition("=")
+    path = tuple(key.strip() for key in dotted.split("."))
+    if not equals or not all(path):
+        source.places[(option,)] = option
+        source.problems.append(((option,), "must look like stages.dpo.train.beta=0.05"))
+        return
+    parsed = load(written, option)
+    for below in [known for known in source.places if known[: len(path)] == path]:
+        del source.places[below]
+    for end in range(1, len(path) + 1):
+        source.places.setdefault(path[:end], option)
+    source.problems += [(path + below, problem) for below, problem in parsed.problems]
+    source.value = _replaced(source, path, parsed.value)
+
+
+def _replaced(source: Source, path: KeyPath, value: object) -> object:
+    """A copy with one value changed: an anchor may share the original with another part of the document."""
+
+    def put(inside: object, depth: int) -> object:
+        if depth == len(path):
+            return value
+        if inside is not None and not isinstance(inside, dict):
+            around = ".".join(path[:depth]) or "the recipe"
+            source.problems.append((path, f"{around} is not a mapping, so it has no {path[depth]}"))
+            return inside
+        inside = inside or {}
+        return inside | {path[depth]: put(inside.get(path[depth]), depth + 1)}
+
+    return put(source.value, 0)
+
+
+def _keys(
+    node: yaml.Node, path: KeyPath, around: frozenset[int], problems: list[tuple[KeyPath, str]]
+) -> Iterator[tuple[KeyPath, int]]:
+    """Every key path below a node with its line."""
+    if id(node) in around:
+        raise yaml.MarkedYAMLError(problem="an anchor that contains itself", problem_mark=node.start_mark)
+    around |= {id(node)}
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield (*path, str(index)), item.start_mark.line + 1
+            yield from _keys(item, (*path, str(index)), around, problems)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    first: dict[str, int] = {}
+    # What `<<` brings in comes first: a key that stands here in full goes before it.
+    for key, value in sorted(node.value, key=lambda pair: not _merges(pair[0])):
+        name, line = str(key.value), key.start_mark.line + 1
+        if _merges(key):
+            for merged in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                yield from _keys(merged, path, around, [])
+            continue
+        yield (*path, name), line
+        if name in first:
+            problems.append(((*path, name), f"duplicate key, already given in line {first[name]}"))
+        first.setdefault(name, line)
+        yield from _keys(value, (*path, name), around, problems)
+
+
+def _merges(key: yaml.Node) -> bool:
+    return key.tag == "tag:yaml.org,2002:merge"

@@ -1,0 +1,18 @@
+"""Direct preference optimisation against the incoming policy, frozen (https://arxiv.org/abs/2305.18290)."""
+
+from pipeline.stage import Spec
+
+SPEC = Spec(
+    config="DPOConfig",
+    rows="preference",
+    after=("pretrain", "sft"),
+    reference=True,
+    key_figures=("rewards/margins", "rewards/accuracies"),
+    adapter_defaults={"learning_rate": 5e-6},
+)
+
+
+def build_trainer(context):
+    from trl import DPOTrainer
+
+    return context.trainer(DPOTrainer)

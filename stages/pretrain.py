@@ -1,0 +1,16 @@
+"""Pretraining: next-token prediction on plain text, documents end to end in blocks of max_length."""
+
+from pipeline.stage import Spec
+
+SPEC = Spec(
+    config="SFTConfig",
+    rows="text",
+    after=(),
+    key_figures=("mean_token_accuracy",),
+)
+
+
+def build_trainer(context):
+    from trl import SFTTrainer
+
+    return context.trainer(SFTTrainer)

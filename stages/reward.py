@@ -1,0 +1,22 @@
+"""Reward modelling: a score head that ranks the chosen answer above the rejected one (Bradley-Terry)."""
+
+from pipeline.stage import Spec
+
+SPEC = Spec(
+    config="RewardConfig",
+    rows="preference",
+    after=("pretrain", "sft"),
+    head="score",
+    key_figures=("margin", "accuracy"),
+)
+
+
+def build_trainer(context):
+    from trl import RewardTrainer
+
+    def whole(row):
+        """TRL's reward trainer scores whole conversations."""
+        return {key: row["prompt_ids"] + row[key] for key in ("chosen_ids", "rejected_ids")}
+
+    # Rows are already cut to max_length; TRL would throw away, unsaid, whatever is longer.
+    return context.trainer(RewardTrainer, rows=whole, config={"max_length": None})

@@ -1,0 +1,97 @@
+"""The list of TRL's fields: true to the installed versions, and what the pipeline says of each field."""
+
+import json
+
+import pytest
+
+from pipeline import train_fields
+
+TRL_CONFIGS = ("SFTConfig", "RewardConfig", "DPOConfig")
+
+
+def test_the_list_is_that_of_the_installed_versions():
+    # Through JSON, as it is stored: a tuple and a list are then the same default.
+    installed = json.loads(train_fields.as_text(train_fields.regenerate()))
+    assert json.loads(train_fields.LIST.read_text()) == installed
+
+
+def test_no_field_is_both_owned_and_how_and_none_is_unknown():
+    names = {name for config in TRL_CONFIGS for name in train_fields.fields(config)}
+    assert not train_fields.HOW & train_fields.OWNED.keys()
+    assert names >= train_fields.HOW | train_fields.OWNED.keys()
+    assert train_fields.fields("LoraConfig").keys() >= train_fields.ADAPTER_OWNED.keys()
+
+
+def test_every_foreign_name_leads_to_a_field_and_is_none_itself():
+    train = {name for config in TRL_CONFIGS for name in train_fields.fields(config)}
+    plain = {target for target in train_fields.FOREIGN.values() if "." not in target} - {"policy"}
+    lora = {target[8:] for target in train_fields.FOREIGN.values() if target.startswith("adapter.")} - {"method"}
+    assert plain <= train
+    assert lora <= train_fields.fields("LoraConfig").keys()
+    assert not train & train_fields.FOREIGN.keys()
+    assert train_fields.FOREIGN_VALUES.keys() <= train_fields.FOREIGN.keys()
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "value"),
+    [
+        ("DPOConfig", "learning_rate", 1),
+        ("DPOConfig", "loss_type", "ipo"),
+        ("DPOConfig", "loss_type", ["sigmoid", "sft"]),
+        ("SFTConfig", "max_length", None),
+        ("SFTConfig", "lr_scheduler_kwargs", {"num_cycles": 2}),
+        ("SFTConfig", "save_strategy", "no"),
+        ("LoraConfig", "target_modules", ["q_proj"]),
+        ("LoraConfig", "init_lora_weights", "gaussian"),
+        ("LoraConfig", "init_lora_weights", False),
+    ],
+)
+def test_a_good_value_has_no_complaint(config, name, value):
+    assert train_fields.fields(config)[name].complaint(value) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "value", "complaint"),
+    [
+        ("SFTConfig", "learning_rate", "2e-4", 'must be a number, not "2e-4"; leave out the quotes'),
+        ("SFTConfig", "max_steps", True, "must be a whole number, not true"),
+        ("SFTConfig", "max_steps", 1.5, "must be a whole number, not 1.5"),
+        ("SFTConfig", "max_length", "long", 'must be a whole number or null, not "long"'),
+        ("SFTConfig", "shuffle_dataset", 1, "must be true or false, not 1"),
+        ("SFTConfig", "eval_strategy", False, 'must be "no" in quotes: YAML reads a bare no as false'),
+        ("SFTConfig", "optim", "adamw", '"adamw" is none of the 41 it can be; did you mean adamw_torch?'),
+        ("DPOConfig", "loss_type", ["sigmoid", "ipoo"], "did you mean ipo?"),
+        ("SFTConfig", "lr_scheduler_type", "reduce_lr_on_plateau", "is refused: evaluation would steer"),
+        ("LoraConfig", "init_lora_weights", "pissa_niter_4", "is refused: it rewrites the base"),
+    ],
+)
+def test_a_bad_value_is_told_what_it_should_be(config, name, value, complaint):
+    assert complaint in train_fields.fields(config)[name].complaint(value)
+
+
+def test_a_config_has_the_common_fields_with_its_own_defaults():
+    fields = train_fields.fields("DPOConfig")
+    assert fields["beta"].default == 0.1
+    assert fields["weight_decay"].default == 0.0
+    assert fields["learning_rate"].default == 1e-6
+    assert "beta" not in train_fields.fields("SFTConfig")
+
+
+def test_what_leaves_out_how_and_keeps_the_global_batch():
+    one = train_fields.what("SFTConfig", {"per_device_train_batch_size": 8, "logging_steps": 1})
+    two = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "dataloader_num_workers": 3}
+    assert one == train_fields.what("SFTConfig", two)
+    assert one["global_batch"] == 8
+    assert one != train_fields.what("SFTConfig", {"per_device_train_batch_size": 4})
+    assert not one.keys() & (train_fields.HOW | train_fields.OWNED.keys())
+
+
+def test_equal_values_are_one_setting_however_they_are_written():
+    written = {"weight_decay": 0, "beta": 1, "loss_type": "sigmoid"}
+    plain = {"weight_decay": 0.0, "beta": 1.0, "loss_type": ["sigmoid"]}
+    assert json.dumps(train_fields.what("DPOConfig", written)) == json.dumps(train_fields.what("DPOConfig", plain))
+
+
+def test_a_default_cannot_be_changed_by_who_was_given_it():
+    train_fields.effective("DPOConfig", {})["loss_type"].append("sft")
+    assert train_fields.effective("DPOConfig", {})["loss_type"] == ["sigmoid"]
