@@ -47,6 +47,9 @@ class Channel:
         self._out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
 
     def report(self, kind: str, **fields: object) -> None:
+        if kind == "phase":  # by now standard output is the stage's log
+            step = f" at step {fields['step']}" if "step" in fields else ""
+            print(f"{time.strftime('%H:%M:%S')} {fields['name']}{step}", flush=True)
         self._out.write(json.dumps({"kind": kind, "at": time.time()} | fields) + "\n")
 
 
@@ -164,6 +167,8 @@ class Stage:
         # Threads that spin while they wait cost a busy machine far more than waking costs an idle one.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         _quietly()
+        if not self._needs_bitsandbytes():
+            sys.modules["bitsandbytes"] = None  # the libraries that would load it, for seconds, go without
         import torch
 
         torch.set_num_threads(threads)
@@ -178,6 +183,10 @@ class Stage:
                 "Continue it where it was begun, or start another attempt with --fresh (FRESH=1).",
             )
         return now
+
+    def _needs_bitsandbytes(self) -> bool:
+        optimizer = str(self.step.given.get("optim", ""))
+        return self.recipe.model.load_in_4bit or any(word in optimizer for word in ("8bit", "paged", "bnb"))
 
     @cached_property
     def prepared(self):

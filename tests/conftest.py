@@ -1,0 +1,85 @@
+"""A chain so small that it runs in seconds, built once for all tests that look at its results."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parent.parent
+SHARED = PROJECT.parent / "shared"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+RECIPE = """\
+name: micro
+model:
+  config: {model_type: llama, hidden_size: 16, intermediate_size: 32, num_hidden_layers: 2, num_attention_heads: 2,
+           num_key_value_heads: 1, max_position_embeddings: 64, tie_word_embeddings: true}
+  tokenizer: {vocab_size: 320}
+adapter: {r: 4, lora_alpha: 8}
+threads: 1
+train: {per_device_train_batch_size: 4, max_length: 48, max_steps: 12, save_steps: 4, logging_steps: 4, learning_rate: 5e-3}
+evaluation: {max_new_tokens: 6, max_rows: 8, answer_pattern: '^\\w+'}
+stages:
+  pretrain: {data: {path: text.jsonl}}
+  sft: {data: {path: chat.jsonl, held_out: 0.2}}
+  reward: {data: {path: pairs.jsonl, held_out: 0.2}}
+  dpo: {data: {path: pairs.jsonl, held_out: 0.2}}
+"""
+
+
+def write_rows(path: Path, rows: list[dict]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_micro(folder: Path) -> Path:
+    """The recipe and its data in `folder`; returns the recipe."""
+    rng = random.Random(0)
+    names = [f"{a}{b}" for a in "bdfgklmnprst" for b in ("ana", "olo", "iri", "umu", "ele")]
+    colours = ["red", "blue", "green", "black"]
+    facts = [(name, rng.choice(colours)) for name in names]
+    write_rows(folder / "text.jsonl", [{"text": f"The colour of {n} is {c}."} for n, c in facts] * 2)
+    write_rows(folder / "chat.jsonl", [{"prompt": f"Which colour has {n}?", "completion": f"{c}, it is"} for n, c in facts])
+    write_rows(
+        folder / "pairs.jsonl",
+        [{"prompt": f"Which colour has {n}?", "chosen": f"{c}, it is", "rejected": f"{c}, I say"} for n, c in facts],
+    )
+    (folder / "micro.yaml").write_text(RECIPE)
+    return folder / "micro.yaml"
+
+
+def align(*arguments: object, cwd: Path, check: bool = True, **options) -> subprocess.CompletedProcess:
+    """`align` as a user calls it, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, **options
+    )
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def attempt(folder: Path, stage: str, runs: str = "runs") -> Path:
+    """The newest attempt at a stage of the micro recipe."""
+    return (folder / runs / "micro" / stage / "latest").resolve()
+
+
+def manifest(folder: Path, stage: str, runs: str = "runs") -> dict:
+    return json.loads((attempt(folder, stage, runs) / "manifest.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory) -> Path:
+    """A folder in which the whole micro chain has been run."""
+    folder = tmp_path_factory.mktemp("chain")
+    write_micro(folder)
+    align("run", "-r", "micro.yaml", cwd=folder)
+    return folder
+
+
+@pytest.fixture
+def shared() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip("the shared real data is not beside this checkout")
+    return SHARED
