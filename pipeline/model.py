@@ -178,7 +178,7 @@ def load_adapter(model: PeftModel, folder: Path, name: str = "default", *, partl
         )
     try:
         result = set_peft_model_state_dict(model, tensors, adapter_name=name)
-        missing = [key for key in result.missing_keys if f".{name}" in key]
+        missing = _without_ties(model, [key for key in result.missing_keys if f".{name}" in key])
     except (RuntimeError, KeyError) as error:
         raise _other_base(folder, str(error).strip().splitlines()[-1].strip()) from None
     if missing or result.unexpected_keys:
@@ -186,6 +186,13 @@ def load_adapter(model: PeftModel, folder: Path, name: str = "default", *, partl
             folder, f"{len(missing)} tensors are missing, {len(result.unexpected_keys)} have no place, "
             f"the first: {[*missing, *result.unexpected_keys][0]}"
         )  # fmt: skip
+
+
+def _without_ties(model: PeftModel, missing: list[str]) -> list[str]:
+    """Tied embeddings have two names and are saved under one: the other is not missing."""
+    tensors = dict(model.named_parameters(remove_duplicate=False))
+    loaded = {id(tensor) for key, tensor in tensors.items() if key not in missing}
+    return [key for key in missing if id(tensors.get(key)) not in loaded]
 
 
 def _other_base(folder: Path, why: str) -> PipelineError:

@@ -199,7 +199,7 @@ class Planner:
     def _base(self, parent: Parent | None) -> Base:
         """What the parent's adapter stands on; a parent that is a whole model is the base itself."""
         if parent and parent.is_model:
-            return Base({"sha256": parent.sha256}, str(parent.folder))
+            return Base({"sha256": parent.sha256}, str(parent.folder.resolve()))
         if parent and parent.attempt:
             said = parent.attempt.manifest["base"]
             return Base(said["identity"], self._moved(said["source"], parent), said["commit"])
@@ -213,7 +213,7 @@ class Planner:
     def _moved(self, source: str, parent: Parent) -> str:
         """Where a base made by an earlier stage lies now: runs/ may have been moved since."""
         here = parent.attempt.folder.parent.parent.joinpath(*Path(source).parts[-3:])
-        return str(here) if here.is_dir() and not Path(source).is_dir() else source
+        return str(here.resolve()) if here.is_dir() and not Path(source).is_dir() else source
 
     def _given(self, name: str, parent: Parent | None) -> dict:
         """The training arguments that differ from TRL's defaults: the pipeline's, the stage's, the recipe's."""

@@ -13,6 +13,8 @@ import torch
 import trl
 from datasets import Dataset
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import AuxiliaryTrainingWrapper
 from safetensors import SafetensorError
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback
@@ -82,10 +84,16 @@ class Context:
             "logging_nan_inf_filter": False,
         }
         how = {"gradient_checkpointing": cuda, "dataloader_pin_memory": cuda}
+        if self.spec.config == "SFTConfig" and self._head_is_adapted():
+            how["loss_type"] = "nll"  # TRL's chunked default reads the bare head, without what is trained on it
         try:
             return getattr(trl, self.spec.config)(**(how | self.given | owned | config))
         except (ValueError, TypeError) as error:
             raise PipelineError(f"train: {self.spec.config} refuses it: {error}") from None
+
+    def _head_is_adapted(self) -> bool:
+        head = self.model.get_output_embeddings()
+        return isinstance(head, BaseTunerLayer | AuxiliaryTrainingWrapper)
 
     def _freeze_reference(self) -> None:
         """TRL copies LoRA tensors into the adapter `ref`, but not trained embeddings: take them all from the parent."""

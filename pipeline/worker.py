@@ -334,7 +334,7 @@ class Stage:
         from pipeline.trainer import Context
 
         if self.spec.rows == "text":
-            rows = _blocks(rows, self._max_length())
+            rows, held_out = (_pieces(some, self._max_length()) for some in (rows, held_out))
         context = Context(
             spec=self.spec,
             model=model,
@@ -496,15 +496,11 @@ def _spec(stage: str):
     return specs()[stage]
 
 
-def _blocks(rows: list[dict], length: int | None) -> list[dict]:
-    """Documents end to end, cut into blocks of `length` tokens; the last block is shorter."""
-    from datasets import Dataset
-    from trl import pack_dataset
-
-    if length is None:
-        raise PipelineError("train.max_length is null, but pretraining needs the length of its blocks.")
-    packed = pack_dataset(Dataset.from_list(rows), seq_length=length, strategy="wrapped")
-    return [{"input_ids": row["input_ids"], "labels": row["input_ids"]} for row in packed]
+def _pieces(rows: list[dict], length: int | None) -> list[dict]:
+    """Documents cut into pieces of at most `length` tokens; none is joined to another, and none is lost."""
+    starts = [(row["input_ids"], at) for row in rows for at in range(0, len(row["input_ids"]), length or 1 << 40)]
+    pieces = [ids[at : at + length if length else None] for ids, at in starts]
+    return [{"input_ids": ids, "labels": ids} for ids in pieces]
 
 
 def _versions() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Pretraining: next-token prediction on plain text, documents end to end in blocks of max_length."""
+"""Pretraining: next-token prediction on plain text, long documents in pieces of max_length."""
 
 from pipeline.stage import Spec
 

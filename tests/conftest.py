@@ -42,7 +42,9 @@ def write_micro(folder: Path) -> Path:
     colours = ["red", "blue", "green", "black"]
     facts = [(name, rng.choice(colours)) for name in names]
     write_rows(folder / "text.jsonl", [{"text": f"The colour of {n} is {c}."} for n, c in facts] * 2)
-    write_rows(folder / "chat.jsonl", [{"prompt": f"Which colour has {n}?", "completion": f"{c}, it is"} for n, c in facts])
+    write_rows(
+        folder / "chat.jsonl", [{"prompt": f"Which colour has {n}?", "completion": f"{c}, it is"} for n, c in facts]
+    )
     write_rows(
         folder / "pairs.jsonl",
         [{"prompt": f"Which colour has {n}?", "chosen": f"{c}, it is", "rejected": f"{c}, I say"} for n, c in facts],

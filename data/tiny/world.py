@@ -182,11 +182,16 @@ def draw(name):
 
 
 def invent_names(count):
+    """Short names, no two with the same first three or last three letters, so that each can be a token."""
     rng = draw("names")
-    starts, vowels = "b br d dr f g gr h k l m n p r s st t tr v z".split(), "a e i o u".split()
-    middles, ends = "b d g k l lv m mb n nd r rk s v z".split(), "k l m n r s th x".split()
-    names = ["".join(parts).capitalize() for parts in product(starts, vowels, middles, vowels, ends)]
-    return rng.sample(names, count)
+    vowels, consonants = "aeiou", "bdfgklmnprstvz"
+    names = ["".join(letters).capitalize() for letters in product(consonants, vowels, consonants, vowels, consonants)]
+    rng.shuffle(names)
+    kept = {}
+    for name in names:
+        if name[:3] not in kept and name[2:] not in kept:
+            kept[name[:3]] = kept[name[2:]] = name
+    return list(dict.fromkeys(kept.values()))[:count]
 
 
 NAMES = invent_names(160)

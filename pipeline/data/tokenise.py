@@ -38,7 +38,7 @@ class Tokeniser:
                 try:
                     if isinstance(columns, BadRow):
                         raise columns
-                    if kind != "text":  # texts are packed into blocks, never cut
+                    if kind != "text":  # texts are trained on in pieces, never cut
                         columns = self._fit(one, columns, account)
                 except BadRow as bad:
                     account.drop(one.row, str(bad))

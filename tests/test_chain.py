@@ -1,0 +1,247 @@
+"""Each stage consumes the checkpoint of the stage before it, and what it leaves loads in plain libraries."""
+
+import math
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import PROJECT, align, attempt, manifest, write_rows
+from safetensors.torch import load_file
+
+from pipeline import recipe, worker
+from pipeline.artifact import Attempt
+from pipeline.data.tokenise import IGNORED
+from pipeline.evaluate import log_probabilities
+
+
+class Silent:
+    def report(self, *_, **__):
+        pass
+
+
+@pytest.fixture
+def stage_of(chain, tmp_path, monkeypatch):
+    """A stage of the micro chain as its process would set it up, without running it."""
+    monkeypatch.chdir(chain)
+
+    def prepare(name: str, *overrides: str) -> worker.Stage:
+        from pipeline.plan import Planner
+
+        loaded = recipe.load("micro.yaml", overrides)
+        step = Planner(loaded, Path("runs")).plan([name])[-1]
+        job = worker.Job("micro.yaml", list(overrides), "runs", name, str(tmp_path), step.fingerprint, "run")
+        stage = worker.Stage(job, Attempt(tmp_path), Silent(), threading.Event())
+        stage.check()
+        return stage
+
+    return prepare
+
+
+def trainer_of(stage: worker.Stage):
+    _, rows, held_out = stage.data
+    return stage._trainer(stage.load(), rows, held_out), rows
+
+
+def adapter_of(folder: Path, stage: str) -> dict[str, torch.Tensor]:
+    return load_file(attempt(folder, stage) / "adapter" / "adapter_model.safetensors")
+
+
+def test_dpo_starts_at_ln_2_with_the_sft_adapter_as_reference(stage_of, chain):
+    from transformers import AutoModelForCausalLM
+    from peft import PeftModel
+
+    trainer, rows = trainer_of(stage_of("dpo"))
+    batch = trainer.data_collator(rows[:4])
+    with torch.no_grad():
+        assert abs(float(trainer.compute_loss(trainer.model, batch)) - math.log(2)) < 1e-6
+    base = AutoModelForCausalLM.from_pretrained(attempt(chain, "pretrain") / "model")
+    parent = PeftModel.from_pretrained(base, attempt(chain, "sft") / "adapter")
+    sequences = [
+        (row["prompt_ids"] + row["chosen_ids"], [IGNORED] * len(row["prompt_ids"]) + row["chosen_ids"])
+        for row in rows[:4]
+    ]
+    trainer.model.set_adapter("ref")
+    with torch.no_grad():
+        expected, _ = log_probabilities(parent.eval(), sequences, 3)
+        found, _ = log_probabilities(trainer.model.eval(), sequences, 3)
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_reference_is_frozen_and_the_policy_is_not(stage_of):
+    trainer, _ = trainer_of(stage_of("dpo"))
+    reference = {name: p.clone() for name, p in trainer.model.named_parameters() if ".ref." in name}
+    policy = {name: p.clone() for name, p in trainer.model.named_parameters() if ".default." in name}
+    trainer.train()
+    now = dict(trainer.model.named_parameters())
+    assert reference and all(torch.equal(now[name], tensor) for name, tensor in reference.items())
+    assert any(not torch.equal(now[name], tensor) for name, tensor in policy.items())
+
+
+def test_the_base_is_untouched_and_every_stage_moves_its_adapter(chain):
+    sft, dpo, reward = (adapter_of(chain, stage) for stage in ("sft", "dpo", "reward"))
+    assert set(sft) == set(dpo) == set(reward) - {"base_model.model.score.weight"}
+    for child in (dpo, reward):
+        assert any(not torch.equal(sft[name], child[name]) for name in sft)
+    for stage in ("sft", "dpo", "reward"):
+        assert manifest(chain, stage)["base"]["identity"] == {"sha256": manifest(chain, "pretrain")["weights_sha256"]}
+    assert manifest(chain, "dpo")["parents"]["policy"]["sha256"] == manifest(chain, "sft")["weights_sha256"]
+
+
+def test_the_reward_model_starts_from_the_sft_adapter(stage_of, chain):
+    model = stage_of("reward").load()
+    sft = adapter_of(chain, "sft")
+    now = {name.replace(".default", ""): p for name, p in model.named_parameters()}
+    assert all(torch.equal(now[name], tensor) for name, tensor in sft.items())
+    assert next(p for name, p in now.items() if "score.modules_to_save" in name).requires_grad
+
+
+def test_a_policy_loads_in_three_lines_of_plain_peft(chain, stage_of):
+    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoTokenizer
+
+    folder = attempt(chain, "dpo") / "adapter"
+    model = AutoPeftModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    asked = [[{"role": "user", "content": text}] for text in ("Which colour has bana?", "And?")]
+    batch = tokenizer.apply_chat_template(
+        asked, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
+    )
+    answers = model.generate(**batch, max_new_tokens=4, eos_token_id=tokenizer.eos_token_id)
+    assert answers.shape[0] == 2
+    stage = stage_of("dpo", f"stages.dpo.policy={folder.parent}")
+    ours = stage.load().eval()
+    with torch.no_grad():
+        assert torch.equal(ours(**batch).logits, model(**batch).logits)
+
+
+def test_a_reward_model_loads_with_its_head_and_scores_a_batch_as_one_by_one(chain):
+    from peft import AutoPeftModelForSequenceClassification
+    from transformers import AutoTokenizer
+
+    folder = attempt(chain, "reward") / "adapter"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoPeftModelForSequenceClassification.from_pretrained(
+        folder, num_labels=1, pad_token_id=tokenizer.pad_token_id
+    ).eval()
+    head = load_file(folder / "adapter_model.safetensors")["base_model.model.score.weight"]
+    assert torch.equal(model.base_model.model.score.modules_to_save["default"].weight, head)
+    texts = [
+        [{"role": "user", "content": "Which colour has bana?"}, {"role": "assistant", "content": answer}]
+        for answer in ("red, it is", "red")
+    ]
+    with torch.no_grad():
+        batch = tokenizer.apply_chat_template(texts, padding=True, return_tensors="pt", return_dict=True)
+        together = model(**batch).logits.squeeze(-1)
+        alone = [
+            model(**tokenizer.apply_chat_template([t], return_tensors="pt", return_dict=True)).logits.item()
+            for t in texts
+        ]
+    assert together.tolist() == pytest.approx(alone, abs=1e-5)
+
+
+def test_rows_are_accounted_for(chain):
+    for stage in ("pretrain", "sft", "reward", "dpo"):
+        rows = manifest(chain, stage)["data"]["rows"]
+        assert rows["read"] == rows["trained"] + rows["held_out"] + rows["dropped"] > 0
+
+
+def test_metrics_state_their_n_and_the_manifest_says_what_ran(chain):
+    for stage in ("pretrain", "sft", "reward", "dpo"):
+        said = manifest(chain, stage)
+        assert said["metrics"]["before"]["n"] == said["metrics"]["after"]["n"] > 0
+        assert said["run"]["backend"] == "transformers" and said["versions"]["trl"]
+    assert manifest(chain, "dpo")["metrics"]["before"]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert {"exact_match", "nearest_question"} <= set(manifest(chain, "sft")["metrics"]["after"])
+
+
+def chatml_recipe(folder: Path, shared: Path) -> None:
+    rows = [{"prompt": f"What is {n}?", "completion": f"It is {n}."} for n in range(30)]
+    write_rows(folder / "chat.jsonl", rows)
+    write_rows(
+        folder / "pairs.jsonl", [{"prompt": r["prompt"], "chosen": r["completion"], "rejected": "No."} for r in rows]
+    )
+    (folder / "chatml.yaml").write_text(
+        f"""\
+model: {{id: {shared / "models" / "stories260K-hf"}, template: chatml}}
+adapter: {{r: 4}}
+threads: 1
+train: {{max_length: 128, max_steps: 4, per_device_train_batch_size: 2, learning_rate: 1e-2}}
+evaluation: {{max_rows: 4, max_new_tokens: 4}}
+stages:
+  sft: {{data: {{path: chat.jsonl}}}}
+  reward: {{data: {{path: pairs.jsonl}}}}
+  dpo: {{data: {{path: pairs.jsonl}}}}
+"""
+    )
+
+
+def test_new_tokens_of_a_template_are_trained_saved_and_reload_to_the_same_logits(tmp_path, shared, monkeypatch):
+    from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification
+    from transformers import AutoTokenizer
+
+    from pipeline.plan import Planner
+
+    chatml_recipe(tmp_path, shared)
+    align("run", "-r", "chatml.yaml", cwd=tmp_path)
+    runs = tmp_path / "runs" / "chatml"
+    rows = {
+        stage: load_file(runs / stage / "latest" / "adapter" / "adapter_model.safetensors")
+        for stage in ("sft", "dpo", "reward")
+    }
+    name = next(name for name in rows["sft"] if "trainable_tokens_delta" in name)
+    assert not torch.equal(rows["sft"][name], rows["dpo"][name]) and name in rows["reward"]
+    folder = runs / "dpo" / "latest" / "adapter"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.eos_token == "<|im_end|>" and tokenizer.pad_token != tokenizer.eos_token
+    batch = tokenizer(["<|im_start|>user\nhi<|im_end|>\n"], return_tensors="pt", add_special_tokens=False)
+    assert tokenizer.convert_tokens_to_ids("<|im_start|>") in batch.input_ids[0]
+    plain = AutoPeftModelForCausalLM.from_pretrained(folder).eval()
+    monkeypatch.chdir(tmp_path)
+    loaded = recipe.load("chatml.yaml", [f"stages.dpo.policy={folder.parent}"])
+    step = Planner(loaded, Path("runs")).plan(["dpo"])[-1]
+    job = worker.Job(
+        "chatml.yaml", [f"stages.dpo.policy={folder.parent}"], "runs", "dpo", str(tmp_path), step.fingerprint, "run"
+    )
+    stage = worker.Stage(job, Attempt(tmp_path), Silent(), threading.Event())
+    stage.check()
+    with torch.no_grad():
+        assert torch.equal(stage.load().eval()(**batch).logits, plain(**batch).logits)
+        trainer, pairs = trainer_of(stage)
+        assert float(trainer.compute_loss(trainer.model, trainer.data_collator(pairs[:2]))) == pytest.approx(
+            math.log(2), abs=1e-6
+        )
+    AutoPeftModelForSequenceClassification.from_pretrained(
+        runs / "reward" / "latest" / "adapter", num_labels=1, pad_token_id=tokenizer.pad_token_id
+    )
+
+
+def test_the_engine_names_no_stage_and_stages_import_no_other():
+    import ast
+
+    from pipeline.stage import specs
+
+    for path in (PROJECT / "stages").glob("*.py"):
+        imported = {
+            node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Import | ast.ImportFrom)
+        }
+        assert not any(name.startswith("stages") for name in imported), path
+    for path in (PROJECT / "pipeline").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                assert not (node.module or "").startswith("stages."), path
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and path.name != "train_fields.py":
+                assert node.value not in specs(), f"{path}:{node.lineno} names the stage {node.value}"
+
+
+def test_planning_imports_nothing_heavy():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from pipeline import cli; "
+        "print([m for m in ('torch', 'transformers', 'trl', 'peft', 'datasets', 'huggingface_hub') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
