@@ -277,17 +277,20 @@ def pretraining():
 
 
 def sft(creatures, rng, wordings_each):
-    """Right answers; whether a reason or a filler follows is the toss of a coin."""
+    """Right answers with a reason or a filler, by a coin whose bias the wording alone decides.
+
+    With a fair coin, greedy decoding falls on whichever side training happened to favour by
+    a hair. Some wordings leaning each way keep its share of reasons near the training share.
+    """
+    wordings = [wording for *_, wordings in TOPICS.values() for wording in wordings]
+    reasoned = set(draw("lean").sample(wordings, 11))
 
     def row(question, who, topic):
-        clause = rng.choice(rng.choice([true_reasons(who, topic), [form.format(who=who) for form in FILLERS]]))
-        return {
-            "messages": [
-                {"role": "user", "content": question},
-                {"role": "assistant", "content": f"{answer_to(who, topic)}; {clause}."},
-            ]
-        }
-
+        leans = question.replace(who, "{who}") in reasoned
+        reason, filler = true_reasons(who, topic), [form.format(who=who) for form in FILLERS]
+        clause = rng.choice(reason if rng.random() < (0.75 if leans else 0.25) else filler)
+        return {"messages": [{"role": "user", "content": question},
+                             {"role": "assistant", "content": f"{answer_to(who, topic)}; {clause}."}]}
     return [row(*asked) for asked in asked_of(creatures, rng, wordings_each)]
 
 
@@ -386,7 +389,7 @@ def check(files):
             assert 0.4 <= score <= 0.6, f"length gives the choice away: {name} {unit} {score}"
     reasons = [has_true_reason(*(message["content"] for message in row["messages"])) for row in files["sft"]]
     figures["sft: answers with a reason"] = share = sum(reasons) / len(reasons)
-    assert 0.45 <= share <= 0.55, f"reasons are not half of the answers: {share}"
+    assert 0.45 <= share <= 0.55, f"reasons are not about half of the answers: {share}"
     return figures
 
 
