@@ -211,9 +211,9 @@ class Planner:
         return base_of(self.recipe, self.folder, self.digests)
 
     def _moved(self, source: str, parent: Parent) -> str:
-        """Where a base made by an earlier stage lies now: runs/ may have been moved since."""
-        here = parent.attempt.folder.parent.parent.joinpath(*Path(source).parts[-3:])
-        return str(here.resolve()) if here.is_dir() and not Path(source).is_dir() else source
+        """Where a base made by an earlier stage lies now: beside its adapter, wherever runs/ was moved to."""
+        here = parent.attempt.folder.resolve().parent.parent.joinpath(*Path(source).parts[-3:])
+        return str(here) if (here.parent / artifact.MANIFEST).is_file() else source
 
     def _given(self, name: str, parent: Parent | None) -> dict:
         """The training arguments that differ from TRL's defaults: the pipeline's, the stage's, the recipe's."""

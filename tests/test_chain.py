@@ -48,8 +48,8 @@ def adapter_of(folder: Path, stage: str) -> dict[str, torch.Tensor]:
 
 
 def test_dpo_starts_at_ln_2_with_the_sft_adapter_as_reference(stage_of, chain):
-    from transformers import AutoModelForCausalLM
     from peft import PeftModel
+    from transformers import AutoModelForCausalLM
 
     trainer, rows = trainer_of(stage_of("dpo"))
     batch = trainer.data_collator(rows[:4])

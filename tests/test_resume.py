@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import align, attempt, manifest, write_micro
+from conftest import align, manifest, write_micro
 
 STAGES = ("pretrain", "sft", "reward", "dpo")
 
@@ -60,3 +60,58 @@ def test_killed_between_checkpoints(chain, copied, stage):
     assert "continue" in said
     assert manifest(folder, stage)["weights_sha256"] == manifest(chain, stage)["weights_sha256"]
     assert manifest(folder, stage)["metrics"] == manifest(chain, stage)["metrics"]
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["checkpoints/.partial", "before.json", ".adapter", "adapter"],
+    ids=["writing a checkpoint", "after the first evaluation", "writing the adapter", "before the manifest"],
+)
+def test_killed_while_writing(chain, copied, moment):
+    folder = copied("dpo")
+    process = start(folder, "dpo")
+    wait_for(folder, f"dpo/*/{moment}", process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    align("run", "dpo", "-r", "micro.yaml", cwd=folder)
+    assert manifest(folder, "dpo")["weights_sha256"] == manifest(chain, "dpo")["weights_sha256"]
+    assert manifest(folder, "dpo")["metrics"] == manifest(chain, "dpo")["metrics"]
+
+
+def test_a_half_written_checkpoint_does_not_count(chain, copied):
+    folder = copied("sft")
+    process = start(folder, "sft")
+    wait_for(folder, "sft/*/checkpoints/checkpoint-8", process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    (checkpoint,) = (folder / "runs" / "micro" / "sft").glob("*/checkpoints/checkpoint-8")
+    weights = checkpoint / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:50])
+    assert "from step 4" in align("plan", "sft", "-r", "micro.yaml", cwd=folder).stdout
+    align("run", "sft", "-r", "micro.yaml", cwd=folder)
+    assert manifest(folder, "sft")["weights_sha256"] == manifest(chain, "sft")["weights_sha256"]
+
+
+def test_ctrl_c_saves_a_checkpoint_and_says_so(chain, copied):
+    folder = copied("sft")
+    process = start(folder, "sft", "--set", "stages.sft.train.save_steps=1000")
+    wait_for(folder, "sft/*/log.jsonl", process)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate()[0]
+    assert process.returncode == 130 and "saved a checkpoint at step" in said and "Traceback" not in said
+    assert not list(folder.glob("runs/micro/sft/*/manifest.json"))
+    align("run", "sft", "-r", "micro.yaml", cwd=folder)
+    assert manifest(folder, "sft")["weights_sha256"] == manifest(chain, "sft")["weights_sha256"]
+
+
+def test_a_stage_dies_with_its_command(copied):
+    folder = copied("sft")
+    process = start(folder, "sft")
+    wait_for(folder, "sft/*/run.json", process)
+    process.kill()
+    process.wait()
+    again = align("run", "sft", "-r", "micro.yaml", cwd=folder, check=False)
+    deadline = time.monotonic() + 20
+    while again.returncode == 2 and "another run" in again.stdout and time.monotonic() < deadline:
+        again = align("run", "sft", "-r", "micro.yaml", cwd=folder, check=False)
+    assert again.returncode == 0, again.stdout

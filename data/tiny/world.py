@@ -289,8 +289,13 @@ def sft(creatures, rng, wordings_each):
         leans = question.replace(who, "{who}") in reasoned
         reason, filler = true_reasons(who, topic), [form.format(who=who) for form in FILLERS]
         clause = rng.choice(reason if rng.random() < (0.75 if leans else 0.25) else filler)
-        return {"messages": [{"role": "user", "content": question},
-                             {"role": "assistant", "content": f"{answer_to(who, topic)}; {clause}."}]}
+        return {
+            "messages": [
+                {"role": "user", "content": question},
+                {"role": "assistant", "content": f"{answer_to(who, topic)}; {clause}."},
+            ]
+        }
+
     return [row(*asked) for asked in asked_of(creatures, rng, wordings_each)]
 
 
