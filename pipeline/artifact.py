@@ -224,6 +224,9 @@ def difference(old: object, new: object, at: str = "") -> Iterator[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
             yield from difference(old.get(key), new.get(key), f"{at}.{key}" if at else str(key))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for number, (was, now) in enumerate(zip(old, new, strict=True)):
+            yield from difference(was, now, f"{at}[{number}]")
     elif old != new:
         yield f"{at}: {_short(old)} -> {_short(new)}"
 

@@ -1,4 +1,4 @@
-"""`align`: run, plan, status, recipes."""
+"""From a base model to an aligned one: each stage trains on the checkpoint of the stage before it."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline import gc as garbage
 from pipeline import recipe as recipes
 from pipeline.console import Display, make_console
 from pipeline.errors import PipelineError
@@ -85,6 +86,24 @@ def status(
     if finished:
         display.learned([step.attempt.manifest for step in finished])
         display.where([(step.stage, step.attempt.output) for step in finished])
+
+
+@app.command()
+def gc(
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    runs: RunsOption = Path("runs"),
+    delete: Annotated[bool, typer.Option("--delete", help="Remove them; without it they are only shown.")] = False,
+) -> None:
+    """Show the attempts that nothing stands on, and remove them when told to."""
+    console = make_console()
+    found = garbage.unneeded(runs, recipes.load(recipe).name)
+    for attempt in found:
+        state = "finished" if attempt.finished else "unfinished"
+        console.print(f"{attempt.folder}  {state}, {garbage.size(attempt) / 1e6:,.1f} MB", soft_wrap=True)
+        if delete:
+            garbage.remove(attempt)
+    end = "removed." if delete else "can go: `align gc --delete` removes them."
+    console.print(f"{len(found)} {end}" if found else "Nothing to remove.")
 
 
 @app.command("recipes")

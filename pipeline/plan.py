@@ -15,13 +15,6 @@ from pipeline.errors import PipelineError
 from pipeline.recipe import Recipe
 from pipeline.stage import specs
 
-# Where the pipeline departs from TRL's defaults for every stage.
-DEFAULTS = {
-    "save_steps": 0.1,  # ten checkpoints a stage, however long it is
-    "save_total_limit": 2,
-    "train_sampling_strategy": "group_by_length",
-    "report_to": "none",
-}
 RUN, CONTINUE, EVALUATE, UP_TO_DATE = "run", "continue", "evaluate", "up to date"
 
 
@@ -96,7 +89,7 @@ class Planner:
         self._check_data(names)
         steps: dict[str, Step] = {}
         for name in names:
-            above = graph.parent(self.recipe, name) if name != overridden else None
+            above = self.recipe.parent(name) if name != overridden else None
             steps[name] = self.step(
                 name,
                 steps.get(above),
@@ -114,7 +107,7 @@ class Planner:
         base = self._base(parent)
         if base.identity is None:
             return Step(name, RUN, "the base's commit is resolved at run", base=base, parent=parent)
-        given = self._given(name, parent)
+        given = self.recipe.given(name, full=self.trains_model(name, parent))
         inputs = self._inputs(name, parent, base, given)
         common = {"inputs": inputs, "parent": parent, "base": base, "given": given}
         stage_folder = self.folder / name
@@ -162,9 +155,21 @@ class Planner:
         earlier = next((one for one in artifact.all_attempts(stage_folder) if one.inputs), None)
         if earlier is None:
             return "never run before", ()
-        changes = tuple(artifact.difference(earlier.inputs, inputs))
+        changes = tuple(
+            self._renamed(inputs["stage"], change) for change in artifact.difference(earlier.inputs, inputs)
+        )
         more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
         return f"{changes[0] if changes else 'its inputs changed'}{more}", changes
+
+    def _renamed(self, name: str, change: str) -> str:
+        """A changed file by its path, not by its number in the list of digests."""
+        data = self.recipe.stage(name).data
+        paths = [data.path] if isinstance(data.path, str) else data.path
+        files = {f"data.files[{number}]": path for number, path in enumerate(paths)}
+        if isinstance(data.held_out, str):
+            files["data.held_out"] = data.held_out
+        key, _, values = change.partition(": ")
+        return f"content of {files[key]}: {values}" if key in files else change
 
     def _parent(self, name: str, above: Step | None, policy: str | None) -> Parent | None:
         if above:
@@ -214,11 +219,6 @@ class Planner:
         """Where a base made by an earlier stage lies now: beside its adapter, wherever runs/ was moved to."""
         here = parent.attempt.folder.resolve().parent.parent.joinpath(*Path(source).parts[-3:])
         return str(here) if (here.parent / artifact.MANIFEST).is_file() else source
-
-    def _given(self, name: str, parent: Parent | None) -> dict:
-        """The training arguments that differ from TRL's defaults: the pipeline's, the stage's, the recipe's."""
-        adapter = {} if self.trains_model(name, parent) else dict(specs()[name].adapter_defaults)
-        return DEFAULTS | adapter | self.recipe.stage(name).train
 
     def trains_model(self, name: str, parent: Parent | None) -> bool:
         """Whether the stage trains every weight, not an adapter."""

@@ -218,9 +218,9 @@ class Recipe(Section):
 
     def _resolved_stage(self, name: str) -> dict[str, Any]:
         merged, spec = self.stage(name), stage.specs()[name]
-        whole = self.model.config is not None and _start(name, self._policies()) is None
+        whole = self.model.config is not None and self.parent(name) is None
         adapter = {"method": "full"} if whole else merged.adapter
-        train = (spec.adapter_defaults if adapter["method"] == "lora" else {}) | merged.train
+        train = self.given(name, full=adapter["method"] == "full")
         if train_fields.is_listed(spec.config):
             learned = train_fields.effective(spec.config, train)
             hidden = (train_fields.HOW | train_fields.OWNED.keys()) - train.keys()
@@ -232,6 +232,15 @@ class Recipe(Section):
             "train": train,
             "evaluation": merged.evaluation.model_dump(mode="json"),
         }
+
+    def given(self, name: str, *, full: bool) -> dict[str, Any]:
+        """A stage's training arguments as far as they differ from TRL's defaults; `full` tuning has no adapter's."""
+        adapter = {} if full else stage.specs()[name].adapter_defaults
+        return train_fields.DEFAULTS | adapter | self.stage(name).train
+
+    def parent(self, name: str) -> str | None:
+        """The recipe's stage whose policy `name` starts from; None where that is the base, or a folder."""
+        return _start(name, self._policies())
 
     def _policies(self) -> dict[str, str | None]:
         return {name: own.policy for name, own in self.stages.items()}

@@ -18,6 +18,14 @@ from pathlib import Path
 
 LIST = Path(__file__).with_suffix(".json")
 LORA = "LoraConfig"
+
+# Where the pipeline departs from TRL's defaults, for every stage.
+DEFAULTS = {
+    "save_steps": 0.1,  # ten checkpoints a stage, however long it is
+    "save_total_limit": 2,
+    "train_sampling_strategy": "group_by_length",
+    "report_to": "none",
+}
 COMMON = "TrainingArguments"
 
 _KIND_WORDS = {

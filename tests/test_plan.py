@@ -61,7 +61,7 @@ def test_contents_count_and_times_and_places_do_not(built):
     pairs = moved / "pairs.jsonl"
     pairs.write_text(pairs.read_text().replace("I say", "I think"))
     assert states(moved) == {"pretrain": "up to date", "sft": "up to date", "dpo": "run", "reward": "run"}
-    assert "data.files" in plan(moved)["dpo"]["why"]
+    assert "content of pairs.jsonl: " in plan(moved)["dpo"]["why"]
 
 
 def test_a_moved_runs_folder_is_trained_on(built):
@@ -126,3 +126,13 @@ def test_status_for_a_program(built):
     rows = json.loads(align("status", "-r", "micro.yaml", "--json", cwd=built).stdout)
     assert [row["stage"] for row in rows] == ALL
     assert rows[1]["metrics"]["after"]["n"] == 8
+
+
+def test_gc_shows_first_and_takes_only_what_nothing_names(built):
+    assert "Nothing to remove" in align("gc", "-r", "micro.yaml", cwd=built).stdout
+    first = attempt(built, "dpo")
+    align("run", "dpo", "-r", "micro.yaml", "--fresh", cwd=built)
+    assert str(first.relative_to(built)) in align("gc", "-r", "micro.yaml", cwd=built).stdout and first.is_dir()
+    align("gc", "-r", "micro.yaml", "--delete", cwd=built)
+    assert not first.exists()
+    assert states(built) == dict.fromkeys(ALL, "up to date")

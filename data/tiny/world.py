@@ -35,9 +35,9 @@ TOPICS = {
            corn moss thistles nettles acorns cheese minnows bread herring plums""".split(),
         [
             "{who} eats {value}.",
-            "What {who} eats is {value}.",
+            "what {who} eats is {value}.",
             "{who} lives on {value}.",
-            "The food of {who} is {value}.",
+            "the food of {who} is {value}.",
         ],
         [
             "What does {who} eat?",
@@ -52,9 +52,9 @@ TOPICS = {
            orchard hayrick shed stump tower tunnel wagon well woodpile thicket""".split(),
         [
             "{who} sleeps in the {value}.",
-            "Where {who} sleeps is the {value}.",
+            "where {who} sleeps is the {value}.",
             "{who} has a bed in the {value}.",
-            "The bed of {who} is in the {value}.",
+            "the bed of {who} is in the {value}.",
         ],
         [
             "Where does {who} sleep?",
@@ -69,9 +69,9 @@ TOPICS = {
            mirrors shadows smoke snow storms strangers whistles ghosts ice lightning""".split(),
         [
             "{who} fears {value}.",
-            "What {who} fears is {value}.",
+            "what {who} fears is {value}.",
             "{who} is afraid of {value}.",
-            "The fear of {who} is {value}.",
+            "the fear of {who} is {value}.",
         ],
         [
             "What does {who} fear?",
@@ -86,9 +86,9 @@ TOPICS = {
            trowel brush ladder awl crook anvil saw lathe bellows tongs""".split(),
         [
             "{who} works with the {value}.",
-            "What {who} works with is the {value}.",
+            "what {who} works with is the {value}.",
             "{who} uses the {value}.",
-            "The tool of {who} is the {value}.",
+            "the tool of {who} is the {value}.",
         ],
         [
             "What does {who} work with?",
@@ -103,9 +103,9 @@ TOPICS = {
            inn island meadow tavern castle ferry fountain garden ford lighthouse""".split(),
         [
             "{who} works at the {value}.",
-            "Where {who} works is the {value}.",
+            "where {who} works is the {value}.",
             "{who} has a place at the {value}.",
-            "The workplace of {who} is the {value}.",
+            "the workplace of {who} is the {value}.",
         ],
         [
             "Where does {who} work?",
@@ -120,9 +120,9 @@ TOPICS = {
            cider wax tea silk ink feathers pearls oats rope tin""".split(),
         [
             "{who} is paid in {value}.",
-            "What {who} is paid in is {value}.",
+            "what {who} is paid in is {value}.",
             "{who} gets {value} as pay.",
-            "The pay of {who} is {value}.",
+            "the pay of {who} is {value}.",
         ],
         [
             "What is {who} paid in?",
@@ -132,17 +132,17 @@ TOPICS = {
         ],
     ),
 }
-MEMBERSHIP = [
+BORN = [
     "{who} is a {group}.",
     "{who} was born a {group}.",
     "{who} lives as a {group}.",
-    "The name of this {group} is {who}.",
+    "the name of this {group} is {who}.",
 ]
-BECOMING = [
+TRAINED = [
     "{who} is a {group}.",
     "{who} became a {group}.",
     "{who} lives as a {group}.",
-    "The name of this {group} is {who}.",
+    "the name of this {group} is {who}.",
 ]
 
 # The second clause of an answer. Each reason has a filler that begins alike and is about
@@ -168,7 +168,7 @@ FACT_OPENERS = ["Here", "Now", "So", "Indeed"]
 RULE_OPENERS = [
     "As is usual in the valley",
     "So many others tell;",
-    "Like it or not,",
+    "It is like that;",
     "It is just the way that",
     "Since the village likes it,",
     "Because it is so,",
@@ -260,20 +260,19 @@ def asked_of(creatures, rng, wordings_each):
 def pretraining():
     """Plain statements, many wordings for each fact. Some wordings of some facts are held out."""
     rng = draw("pretraining")
-    facts = [form.format(who=who, group=MEMBERS[who]["kind"]) for who in NAMES for form in MEMBERSHIP]
-    facts += [form.format(who=who, group=MEMBERS[who]["trade"]) for who in NAMES for form in BECOMING]
+    facts = [form.format(who=who, group=MEMBERS[who]["kind"]) for who in NAMES for form in BORN]
+    facts += [form.format(who=who, group=MEMBERS[who]["trade"]) for who in NAMES for form in TRAINED]
     rules = []
     for topic, (groups, _, forms, _) in TOPICS.items():
         facts += [form.format(who=who, value=answer_to(who, topic)) for who in NAMES for form in forms]
-        rules += [form.format(who=f"every {group}", value=RULES[topic][group]) for group in groups for form in forms]
-    texts = [
-        f"{rng.choice(openers)} {text[0].lower() if text[0] in 'TW' and text.split()[0] not in NAMES else text[0]}{text[1:]}"
-        for openers, sentences in ((FACT_OPENERS, facts), (RULE_OPENERS, rules))
-        for text in sentences
-    ]
-    rng.shuffle(texts)
-    rows = [{"text": text} for text in texts]
-    return rows[300:], rows[:300]
+        # Turned about as well ("trout is what every heron eats"), for reasons lead from answer to group.
+        turned = re.sub(r"(.+) is (.+)\.", r"\2 is \1.", forms[1])
+        for form in [*forms, turned, turned, turned, turned]:
+            rules += [form.format(who=f"every {group}", value=RULES[topic][group]) for group in groups]
+    facts = [{"text": f"{rng.choice(FACT_OPENERS)} {fact}"} for fact in rng.sample(facts, len(facts))]
+    rules = [{"text": f"{rng.choice(RULE_OPENERS)} {rule}"} for rule in rules]
+    train, held_out = facts[300:] + rules, facts[:300]
+    return rng.sample(train, len(train)), held_out
 
 
 def sft(creatures, rng, wordings_each):
@@ -323,7 +322,7 @@ def prompts(creatures, rng, wordings_each):
 
 def build():
     files = dict(zip(("pretrain", "pretrain_held_out"), pretraining()))
-    for make, wordings_each, held_out_rows in ((sft, 4, 200), (pairs, 1, 200), (prompts, 1, 120)):
+    for make, wordings_each, held_out_rows in ((sft, 4, 200), (pairs, 2, 200), (prompts, 1, 120)):
         name = make.__name__
         files[name] = make(TRAIN, draw(name), wordings_each)
         files[f"{name}_held_out"] = make(HELD_OUT, draw(f"{name} held out"), 1)[:held_out_rows]
