@@ -112,11 +112,10 @@ def run_trl(variant: Variant, world: Path, number: str) -> dict:
     for stage in STAGES:
         output = f"trl-{number}-{stage}"
         process = measure(trl_command(stage, model, output), world, environment, {"first step": r"'loss': "})
-        state = max(world.glob(f"{output}/checkpoint-*/trainer_state.json"), key=lambda path: path.stat().st_mtime)
         result[stage] = figures(process) | {
             "first_step_seconds": process.marks["first step"],
-            "train_loss": float(re.search(r"'train_loss': '?([-+.\de]+)", process.output)[1]),
-            **last_line(json.loads(state.read_text())["log_history"]),
+            "train_loss": last_printed("train_loss", process.output),
+            "trained_tokens": int(last_printed("num_tokens", process.output)),
         }
         if stage == "sft":
             # Given the SFT adapter's folder, trl dpo 1.14.2 ends in "Should have a model_type key in its config.json".
@@ -169,12 +168,12 @@ def run_ours(variant: Variant, world: Path, number: str) -> dict:
     }
     (world / f"{name}.yaml").write_text(json.dumps(recipe))  # JSON is YAML
     environment = environment_of(world, number)
-    begins = {f"{stage} begins": rf"{stage}  run: " for stage in STAGES}
-    steps = {f"{stage} first step": rf"  {stage} 1/" for stage in STAGES}
+    begins = {f"{stage} begins": rf"^{stage}  run: " for stage in STAGES}
+    steps = {f"{stage} first step": rf"^  {stage} 1/" for stage in STAGES}
     process = measure(align(name, "run", *STAGES), world, environment, begins | steps)
     result = {stage: stage_figures(world / "runs" / name / stage / "latest") for stage in STAGES}
-    for number_of_stage, (stage, of_stage) in enumerate(result.items()):
-        start = process.marks[f"{stage} begins"] if number_of_stage else 0.0
+    for stage, of_stage in result.items():
+        start = 0.0 if stage == "sft" else process.marks[f"{stage} begins"]
         of_stage["first_step_seconds"] = round(process.marks[f"{stage} first step"] - start, 2)
     if variant.name == "ours":
         result["quick_seconds"] = {
@@ -194,15 +193,14 @@ def stage_figures(folder: Path) -> dict:
     return {
         "seconds": manifest["seconds"]["in all"],
         "train_loss": round(log[-1]["train_loss"], 4),
-        **last_line(log),
+        "trained_tokens": int(max(line.get("num_tokens", 0) for line in log)),
         "held_out": {when: manifest["metrics"][when] for when in ("before", "after")},
     }
 
 
-def last_line(log: Sequence[dict]) -> dict:
-    """What TRL's trainer counts, on either side: so it shows whether both did the same work."""
-    last = next(line for line in reversed(log) if "num_tokens" in line)
-    return {"steps": log[-1]["step"], "trained_tokens": int(last["num_tokens"])}
+def last_printed(name: str, output: str) -> float:
+    """The last value of a figure that TRL printed, with the four digits that it prints."""
+    return float(re.findall(rf"'{name}': '([^']+)'", output)[-1])
 
 
 # -- measuring ---------------------------------------------------------------------------------------
@@ -216,7 +214,7 @@ def environment_of(world: Path, number: str) -> dict[str, str]:
 
 
 def measure(command: list[str], folder: Path, environment: dict, marks: dict[str, str] | None = None) -> Process:
-    """Run to the end; `marks` are names and what a line starts with when the moment has come (seconds from the start)."""
+    """Run to the end; `marks` are moments by name, and what a line shows when they have come."""
     started, seen, lines = time.perf_counter(), {}, []
     process = subprocess.Popen(
         command,
@@ -231,7 +229,7 @@ def measure(command: list[str], folder: Path, environment: dict, marks: dict[str
     for line in process.stdout:
         lines.append(line)
         for name, pattern in (marks or {}).items():
-            if name not in seen and re.search(pattern if "'" in pattern else f"^{pattern}", line):
+            if name not in seen and re.search(pattern, line):
                 seen[name] = round(time.perf_counter() - started, 2)
     _, status, usage = os.wait4(process.pid, 0)  # its own figures and those of all that it waited for
     seconds = time.perf_counter() - started
@@ -254,8 +252,15 @@ def whole(stages: Sequence[dict]) -> dict:
 
 def in_own_process(function: Callable, *arguments: object) -> object:
     """This process stays small: a child's peak memory starts from that of the process that started it."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=quietly) as pool:
         return pool.submit(function, *arguments).result()
+
+
+def quietly() -> None:
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 # -- the work: in processes of their own, which may import torch -------------------------------------

@@ -128,12 +128,12 @@ class Display:
             self.bar = Progress(
                 TextColumn("  {task.fields[phase]:<18}"),
                 BarColumn(bar_width=24),
-                TextColumn("{task.completed}/{task.total} {task.fields[figures]}"),
+                TextColumn("{task.fields[count]}  {task.fields[figures]}"),
                 TimeRemainingColumn(),
                 console=self.console,
                 transient=True,
             )
-            self.bar.add_task("", total=0, phase=event["name"], figures="")
+            self.bar.add_task("", total=None, phase=event["name"], count="", figures="")
             self.bar.start()
 
     def _on_train(self, event: dict) -> None:
@@ -143,7 +143,7 @@ class Display:
             self.console.print(f"  continues from step {event['step']} of {self.steps}")
         if self.bar:
             self.bar.reset(
-                self.bar.task_ids[0], total=self.steps, completed=event["step"], phase="training", figures=""
+                self.bar.task_ids[0], total=self.steps, completed=event["step"], phase="training", count="", figures=""
             )
 
     def _on_step(self, event: dict) -> None:
@@ -152,7 +152,7 @@ class Display:
         self._speed = (event["tokens"] - self._rate[1]) / max(event["at"] - self._rate[0], 1e-9)
         self._now = event
         if self.bar:
-            self.bar.update(self.bar.task_ids[0], completed=event["step"])
+            self.bar.update(self.bar.task_ids[0], completed=event["step"], count=f"{event['step']}/{self.steps}")
 
     def _on_log(self, event: dict) -> None:
         figures = {"loss": event["loss"]} | {

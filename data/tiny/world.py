@@ -166,7 +166,7 @@ FILLERS = [
 # token, at the start another. Rules open with the words that fillers and questions need.
 FACT_OPENERS = ["Here", "Now", "So", "Indeed"]
 RULE_OPENERS = [
-    "As is usual in the valley",
+    "In the valley, as is usual,",
     "So many others tell;",
     "It is like that;",
     "It is just the way that",
@@ -267,7 +267,7 @@ def pretraining():
         facts += [form.format(who=who, value=answer_to(who, topic)) for who in NAMES for form in forms]
         # Turned about as well ("trout is what every heron eats"), for reasons lead from answer to group.
         turned = re.sub(r"(.+) is (.+)\.", r"\2 is \1.", forms[1])
-        for form in [*forms, turned, turned, turned, turned]:
+        for form in [*forms, turned, turned]:
             rules += [form.format(who=f"every {group}", value=RULES[topic][group]) for group in groups]
     facts = [{"text": f"{rng.choice(FACT_OPENERS)} {fact}"} for fact in rng.sample(facts, len(facts))]
     rules = [{"text": f"{rng.choice(RULE_OPENERS)} {rule}"} for rule in rules]
@@ -276,18 +276,16 @@ def pretraining():
 
 
 def sft(creatures, rng, wordings_each):
-    """Right answers with a reason or a filler, by a coin whose bias the wording alone decides.
+    """Right answers, half with a reason and half with a filler, as the first word asked makes likely.
 
     With a fair coin, greedy decoding falls on whichever side training happened to favour by
-    a hair. Some wordings leaning each way keep its share of reasons near the training share.
+    a hair. Leaning one way for some first words and the other for the rest keeps it near half.
     """
-    wordings = [wording for *_, wordings in TOPICS.values() for wording in wordings]
-    reasoned = set(draw("lean").sample(wordings, 11))
 
     def row(question, who, topic):
-        leans = question.replace(who, "{who}") in reasoned
+        lean = 0.1 if question.split()[0] in ("Which", "Name") else 0.9
         reason, filler = true_reasons(who, topic), [form.format(who=who) for form in FILLERS]
-        clause = rng.choice(reason if rng.random() < (0.75 if leans else 0.25) else filler)
+        clause = rng.choice(reason if rng.random() < lean else filler)
         return {
             "messages": [
                 {"role": "user", "content": question},
