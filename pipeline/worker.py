@@ -162,7 +162,7 @@ class Stage:
         """How this attempt is run. An unfinished one goes on as it began, or not at all."""
         file = self.folder / "run.json"
         begun = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-        threads = begun["threads"] if begun else self.recipe.threads or available_cores()
+        threads = begun["threads"] if begun else self.recipe.threads or min(available_cores(), 8)
         os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is loaded, as is the next
         # Threads that spin while they wait cost a busy machine far more than waking costs an idle one.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
