@@ -183,6 +183,8 @@ class Display:
 
 def _figures(manifest: dict):
     before, after = manifest["metrics"]["before"], manifest["metrics"]["after"]
+    if not after:
+        yield "no held-out rows", "", "", "0", ""
     n = str(after.get("n", before.get("n", 0)))
     for name in dict.fromkeys([*after, *before]):
         if name in ("n", "n_tokens") or name in BASELINES:

@@ -229,6 +229,13 @@ class Stage:
         rows.refuse_empty(account, stage)
         account.write(self.folder)
         self.report("account", **account.summary())
+        if data.held_out and not account.held_out:
+            asked = len({one.example.prompt for one in account.trained})
+            self.report(
+                "note",
+                text=f"no row is held out, so there will be no figures: the share is taken by prompt, and there are {asked} "
+                "different ones; name a file of its own as data.held_out",
+            )
         return account, trained, held_out
 
     def _max_length(self) -> int | None:
