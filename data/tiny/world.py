@@ -276,14 +276,14 @@ def pretraining():
 
 
 def sft(creatures, rng, wordings_each):
-    """Right answers, half with a reason and half with a filler, as the first word asked makes likely.
+    """Right answers, half with a reason and half with a filler, as the topic makes likely.
 
     With a fair coin, greedy decoding falls on whichever side training happened to favour by
-    a hair. Leaning one way for some first words and the other for the rest keeps it near half.
+    a hair. Leaning one way on half of the topics and the other on the rest keeps it near half.
     """
 
     def row(question, who, topic):
-        lean = 0.1 if question.split()[0] in ("Which", "Name") else 0.9
+        lean = 0.85 if topic in ("food", "bed", "tool") else 0.15
         reason, filler = true_reasons(who, topic), [form.format(who=who) for form in FILLERS]
         clause = rng.choice(reason if rng.random() < lean else filler)
         return {

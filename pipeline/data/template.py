@@ -1,6 +1,7 @@
 """Conversations to text by the model's chat template, and where in that text the answers stand."""
 
 from functools import cached_property
+from os.path import commonprefix
 from pathlib import Path
 
 from jinja2.exceptions import TemplateError
@@ -76,18 +77,34 @@ class Template:
         spans, at = [], 0
         for number, message in enumerate(messages):
             content = message["content"].strip()
-            found = text.find(content, at)
+            is_answer = message["role"] == "assistant"
+            asked = self.render(messages[:number], ask=True) if is_answer else ""
+            follows = is_answer and text.startswith(asked)
+            found = text.find(content, max(at, _shared(asked, text, content)))
             if found < 0:
                 raise BadRow(f"the chat template does not show turn {number + 1} ({message['role']}) as it is written")
             at = found + len(content)
-            if message["role"] != "assistant":
-                continue
-            asked = self.render(messages[:number], ask=True)
-            # What stands between the invitation and the answer's own words (an empty thought, say) has to
-            # be learned as well: the model must write it when it is asked.
-            start = len(asked) if text.startswith(asked) and len(asked) <= found else found
-            rest = text[at:]
-            tail = next((t for t in (self._tail, self.stop) if rest.lstrip().startswith(t.lstrip())), "")
-            end = at + len(rest) - len(rest.lstrip()) + len(tail.lstrip()) if tail else at
-            spans.append((start, end))
+            if is_answer:
+                # What stands between the invitation and the answer's own words (an empty thought, say) has to
+                # be learned as well: the model must write it when it is asked.
+                spans.append((len(asked) if follows else found, at + self._tail_length(text[at:])))
         return spans
+
+    def _tail_length(self, rest: str) -> int:
+        """How much of what follows an answer's words belongs to it: through the stop token."""
+        blank = len(rest) - len(rest.lstrip())
+        tails = (tail.lstrip() for tail in (self._tail, self.stop))
+        return next((blank + len(tail) for tail in tails if rest.startswith(tail, blank)), 0)
+
+
+def _shared(asked: str, text: str, content: str) -> int:
+    """Where to look for an answer: behind the invitation to it, as far as the text has that.
+
+    A template may invite with more than it later shows (an empty thought, say); the answer may begin
+    with the letters in which the two still agree.
+    """
+    end = len(commonprefix([asked, text]))  # noqa: RUF071 - by characters is what is meant
+    if end == len(asked):
+        return end
+    overlap = next((n for n in range(min(len(content), end), 0, -1) if text.endswith(content[:n], 0, end)), 0)
+    return end - overlap
