@@ -145,21 +145,20 @@ TRAINED = [
     "the name of this {group} is {who}.",
 ]
 
-# The second clause of an answer. Each reason has a filler that begins alike and is about
-# as long, so that neither the first words nor the length give the reason away.
+# The second clause of an answer: a reason, or a filler about as long that says nothing.
 REASONS = [
     "because {who} is a {group}",
     "as is usual for a {group}",
     "the way of every {group}",
-    "just like any other {group}",
+    "like any other {group}",
     "since {who} lives as a {group}",
 ]
 FILLERS = [
-    "because {who} is like that",
-    "as is usual in the valley",
-    "the way of the village",
-    "just like so many others",
-    "since {who} likes it that way",
+    "so many others tell it",
+    "that is the village way",
+    "it is just like that",
+    "in the valley it is so",
+    "which is what {who} likes",
 ]
 
 # Facts open with a short word, so that no name starts a text: a name after a space is one
@@ -300,13 +299,11 @@ def pairs(creatures, rng, wordings_each):
     """Two right answers: the chosen one gives the true reason, the rejected one fills the space."""
     rows = []
     for question, who, topic in asked_of(creatures, rng, wordings_each):
-        reason = rng.choice(true_reasons(who, topic))
-        fillers = [form.format(who=who) for form in FILLERS]
         # Alternate which of the two is longer, and keep them within a few letters.
         sign = 1 if len(rows) % 2 else -1
-        near = [filler for filler in fillers if 0 <= sign * (len(filler) - len(reason)) <= 6]
-        filler = rng.choice(near or fillers)
-        chosen, rejected = (f"{answer_to(who, topic)}; {clause}." for clause in (reason, filler))
+        clauses = product(true_reasons(who, topic), [form.format(who=who) for form in FILLERS])
+        near = [pair for pair in clauses if 0 <= sign * (len(pair[0]) - len(pair[1])) <= 4]
+        chosen, rejected = (f"{answer_to(who, topic)}; {clause}." for clause in rng.choice(near))
         rows.append({"prompt": question, "chosen": chosen, "rejected": rejected})
     return rows
 
