@@ -203,7 +203,8 @@ def settle():
     rng = draw("facts")
     membership = {who: {"kind": rng.choice(KINDS), "trade": rng.choice(TRADES)} for who in NAMES}
     rules = {
-        topic: dict(zip(groups, rng.sample(values, len(values)))) for topic, (groups, values, *_) in TOPICS.items()
+        topic: dict(zip(groups, rng.sample(values, len(values)), strict=True))
+        for topic, (groups, values, *_) in TOPICS.items()
     }
     return membership, rules
 
@@ -316,7 +317,7 @@ def prompts(creatures, rng, wordings_each):
 
 
 def build():
-    files = dict(zip(("pretrain", "pretrain_held_out"), pretraining()))
+    files = dict(zip(("pretrain", "pretrain_held_out"), pretraining(), strict=True))
     for make, wordings_each, held_out_rows in ((sft, 4, 200), (pairs, 2, 200), (prompts, 1, 120)):
         name = make.__name__
         files[name] = make(TRAIN, draw(name), wordings_each)
