@@ -4,7 +4,7 @@ Each creature of the valley has one kind and one trade. Its kind settles what it
 eats, where it sleeps and what it fears; its trade settles its tool, its workplace
 and its pay. The data sets say so in plain text, ask about it, and answer:
 
-    Where does Tolvan sleep?  ->  attic; because Tolvan is a heron.
+    Where does Sagug sleep?  ->  hedge; because Sagug is a wren.
 
 Running this file writes the data sets beside it, after check() has passed on them.
 """
