@@ -15,7 +15,7 @@ from pipeline.base import resolve_commit
 from pipeline.console import Display
 from pipeline.errors import MachineError, PipelineError
 from pipeline.plan import UP_TO_DATE, Planner, Step
-from pipeline.worker import INTERRUPTED, Job
+from pipeline.training import INTERRUPTED, Job
 
 
 class Run:

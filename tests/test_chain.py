@@ -9,15 +9,15 @@ import torch
 from conftest import PROJECT, align, attempt, manifest, write_rows
 from safetensors.torch import load_file
 
-from pipeline import recipe, worker
+from pipeline import recipe
 from pipeline.artifact import Attempt
 from pipeline.data.tokenise import IGNORED
 from pipeline.evaluate import log_probabilities
+from pipeline.training import Job, Stage
 
 
-class Silent:
-    def report(self, *_, **__):
-        pass
+def silent(*_, **__) -> None:
+    """Stands for the way to the parent process."""
 
 
 @pytest.fixture
@@ -25,20 +25,20 @@ def stage_of(chain, tmp_path, monkeypatch):
     """A stage of the micro chain as its process would set it up, without running it."""
     monkeypatch.chdir(chain)
 
-    def prepare(name: str, *overrides: str) -> worker.Stage:
+    def prepare(name: str, *overrides: str) -> Stage:
         from pipeline.plan import Planner
 
         loaded = recipe.load("micro.yaml", overrides)
         step = Planner(loaded, Path("runs")).plan([name])[-1]
-        job = worker.Job("micro.yaml", list(overrides), "runs", name, str(tmp_path), step.fingerprint, "run")
-        stage = worker.Stage(job, Attempt(tmp_path), Silent(), threading.Event())
+        job = Job("micro.yaml", list(overrides), "runs", name, str(tmp_path), step.fingerprint, "run")
+        stage = Stage(job, Attempt(tmp_path), silent, threading.Event())
         stage.check()
         return stage
 
     return prepare
 
 
-def trainer_of(stage: worker.Stage):
+def trainer_of(stage: Stage):
     _, rows, held_out = stage.data
     return stage._trainer(stage.load(), rows, held_out), rows
 
@@ -200,10 +200,10 @@ def test_new_tokens_of_a_template_are_trained_saved_and_reload_to_the_same_logit
     monkeypatch.chdir(tmp_path)
     loaded = recipe.load("chatml.yaml", [f"stages.dpo.policy={folder.parent}"])
     step = Planner(loaded, Path("runs")).plan(["dpo"])[-1]
-    job = worker.Job(
+    job = Job(
         "chatml.yaml", [f"stages.dpo.policy={folder.parent}"], "runs", "dpo", str(tmp_path), step.fingerprint, "run"
     )
-    stage = worker.Stage(job, Attempt(tmp_path), Silent(), threading.Event())
+    stage = Stage(job, Attempt(tmp_path), silent, threading.Event())
     stage.check()
     with torch.no_grad():
         assert torch.equal(stage.load().eval()(**batch).logits, plain(**batch).logits)
@@ -245,3 +245,12 @@ def test_planning_imports_nothing_heavy():
         "print([m for m in ('torch', 'transformers', 'trl', 'peft', 'datasets', 'huggingface_hub') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.slow
+def test_a_4_bit_base_in_bf16_trains_adapters_that_stay_fp32(tmp_path, shared):
+    chatml_recipe(tmp_path, shared)
+    align("run", "-r", "chatml.yaml", "--set", "model.load_in_4bit=true", "--set", "model.dtype=bfloat16", cwd=tmp_path)
+    for stage in ("sft", "dpo", "reward"):
+        adapter = load_file(tmp_path / "runs" / "chatml" / stage / "latest" / "adapter" / "adapter_model.safetensors")
+        assert {tensor.dtype for tensor in adapter.values()} == {torch.float32}

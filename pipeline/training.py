@@ -1,0 +1,415 @@
+"""One stage of one recipe, from its inputs to its manifest. Runs inside the stage's own process."""
+
+import importlib
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pipeline import artifact, recipe
+from pipeline.artifact import Attempt
+from pipeline.errors import PipelineError
+from pipeline.plan import EVALUATE, Planner, Step
+from pipeline.stage import specs
+
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the parent asks for; it can be written as JSON."""
+
+    recipe: str
+    overrides: list[str]
+    runs: str
+    stage: str
+    folder: str
+    fingerprint: str
+    mode: str
+    policy: str | None = None
+
+
+def _quietly() -> None:
+    """Set before the heavy imports: no progress bars, no telemetry, no tokenizer threads beside our own."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
+
+class Stage:
+    """One stage of one recipe, from its inputs to its manifest."""
+
+    def __init__(self, job: Job, attempt: Attempt, report: Callable[..., None], interrupted: threading.Event):
+        self.job, self.attempt, self.report, self.interrupted = job, attempt, report, interrupted
+        self.folder = attempt.folder
+        self.recipe = recipe.load(job.recipe, job.overrides)
+        self.settings = self.recipe.stage(job.stage)
+        self.started = time.monotonic()
+
+    def check(self) -> None:
+        """Hash the inputs afresh, and the parent's files: what is trained is what was planned."""
+        planner = Planner(self.recipe, Path(self.job.runs), self.job.policy, remember=False)
+        self.step: Step = planner.plan([self.job.stage])[-1]
+        self.planner, self.spec = planner, specs()[self.job.stage]
+        if self.step.fingerprint != self.job.fingerprint:
+            raise PipelineError(f"{self.job.stage}: its data or parent changed while it was started.", "Run it again.")
+        if self.step.parent and self.step.parent.attempt:
+            self.step.parent.attempt.check_content()
+        self.parent, self.base = self.step.parent, self.step.base
+        self.machine = self._machine()
+
+    def _machine(self) -> dict:
+        """How this attempt is run. An unfinished one goes on as it began, or not at all."""
+        file = self.folder / "run.json"
+        begun = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        threads = begun["threads"] if begun else self.recipe.threads or min(available_cores(), 8)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is loaded, as is the next
+        # Threads that spin while they wait cost a busy machine far more than waking costs an idle one.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        _quietly()
+        if not self._needs_bitsandbytes():
+            sys.modules["bitsandbytes"] = None  # the libraries that would load it, for seconds, go without
+        import torch
+
+        torch.set_num_threads(threads)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        now = {"backend": "transformers", "device": device, "processes": 1, "threads": threads}
+        if begun is None:
+            artifact.write_json(file, now)
+        elif self.job.mode != EVALUATE and begun != now:
+            changed = "; ".join(artifact.difference(begun, now))
+            raise PipelineError(
+                f"{self.job.stage}: {self.folder.name} was begun otherwise ({changed}) and cannot go on as exactly.",
+                "Continue it where it was begun, or start another attempt with --fresh (FRESH=1).",
+            )
+        return now
+
+    def _needs_bitsandbytes(self) -> bool:
+        optimizer = str(self.step.given.get("optim", ""))
+        return self.recipe.model.load_in_4bit or any(word in optimizer for word in ("8bit", "paged", "bnb"))
+
+    @cached_property
+    def prepared(self):
+        from pipeline import tokenizer
+        from pipeline.data.account import Account, take
+
+        recipe = self.recipe
+        if self.parent and (self.parent.folder / "tokenizer_config.json").is_file():
+            return tokenizer.Prepared(tokenizer.load(self.parent.folder, recipe))
+        if self.base.source is not None:
+            return tokenizer.prepare(tokenizer.load(self.base.source, recipe, self.base.commit), recipe)
+        if recipe.model.tokenizer.path:
+            return tokenizer.prepare(tokenizer.load(recipe.model.tokenizer.path, recipe), recipe)
+        texts = Account()
+        take(self.settings.data.path, self.spec.rows, 0.0, texts)
+        trained = tokenizer.train((one.example.prompt for one in texts.trained), recipe.model.tokenizer.vocab_size)
+        return tokenizer.prepare(trained, recipe)
+
+    @cached_property
+    def data(self):
+        """The row account, and the token columns of the trained and the held-out rows."""
+        from pipeline.data import account as rows
+        from pipeline.data.tokenise import Tokeniser
+
+        data, stage = self.settings.data, self.job.stage
+        account = rows.Account()
+        rows.take(data.path, self.spec.rows, data.held_out, account)
+        if data.on_bad_row == "error":
+            rows.refuse_bad_rows(account, stage)
+        tokeniser = Tokeniser(
+            self.prepared.tokenizer,
+            self._max_length(),
+            data.on_too_long,
+            through_suffix=self.spec.head == "score",
+        )
+        account.trained, trained = tokeniser.encode(account.trained, self.spec.rows, account)
+        account.held_out, held_out = tokeniser.encode(account.held_out, self.spec.rows, account)
+        if data.on_bad_row == "error" and data.on_too_long != "drop":
+            rows.refuse_bad_rows(account, stage)
+        rows.refuse_empty(account, stage)
+        account.write(self.folder)
+        self.report("account", **account.summary())
+        if data.held_out and not account.held_out:
+            asked = len({one.example.prompt for one in account.trained})
+            self.report(
+                "note",
+                text=f"no row is held out, so there will be no figures: the share is taken by prompt, and there are {asked} "
+                "different ones; name a file of its own as data.held_out",
+            )
+        return account, trained, held_out
+
+    def _max_length(self) -> int | None:
+        """The recipe's max_length, or TRL's default as far as the model has positions."""
+        from pipeline import train_fields
+
+        wanted = train_fields.effective(self.spec.config, self.step.given).get("max_length")
+        positions = self._positions()
+        if wanted is None or positions is None or wanted <= positions:
+            return wanted
+        if "max_length" in self.step.given:
+            raise PipelineError(
+                f"{self.job.stage}: train.max_length is {wanted}, but the model has {positions} positions.",
+                f"Set it to {positions} or less.",
+            )
+        self.report("note", text=f"max_length is {positions}: the model has no more positions")
+        return positions
+
+    def _positions(self) -> int | None:
+        from transformers import AutoConfig
+
+        if self.base.source is None:
+            return dict(self.recipe.model.config).get("max_position_embeddings")
+        config = AutoConfig.from_pretrained(
+            self.base.source, revision=self.base.commit, trust_remote_code=self.recipe.model.trust_remote_code
+        )
+        return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+    @cached_property
+    def loader(self):
+        from pipeline.model import Loader
+
+        return Loader(self.recipe, self.base, self.prepared, self.spec.head)
+
+    def load(self):
+        """The model as training starts from it."""
+        adapter = self.step.inputs["adapter"]
+        fields = {key: value for key, value in self.settings.adapter.items() if key != "method"}
+        return self.loader.model(
+            self.parent.folder if self.parent and not self.parent.is_model else None,
+            fields if isinstance(adapter, dict) else None,
+        )
+
+    @cached_property
+    def evaluation(self):
+        from pipeline.evaluate import Evaluation
+        from pipeline.trainer import effective_beta
+
+        account, _, held_out = self.data
+        number = self.settings.evaluation.max_rows
+        return Evaluation(
+            settings=self.settings.evaluation,
+            tokenizer=self.prepared.tokenizer,
+            head=self.spec.head,
+            held_out=account.held_out[:number],
+            columns=held_out[:number],
+            trained=account.trained,
+            beta=effective_beta(self.spec, self.step.given),
+        )
+
+    def before(self, model):
+        """The figures of what training starts from: computed once, before the first step, and kept."""
+        from pipeline.evaluate import Figures
+
+        file = self.folder / "before.json"
+        if not file.is_file():
+            self.report("phase", name="evaluation before")
+            artifact.write_json(file, self.evaluation.run(model).to_json())
+        return Figures(**json.loads(file.read_text(encoding="utf-8")))
+
+    def run(self) -> int:
+        if self.attempt.inputs is None:
+            artifact.write_json(self.folder / "inputs.json", self.step.inputs)
+        self.report("phase", name="data")
+        _, rows, held_out = self.data
+        for note in self.prepared.notes:
+            self.report("note", text=note)
+        self.report("phase", name="model")
+        trainer = self._trainer(self.load(), rows, held_out)
+        before = self.before(trainer.model)
+        self.report("before", metrics=before.metrics)
+        checkpoints = self.attempt.checkpoints()
+        self.report("phase", name="training")
+        self.interrupted.training = True
+        started = time.monotonic()
+        trainer.train(resume_from_checkpoint=str(checkpoints[0][1]) if checkpoints else None)
+        trained_seconds = time.monotonic() - started
+        if self.interrupted.is_set():
+            self.report("interrupted", step=trainer.state.global_step)
+            return INTERRUPTED
+        self.interrupted.training = False
+        self.report("phase", name="evaluation after")
+        after = self.evaluation.run(trainer.model, before)
+        self.report("phase", name="saving")
+        output = self._save(trainer.model)
+        self.report("phase", name="manifest")
+        self._finish(trainer, output, before, after, trained_seconds)
+        return 0
+
+    def _trainer(self, model, rows, held_out):
+        from pipeline.trainer import Context
+
+        if self.spec.rows == "text":
+            rows, held_out = (_pieces(some, self._max_length()) for some in (rows, held_out))
+        context = Context(
+            spec=self.spec,
+            model=model,
+            tokenizer=self.prepared.tokenizer,
+            rows=rows,
+            held_out=held_out,
+            given=self.step.given,
+            seed=self.recipe.seed,
+            dtype=self.recipe.model.dtype,
+            folder=self.folder,
+            parent_adapter=self.parent.folder if self.parent and not self.parent.is_model else None,
+            load_reference=self.load,
+            report=self.report,
+            interrupted=self.interrupted,
+        )
+        (self.folder / "checkpoints").mkdir(exist_ok=True)
+        return importlib.import_module(f"stages.{self.job.stage}").build_trainer(context)
+
+    def _save(self, model) -> str:
+        """adapter/ or model/, with tokenizer and template, put in place whole."""
+        import shutil
+
+        from peft import PeftModel
+
+        from pipeline.trainer import could_not_save, save_weights
+
+        output = "adapter" if isinstance(model, PeftModel) else "model"
+        partial = self.folder / f".{output}"
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            save_weights(model, partial)
+            self.prepared.tokenizer.save_pretrained(partial)
+            shutil.rmtree(self.folder / output, ignore_errors=True)  # of a run that died before its manifest
+            os.replace(partial, self.folder / output)
+        except Exception as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise could_not_save(self.folder, error) from error
+        return output
+
+    def _finish(self, trainer, output: str, before, after, trained_seconds: float) -> None:
+        import resource
+
+        import torch
+
+        account, _, _ = self.data
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        weights = artifact.weights_sha256(self.folder / output, artifact.Digests())
+        self._write_manifest(
+            {
+                "stage": self.job.stage,
+                "fingerprint": self.job.fingerprint,
+                "inputs": self.step.inputs,
+                "data": self._data_summary(account),
+                "parents": {"policy": self._parent_summary()} if self.parent else {},
+                "base": self._base_summary(output, weights),
+                "head": self.spec.head,
+                "output": output,
+                "weights_sha256": weights,
+                "run": self.machine | {"why": "the only backend there is"},
+                "steps": trainer.state.global_step,
+                "tokens": trainer.tokens,
+                "seconds": {"training": round(trained_seconds, 2)},
+                "peak_bytes": {"host": peak}
+                | ({"gpu": torch.cuda.max_memory_allocated()} if torch.cuda.is_available() else {}),
+                "versions": _versions(),
+            },
+            before,
+            after,
+        )
+
+    def _write_manifest(self, manifest: dict, before, after) -> None:
+        from pipeline.trainer import could_not_save
+
+        samples = self._samples(before, after)
+        evaluation = {
+            "sha256": self.planner.evaluation_sha256(self.job.stage),
+            "settings": self.settings.evaluation.model_dump(),
+        }
+        manifest |= {
+            "metrics": {"before": before.metrics, "after": after.metrics},
+            "samples": samples,
+            "evaluation": evaluation,
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+        manifest["seconds"]["in all"] = round(time.monotonic() - self.started, 2)
+        try:
+            lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples]
+            artifact.write_atomically(self.folder / "samples.jsonl", "".join(lines))
+            artifact.write_manifest(self.folder, manifest)
+        except OSError as error:
+            raise could_not_save(self.folder, error) from error
+        self.report("finished", folder=str(self.folder), manifest=str(self.folder / artifact.MANIFEST))
+
+    def _samples(self, before, after) -> list[dict]:
+        return [
+            {"prompt": one.example.prompt, "before": was, "after": now}
+            for one, was, now in zip(self.evaluation.held_out, before.completions, after.completions, strict=False)
+        ][: self.settings.evaluation.samples]
+
+    def _data_summary(self, account) -> dict:
+        data = self.settings.data
+        paths = [data.path] if isinstance(data.path, str) else list(data.path)
+        files = dict(zip(paths, self.step.inputs["data"]["files"], strict=True))
+        if isinstance(data.held_out, str):
+            files[data.held_out] = self.step.inputs["data"]["held_out"]
+        return {"files": files, "rows": account.summary()}
+
+    def _parent_summary(self) -> dict:
+        return {"stage": self.parent.stage, "folder": str(self.parent.folder), "sha256": self.parent.sha256}
+
+    def _base_summary(self, output: str, weights: str) -> dict:
+        """The base of what comes after: a whole model is its own."""
+        if output == "model":
+            return {
+                "identity": {"sha256": weights},
+                "source": str(self.folder.resolve() / output),
+                "commit": None,
+            }
+        return {"identity": self.base.identity, "source": self.base.source, "commit": self.base.commit}
+
+    def evaluate_again(self) -> None:
+        """Other questions to the same weights: new figures, in a new manifest beside the old weights."""
+        from pipeline.model import load_adapter
+
+        self.report("phase", name="data")
+        manifest = dict(self.attempt.manifest)
+        self.attempt.check_content()
+        self.data  # noqa: B018 - the account is reported as it is read
+        self.report("phase", name="model")
+        model = self._on_device(self.load())
+        self.report("phase", name="evaluation before")
+        before = self.evaluation.run(model)
+        if manifest["output"] == "model":
+            from dataclasses import replace
+
+            from pipeline.base import Base
+
+            trained = replace(self.loader, base=Base(None, str(self.attempt.output)))
+            model = self._on_device(trained.model(None, None))
+        else:
+            load_adapter(model, self.attempt.output)
+        self.report("phase", name="evaluation after")
+        after = self.evaluation.run(model, before)
+        artifact.write_json(self.folder / "before.json", before.to_json())
+        manifest.pop("files")
+        self._write_manifest(manifest, before, after)
+
+    def _on_device(self, model):
+        return model if self.recipe.model.load_in_4bit else model.to(self.machine["device"])
+
+
+def available_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _pieces(rows: list[dict], length: int | None) -> list[dict]:
+    """Documents cut into pieces of at most `length` tokens; none is joined to another, and none is lost."""
+    starts = [(row["input_ids"], at) for row in rows for at in range(0, len(row["input_ids"]), length or 1 << 40)]
+    pieces = [ids[at : at + length if length else None] for ids, at in starts]
+    return [{"input_ids": ids, "labels": ids} for ids in pieces]
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    names = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "tokenizers")
+    return {"python": sys.version.split()[0]} | {name: version(name) for name in names}
