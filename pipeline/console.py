@@ -44,7 +44,9 @@ class Display:
         self.bar: Progress | None = None
         self.stage = ""
         self.steps = 0
-        self._rate: tuple[float, int, int] | None = None
+        self._rate: tuple[float, int, int] | None = None  # time, tokens and step from which speed is counted
+        self._now: dict | None = None  # the latest step
+        self._loss, self._speed, self._begun = "-", 0.0, 0.0
 
     # -- the plan and the end ------------------------------------------------------------------------
 
@@ -85,7 +87,7 @@ class Display:
 
     def where(self, folders: Sequence[tuple[str, Path]]) -> None:
         for stage, folder in folders:
-            self.console.print(f"[bold]{stage}[/bold]  {escape(str(folder))}", soft_wrap=True)
+            self.console.print(f"[bold]{stage:<8}[/bold]  {escape(str(folder))}", soft_wrap=True)
 
     def error(self, error: PipelineError) -> None:
         self._stop_bar()
@@ -122,6 +124,11 @@ class Display:
         self.console.print(f"  note: {escape(event['text'])}", style="yellow")
 
     def _on_phase(self, event: dict) -> None:
+        if event["name"] == "evaluation after" and self._now:
+            took = self._now["at"] - self._begun
+            self.console.print(
+                f"  trained to step {self._now['step']} in {_duration(took)}, {self._speed:,.0f} tokens/s; last loss {self._loss}"
+            )
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], phase=event["name"])
         elif self.console.is_terminal:
@@ -137,8 +144,8 @@ class Display:
             self.bar.start()
 
     def _on_train(self, event: dict) -> None:
-        self.steps = event["steps"]
-        self._rate = None
+        self.steps, self._begun = event["steps"], event["at"]
+        self._rate = self._now = None
         if event["step"]:
             self.console.print(f"  continues from step {event['step']} of {self.steps}")
         if self.bar:
@@ -155,6 +162,7 @@ class Display:
             self.bar.update(self.bar.task_ids[0], completed=event["step"], count=f"{event['step']}/{self.steps}")
 
     def _on_log(self, event: dict) -> None:
+        self._loss = f"{event['loss']:.4g}"
         figures = {"loss": event["loss"]} | {
             SHORT.get(key, key): event[key] for key in specs()[self.stage].key_figures if key in event
         }
