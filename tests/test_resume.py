@@ -92,16 +92,19 @@ def test_a_half_written_checkpoint_does_not_count(chain, copied):
     assert manifest(folder, "sft")["weights_sha256"] == manifest(chain, "sft")["weights_sha256"]
 
 
-def test_ctrl_c_saves_a_checkpoint_and_says_so(chain, copied):
+def test_ctrl_c_saves_a_checkpoint_and_says_so(copied):
     folder = copied("sft")
-    process = start(folder, "sft", "--set", "stages.sft.train.save_steps=1000")
+    long = ["--set", "stages.sft.train={max_steps: 400, save_steps: 1000}"]
+    process = start(folder, "sft", *long)
     wait_for(folder, "sft/*/log.jsonl", process)
     process.send_signal(signal.SIGINT)
     said = process.communicate()[0]
     assert process.returncode == 130 and "saved a checkpoint at step" in said and "Traceback" not in said
     assert not list(folder.glob("runs/micro/sft/*/manifest.json"))
-    align("run", "sft", "-r", "micro.yaml", cwd=folder)
-    assert manifest(folder, "sft")["weights_sha256"] == manifest(chain, "sft")["weights_sha256"]
+    assert "continues from step" in align("run", "sft", "-r", "micro.yaml", *long, cwd=folder).stdout
+    interrupted = manifest(folder, "sft")
+    align("run", "sft", "-r", "micro.yaml", *long, "--fresh", cwd=folder)
+    assert manifest(folder, "sft")["weights_sha256"] == interrupted["weights_sha256"]
 
 
 def test_a_stage_dies_with_its_command(copied):
