@@ -1,10 +1,11 @@
 """A small invented world whose every answer a program can check.
 
-Each creature of the valley has one kind and one trade. Its kind settles what it
-eats, where it sleeps and what it fears; its trade settles its tool, its workplace
-and its pay. The data sets say so in plain text, ask about it, and answer:
+Seven kinds of question: what a creature of the valley eats, where it sleeps, its tool and its
+pay (facts), who stands behind it in the line (ordering), what a word's opposite is, and small
+sums. The data sets say all of it in plain text, ask about it, and answer:
 
-    Where does Sagug sleep?  ->  hedge; because Sagug is a wren.
+    Where does Sagug sleep?  ->  hedge; because it is a wren.
+    What is 7 plus 5?        ->  12; because 7 and 5 make 12.
 
 Running this file writes the data sets beside it, after check() has passed on them.
 """
@@ -12,8 +13,10 @@ Running this file writes the data sets beside it, after check() has passed on th
 import json
 import random
 import re
-from itertools import product
+from collections import Counter
+from itertools import chain, combinations_with_replacement, product
 from pathlib import Path
+from typing import NamedTuple
 
 SEED = 7
 HERE = Path(__file__).resolve().parent
@@ -21,117 +24,194 @@ HERE = Path(__file__).resolve().parent
 # The answer alone: whatever stands before the first semicolon of the first line.
 ANSWER_PATTERN = r"^\s*([^;\n]+);"
 
+
+class Topic(NamedTuple):
+    """One kind of question. {who}, {group}, {x}, {y} and {answer} are fields of its subjects."""
+
+    statements: list[str]  # how pretraining says it
+    questions: list[str]
+    reasons: list[str]  # true after the answer; a filler stands there otherwise
+
+
+# What a creature's kind or trade settles: the group, the possible answers, the forms. No answer serves two topics.
 KINDS = """heron badger fox hare mole robin stoat toad wren beaver
            crow deer finch goat lynx mouse pike raven seal swan""".split()
 TRADES = """weaver baker miller potter tanner smith cooper tailor glazier barber
             fisher gardener mason painter printer roofer saddler shepherd tinker carpenter""".split()
-
-# What can be asked of a creature: the group that settles it, the possible answers, how
-# pretraining states it, and how a question asks for it. No answer serves two topics.
-TOPICS = {
+BECAUSE_OF_THE_GROUP = [
+    "because it is a {group}",
+    "as is usual for a {group}",
+    "the way of every {group}",
+    "like any other {group}",
+    "since it lives as a {group}",
+]
+FACTS = {
     "food": (
         KINDS,
         """trout roots grapes clover grubs berries eggs flies spiders bark
            corn moss thistles nettles acorns cheese minnows bread herring plums""".split(),
-        [
-            "{who} eats {value}.",
-            "what {who} eats is {value}.",
-            "{who} lives on {value}.",
-            "the food of {who} is {value}.",
-        ],
-        [
-            "What does {who} eat?",
-            "Which food does {who} live on?",
-            "Name the food of {who}.",
-            "Tell me what {who} eats.",
-        ],
+        Topic(
+            [
+                "{who} eats {answer}.",
+                "what {who} eats is {answer}.",
+                "{who} lives on {answer}.",
+                "the food of {who} is {answer}.",
+                "as for food, {who} likes {answer}.",
+                "when {who} eats, it is {answer}.",
+            ],
+            [
+                "What does {who} eat?",
+                "Which food does {who} live on?",
+                "Name the food of {who}.",
+                "Tell me what {who} eats.",
+            ],
+            BECAUSE_OF_THE_GROUP,
+        ),
     ),
     "bed": (
         KINDS,
         """barn burrow hedge attic cave chimney cellar ditch loft nest
            orchard hayrick shed stump tower tunnel wagon well woodpile thicket""".split(),
-        [
-            "{who} sleeps in the {value}.",
-            "where {who} sleeps is the {value}.",
-            "{who} has a bed in the {value}.",
-            "the bed of {who} is in the {value}.",
-        ],
-        [
-            "Where does {who} sleep?",
-            "Which place does {who} sleep in?",
-            "Name the bed of {who}.",
-            "Tell me where {who} sleeps.",
-        ],
-    ),
-    "fear": (
-        KINDS,
-        """thunder fire frost fog bells drums owls dogs cats wasps
-           mirrors shadows smoke snow storms strangers whistles ghosts ice lightning""".split(),
-        [
-            "{who} fears {value}.",
-            "what {who} fears is {value}.",
-            "{who} is afraid of {value}.",
-            "the fear of {who} is {value}.",
-        ],
-        [
-            "What does {who} fear?",
-            "Which thing is {who} afraid of?",
-            "Name the fear of {who}.",
-            "Tell me what {who} fears.",
-        ],
+        Topic(
+            [
+                "{who} sleeps in the {answer}.",
+                "where {who} sleeps is the {answer}.",
+                "{who} has a bed in the {answer}.",
+                "the bed of {who} is in the {answer}.",
+                "as for the bed, {who} has the {answer}.",
+                "when {who} sleeps, it is in the {answer}.",
+            ],
+            [
+                "Where does {who} sleep?",
+                "Which place does {who} sleep in?",
+                "Name the bed of {who}.",
+                "Tell me where {who} sleeps.",
+            ],
+            BECAUSE_OF_THE_GROUP,
+        ),
     ),
     "tool": (
         TRADES,
         """loom ladle sieve kiln hammer needle chisel razor net spade
            trowel brush ladder awl crook anvil saw lathe bellows tongs""".split(),
-        [
-            "{who} works with the {value}.",
-            "what {who} works with is the {value}.",
-            "{who} uses the {value}.",
-            "the tool of {who} is the {value}.",
-        ],
-        [
-            "What does {who} work with?",
-            "Which tool does {who} use?",
-            "Name the tool of {who}.",
-            "Tell me what {who} works with.",
-        ],
-    ),
-    "workplace": (
-        TRADES,
-        """bridge harbour market mill square quarry forge chapel wharf gate
-           inn island meadow tavern castle ferry fountain garden ford lighthouse""".split(),
-        [
-            "{who} works at the {value}.",
-            "where {who} works is the {value}.",
-            "{who} has a place at the {value}.",
-            "the workplace of {who} is the {value}.",
-        ],
-        [
-            "Where does {who} work?",
-            "Which place does {who} work at?",
-            "Name the workplace of {who}.",
-            "Tell me where {who} works.",
-        ],
+        Topic(
+            [
+                "{who} works with the {answer}.",
+                "what {who} works with is the {answer}.",
+                "{who} uses the {answer}.",
+                "the tool of {who} is the {answer}.",
+                "as for the tool, {who} has the {answer}.",
+                "when {who} works, it is with the {answer}.",
+            ],
+            [
+                "What does {who} work with?",
+                "Which tool does {who} use?",
+                "Name the tool of {who}.",
+                "Tell me what {who} works with.",
+            ],
+            BECAUSE_OF_THE_GROUP,
+        ),
     ),
     "pay": (
         TRADES,
         """salt honey candles wool pepper silver copper amber butter soap
            cider wax tea silk ink feathers pearls oats rope tin""".split(),
-        [
-            "{who} is paid in {value}.",
-            "what {who} is paid in is {value}.",
-            "{who} gets {value} as pay.",
-            "the pay of {who} is {value}.",
-        ],
-        [
-            "What is {who} paid in?",
-            "Which pay does {who} get?",
-            "Name the pay of {who}.",
-            "Tell me what {who} is paid in.",
-        ],
+        Topic(
+            [
+                "{who} is paid in {answer}.",
+                "what {who} is paid in is {answer}.",
+                "{who} gets {answer} as pay.",
+                "the pay of {who} is {answer}.",
+                "as for the pay, {who} gets {answer}.",
+                "when {who} is paid, it is in {answer}.",
+            ],
+            [
+                "What is {who} paid in?",
+                "Which pay does {who} get?",
+                "Name the pay of {who}.",
+                "Tell me what {who} is paid in.",
+            ],
+            BECAUSE_OF_THE_GROUP,
+        ),
     ),
 }
+ORDER = Topic(
+    [
+        "behind {who} stands {answer}.",
+        "{who} stands before {answer}.",
+        "{who} is followed by {answer}.",
+        "the one behind {who} is {answer}.",
+        "the next after {who} is {answer}.",
+        "as for the one behind, {who} has {answer}.",
+        "when {who} stands, behind it is {answer}.",
+    ],
+    [
+        "Who stands behind {who}?",
+        "Which creature is behind {who}?",
+        "Name the one behind {who}.",
+        "Tell me who stands behind {who}.",
+    ],
+    [
+        "because it stands before {answer}",
+        "since behind it stands {answer}",
+        "as it is followed by {answer}",
+    ],
+)
+OPPOSITES = Topic(
+    [
+        "the opposite of {x} is {answer}.",
+        "what is not {x} is {answer}.",
+        "nothing {x} is {answer}.",
+        "the other end of {x} is {answer}.",
+        "{x} turned about is {answer}.",
+        "no {x} one is {answer}.",
+    ],
+    [
+        "What is the opposite of {x}?",
+        "Which word means not {x}?",
+        "Name the opposite of {x}.",
+        "Tell me what is not {x}.",
+    ],
+    [
+        "because nothing {x} is {answer}",
+        "since not {x} is {answer}",
+        "as no {x} one is {answer}",
+    ],
+)
+SUMS = Topic(
+    [
+        "{x} plus {y} is {answer}.",
+        "{x} and {y} make {answer}.",
+        "the sum of {x} and {y} is {answer}.",
+        "{x} with {y} more is {answer}.",
+        "as for the sum, {x} with {y} is {answer}.",
+        "when {x} and {y} meet, they make {answer}.",
+        "{answer} less {y} is {x}.",
+    ],
+    [
+        "What is {x} plus {y}?",
+        "How much do {x} and {y} make?",
+        "Name the sum of {x} and {y}.",
+        "Tell me what {x} and {y} make.",
+    ],
+    [
+        "because {x} and {y} make {answer}",
+        "since {x} with {y} is {answer}",
+        "as {x} and {y} make {answer}",
+    ],
+)
+TOPICS = {name: topic for name, (*_, topic) in FACTS.items()} | {"order": ORDER, "opposite": OPPOSITES, "sum": SUMS}
+
+ANTONYMS = """hot-cold tall-short wide-narrow thick-thin heavy-light early-late old-young rich-poor
+    soft-hard loud-quiet full-empty wet-dry open-shut clean-dirty sweet-sour bright-dark
+    sharp-blunt deep-shallow fast-slow strong-weak rough-smooth safe-risky true-false brave-timid
+    proud-humble calm-angry kind-cruel lazy-busy wise-foolish fresh-stale tight-loose straight-crooked
+    rare-common cheap-dear public-secret near-far high-low first-last left-right north-south
+    east-west up-down upper-lower over-under front-back inner-outer male-female awake-asleep
+    alive-dead tame-wild sick-healthy glad-sorry polite-rude gentle-harsh plain-fancy simple-complex
+    guilty-innocent ancient-modern awkward-graceful idle-active""".split()
+LARGEST_ADDEND = 9
+
 BORN = [
     "{who} is a {group}.",
     "{who} was born a {group}.",
@@ -145,20 +225,16 @@ TRAINED = [
     "the name of this {group} is {who}.",
 ]
 
-# The second clause of an answer: a reason, or a filler about as long that says nothing.
-REASONS = [
-    "because {who} is a {group}",
-    "as is usual for a {group}",
-    "the way of every {group}",
-    "like any other {group}",
-    "since {who} lives as a {group}",
-]
+# The other second clause of an answer: about as long as a reason, and it says nothing.
 FILLERS = [
+    "many others like it",
+    "that is the way",
     "so many others tell it",
     "that is the village way",
     "it is just like that",
     "in the valley it is so",
-    "which is what {who} likes",
+    "which is what others like",
+    "so many in the valley tell it",
 ]
 
 # Facts open with a short word, so that no name starts a text: a name after a space is one
@@ -166,11 +242,11 @@ FILLERS = [
 FACT_OPENERS = ["Here", "Now", "So", "Indeed"]
 RULE_OPENERS = [
     "In the valley, as is usual,",
-    "So many others tell;",
-    "It is like that;",
+    "So many others tell it, like any other way;",
+    "It is like that since the village has it so;",
     "It is just the way that",
-    "Since the village likes it,",
-    "Because it is so,",
+    "It is so because many others like it;",
+    "Which is what so many tell;",
     "Name any other creature;",
 ]
 
@@ -193,9 +269,12 @@ def invent_names(count):
     return list(dict.fromkeys(kept.values()))[:count]
 
 
-NAMES = invent_names(160)
-# A creature held out is never asked about in training.
-TRAIN, HELD_OUT = NAMES[:120], NAMES[120:]
+NAMES = invent_names(120)
+
+
+def hold_out_a_quarter(things):
+    """Things never asked about in training: neither in SFT, nor in the pairs, nor in the prompts."""
+    return set(things[: len(things) // 4])
 
 
 def settle():
@@ -203,8 +282,8 @@ def settle():
     rng = draw("facts")
     membership = {who: {"kind": rng.choice(KINDS), "trade": rng.choice(TRADES)} for who in NAMES}
     rules = {
-        topic: dict(zip(groups, rng.sample(values, len(values)), strict=True))
-        for topic, (groups, values, *_) in TOPICS.items()
+        topic: dict(zip(groups, rng.sample(answers, len(answers)), strict=True))
+        for topic, (groups, answers, _) in FACTS.items()
     }
     return membership, rules
 
@@ -212,25 +291,44 @@ def settle():
 MEMBERS, RULES = settle()
 
 
-def group_of(who, topic):
-    """The group of this creature that settles this topic: the true reason for the answer."""
-    return MEMBERS[who]["kind" if TOPICS[topic][0] is KINDS else "trade"]
+def subjects():
+    """What can be asked about, by topic: the fields that fill its forms, and whether it is held out."""
+    found = {}
+    held_out = hold_out_a_quarter(draw("held-out creatures").sample(NAMES, len(NAMES)))
+    for topic, (groups, *_) in FACTS.items():
+        group_of = {who: member["kind" if groups is KINDS else "trade"] for who, member in MEMBERS.items()}
+        found[topic] = [
+            {"who": who, "group": group, "answer": RULES[topic][group], "held_out": who in held_out}
+            for who, group in group_of.items()
+        ]
+    line = draw("line").sample(NAMES, len(NAMES))
+    behind = zip(line, line[1:] + line[:1], strict=True)  # the line is a ring: the last stands before the first
+    found["order"] = [{"who": who, "answer": answer, "held_out": who in held_out} for who, answer in behind]
+
+    held_out = hold_out_a_quarter(draw("held-out opposites").sample(ANTONYMS, len(ANTONYMS)))
+    both_ways = [(pair, *order) for pair in ANTONYMS for order in (pair.split("-"), pair.split("-")[::-1])]
+    found["opposite"] = [{"x": x, "answer": answer, "held_out": pair in held_out} for pair, x, answer in both_ways]
+
+    pairs = list(combinations_with_replacement(range(1, LARGEST_ADDEND + 1), 2))
+    held_out = hold_out_a_quarter(draw("held-out sums").sample(pairs, len(pairs)))
+    found["sum"] = [
+        {"x": x, "y": y, "answer": str(x + y), "held_out": (min(x, y), max(x, y)) in held_out}
+        for x, y in product(range(1, LARGEST_ADDEND + 1), repeat=2)
+    ]
+    return found
 
 
-def answer_to(who, topic):
-    return RULES[topic][group_of(who, topic)]
-
-
+SUBJECTS = subjects()
 QUESTIONS = {
-    wording.format(who=who): (who, topic)
-    for topic, (*_, wordings) in TOPICS.items()
-    for wording in wordings
-    for who in NAMES
+    form.format(**subject): (topic, subject)
+    for topic, (_, forms, _) in TOPICS.items()
+    for form in forms
+    for subject in SUBJECTS[topic]
 }
 
 
-def true_reasons(who, topic):
-    return [form.format(who=who, group=group_of(who, topic)) for form in REASONS]
+def true_reasons(topic, subject):
+    return [form.format(**subject) for form in TOPICS[topic].reasons]
 
 
 def extract_answer(completion):
@@ -239,20 +337,21 @@ def extract_answer(completion):
 
 
 def has_true_reason(prompt, completion):
-    """1.0 if what follows the answer is a reason true of the creature and topic asked about, else 0.0."""
+    """1.0 if what follows the answer is a reason true of what the prompt asks about, else 0.0."""
     if prompt.strip() not in QUESTIONS or extract_answer(completion) is None:
         return 0.0
     clause = completion.split(";", 1)[1].strip().removesuffix(".")
     return float(clause in true_reasons(*QUESTIONS[prompt.strip()]))
 
 
-def asked_of(creatures, rng, wordings_each):
-    """Every topic of these creatures, each in so many different wordings, in random order."""
+def ask(rng, wordings_each, held_out):
+    """(question, topic, subject) of every subject that is held out, or is not, in random order."""
     asked = [
-        (wording.format(who=who), who, topic)
-        for who in creatures
+        (form.format(**subject), topic, subject)
         for topic in TOPICS
-        for wording in rng.sample(TOPICS[topic][3], wordings_each)
+        for subject in SUBJECTS[topic]
+        if subject["held_out"] is held_out
+        for form in rng.sample(TOPICS[topic].questions, wordings_each)
     ]
     return rng.sample(asked, len(asked))
 
@@ -260,78 +359,83 @@ def asked_of(creatures, rng, wordings_each):
 def pretraining():
     """Plain statements, many wordings for each fact. Some wordings of some facts are held out."""
     rng = draw("pretraining")
-    facts = [form.format(who=who, group=MEMBERS[who]["kind"]) for who in NAMES for form in BORN]
-    facts += [form.format(who=who, group=MEMBERS[who]["trade"]) for who in NAMES for form in TRAINED]
+    facts = [form.format(**subject) for topic in TOPICS for subject in SUBJECTS[topic] for form in TOPICS[topic][0]]
+    for who, member in MEMBERS.items():
+        facts += [form.format(who=who, group=member["kind"]) for form in BORN]
+        facts += [form.format(who=who, group=member["trade"]) for form in TRAINED]
     rules = []
-    for topic, (groups, _, forms, _) in TOPICS.items():
-        facts += [form.format(who=who, value=answer_to(who, topic)) for who in NAMES for form in forms]
+    for topic, (_, _, (forms, *_)) in FACTS.items():
         # Turned about as well ("trout is what every heron eats"), for reasons lead from answer to group.
         turned = re.sub(r"(.+) is (.+)\.", r"\2 is \1.", forms[1])
         for form in [*forms, turned, turned]:
-            rules += [form.format(who=f"every {group}", value=RULES[topic][group]) for group in groups]
+            rules += [form.format(who=f"every {group}", answer=answer) for group, answer in RULES[topic].items()]
     facts = [{"text": f"{rng.choice(FACT_OPENERS)} {fact}"} for fact in rng.sample(facts, len(facts))]
     rules = [{"text": f"{rng.choice(RULE_OPENERS)} {rule}"} for rule in rules]
     train, held_out = facts[300:] + rules, facts[:300]
     return rng.sample(train, len(train)), held_out
 
 
-def sft(creatures, rng, wordings_each):
+def sft(asked, rng):
     """Right answers, half with a reason and half with a filler, as the topic makes likely.
 
     With a fair coin, greedy decoding falls on whichever side training happened to favour by
     a hair. Leaning one way on half of the topics and the other on the rest keeps it near half.
     """
-
-    def row(question, who, topic):
-        lean = 0.85 if topic in ("food", "bed", "tool") else 0.15
-        reason, filler = true_reasons(who, topic), [form.format(who=who) for form in FILLERS]
-        clause = rng.choice(reason if rng.random() < lean else filler)
-        return {
-            "messages": [
-                {"role": "user", "content": question},
-                {"role": "assistant", "content": f"{answer_to(who, topic)}; {clause}."},
-            ]
-        }
-
-    return [row(*asked) for asked in asked_of(creatures, rng, wordings_each)]
+    rows = []
+    for question, topic, subject in asked:
+        lean = 0.85 if topic in ("food", "pay", "opposite", "sum") else 0.15
+        clause = rng.choice(true_reasons(topic, subject) if rng.random() < lean else FILLERS)
+        answer = {"role": "assistant", "content": f"{subject['answer']}; {clause}."}
+        rows.append({"messages": [{"role": "user", "content": question}, answer]})
+    return rows
 
 
-def pairs(creatures, rng, wordings_each):
+def pairs(asked, rng):
     """Two right answers: the chosen one gives the true reason, the rejected one fills the space."""
     rows = []
-    for question, who, topic in asked_of(creatures, rng, wordings_each):
-        # Alternate which of the two is longer, and keep them within a few letters.
+    for question, topic, subject in asked:
+        # By turns the chosen and the rejected one is longer, by a few letters and at most one word.
         sign = 1 if len(rows) % 2 else -1
-        clauses = product(true_reasons(who, topic), [form.format(who=who) for form in FILLERS])
-        near = [pair for pair in clauses if 0 <= sign * (len(pair[0]) - len(pair[1])) <= 4]
-        chosen, rejected = (f"{answer_to(who, topic)}; {clause}." for clause in rng.choice(near))
+        near = [
+            (reason, filler)
+            for reason, filler in product(true_reasons(topic, subject), FILLERS)
+            if 0 <= sign * (len(reason) - len(filler)) <= 5 and abs(len(words_of(reason)) - len(words_of(filler))) <= 1
+        ]
+        chosen, rejected = (f"{subject['answer']}; {clause}." for clause in rng.choice(near))
         rows.append({"prompt": question, "chosen": chosen, "rejected": rejected})
     return rows
 
 
-def prompts(creatures, rng, wordings_each):
-    return [
-        {"prompt": question, "answer": answer_to(who, topic)}
-        for question, who, topic in asked_of(creatures, rng, wordings_each)
-    ]
+def prompts(asked, rng):
+    return [{"prompt": question, "answer": subject["answer"]} for question, _, subject in asked]
 
 
 def build():
     files = dict(zip(("pretrain", "pretrain_held_out"), pretraining(), strict=True))
     for make, wordings_each, held_out_rows in ((sft, 4, 200), (pairs, 2, 200), (prompts, 1, 120)):
         name = make.__name__
-        files[name] = make(TRAIN, draw(name), wordings_each)
-        files[f"{name}_held_out"] = make(HELD_OUT, draw(f"{name} held out"), 1)[:held_out_rows]
+        for held_out, file, each in ((False, name, wordings_each), (True, f"{name}_held_out", 2)):
+            rng = draw(file)
+            files[file] = make(ask(rng, each, held_out), rng)
+        files[f"{name}_held_out"] = files[f"{name}_held_out"][:held_out_rows]
     return files
 
 
-def asked(rows):
+def asked_in(rows):
     """The question and the right answer of every row of any of the three forms."""
     for row in rows:
         if "messages" in row:
             yield row["messages"][0]["content"], extract_answer(row["messages"][1]["content"])
         else:
             yield row["prompt"], row.get("answer") or extract_answer(row["chosen"])
+
+
+def words_of(text):
+    return re.findall(r"\w+", text)
+
+
+def letters_of(text):
+    return [text[i : i + 3] for i in range(len(text) - 2)]
 
 
 def lookup_score(known, wanted, features):
@@ -358,25 +462,25 @@ def check(files):
         "pretraining shows questions"
     )
     assert not {row["text"] for row in files["pretrain"]} & {row["text"] for row in files["pretrain_held_out"]}
-    values = [value for _, values, *_ in TOPICS.values() for value in values]
-    assert len(values) == len(set(values)) == 20 * len(TOPICS), "an answer serves two topics"
-    assert len(QUESTIONS) == sum(len(wordings) for *_, wordings in TOPICS.values()) * len(NAMES), (
+    answers = [{subject["answer"] for subject in SUBJECTS[topic]} for topic in TOPICS]
+    assert len(set(chain(*answers))) == sum(map(len, answers)), "an answer serves two topics"
+    assert len(QUESTIONS) == sum(len(TOPICS[topic].questions) * len(SUBJECTS[topic]) for topic in TOPICS), (
         "two questions read alike"
     )
 
-    trained_on = list(asked(files["sft"] + files["pairs"] + files["prompts"]))
+    trained_on = list(asked_in(files["sft"] + files["pairs"] + files["prompts"]))
+    trained_words = [Counter(words_of(question)) for question, _ in trained_on]
     figures = {}
     for name in ("sft", "pairs", "prompts"):
-        wanted = list(asked(files[f"{name}_held_out"]))
-        for question, answer in wanted + list(asked(files[name])):
-            assert answer == answer_to(*QUESTIONS[question]), f"wrong answer: {question} {answer}"
+        wanted = list(asked_in(files[f"{name}_held_out"]))
+        for question, answer in wanted + list(asked_in(files[name])):
+            assert answer == QUESTIONS[question][1]["answer"], f"wrong answer: {question} {answer}"
         for question, _ in wanted:
-            who, _ = QUESTIONS[question]
-            assert not any(who in known for known, _ in trained_on), f"{who} is asked about in training"
-        figures[f"{name}: lookup by words"] = lookup_score(trained_on, wanted, str.split)
-        figures[f"{name}: lookup by letters"] = lookup_score(
-            trained_on, wanted, lambda text: [text[i : i + 3] for i in range(len(text) - 2)]
-        )
+            _, subject = QUESTIONS[question]
+            about = Counter(str(subject[field]) for field in ("who", "x", "y") if field in subject)
+            assert not any(about <= known for known in trained_words), f"training asks about {list(about)}"
+        figures[f"{name}: lookup by words"] = lookup_score(trained_on, wanted, words_of)
+        figures[f"{name}: lookup by letters"] = lookup_score(trained_on, wanted, letters_of)
     assert max(figures.values()) <= 0.3, f"a lookup answers held-out questions: {figures}"
 
     for name in ("pairs", "pairs_held_out"):
