@@ -26,6 +26,9 @@ SHORT = {
     "rewards/margins": "margin",
     "rewards/accuracies": "accuracy",
     "mean_token_accuracy": "token accuracy",
+    "objective/scores": "reward",
+    "objective/kl": "KL",
+    "val/response_length": "length",
 }
 
 
@@ -176,7 +179,7 @@ class Display:
         self.console.print(f"  {self.stage} {event['step']}/{self.steps}  {shown}{remaining}")
 
     def _on_before(self, event: dict) -> None:
-        shown = "  ".join(f"{name} {_number(value)}" for name, value in event["metrics"].items() if name in ("loss", "exact_match", "preference_accuracy", "reward_accuracy"))  # fmt: skip
+        shown = "  ".join(f"{name} {_number(value)}" for name, value in event["metrics"].items() if name in ("loss", "exact_match", "preference_accuracy", "reward_accuracy", "mean_reward"))  # fmt: skip
         if shown:
             self.console.print(f"  before: {shown}")
 
@@ -195,7 +198,7 @@ def _figures(manifest: dict):
         yield "no held-out rows", "", "", "0", ""
     n = str(after.get("n", before.get("n", 0)))
     for name in dict.fromkeys([*after, *before]):
-        if name in ("n", "n_tokens") or name in BASELINES:
+        if name in ("n", "n_tokens", "reward_deviation") or name in BASELINES:
             continue
         was, now = before.get(name), after.get(name)
         worse = was is not None and now is not None and now != was and (now > was) == (name in LOWER_IS_BETTER)

@@ -15,7 +15,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from pipeline.data.account import Placed
-from pipeline.data.shape import Conversation, Preference, Text
+from pipeline.data.shape import Conversation, Preference, Prompt, Text
 from pipeline.data.template import Template
 from pipeline.data.tokenise import CHUNK, IGNORED
 from pipeline.errors import PipelineError
@@ -53,6 +53,7 @@ class Evaluation:
     columns: Sequence[dict]
     trained: Sequence[Placed]
     beta: float | None = None  # DPO's, where its loss is the sigmoid one
+    reward: Callable | None = None  # what scores responses to prompts alone, see pipeline.ppo.rewards
 
     def run(self, model, before: Figures | None = None) -> Figures:
         """Evaluate; `before` is the same evaluation of the policy that training started from."""
@@ -67,7 +68,7 @@ class Evaluation:
                 self._language_model(model, figures)
             elif self.head == "score":
                 self._reward(model, figures)
-            else:
+            elif kind is Preference:
                 self._preference(model, figures, before)
             if self.head == "causal" and kind is not Text:
                 self._answers(model, figures, before)
@@ -125,12 +126,21 @@ class Evaluation:
         """Greedy answers to the held-out prompts, judged as far as the recipe says how."""
         settings, template = self.settings, Template(self.tokenizer)
         asked = [_asked(one.example) for one in self.held_out]
-        judged = settings.answer_pattern or settings.score_function
+        only_prompts = isinstance(self.held_out[0].example, Prompt)
+        judged = settings.answer_pattern or settings.score_function or only_prompts
         number = len(asked) if judged else min(settings.samples, len(asked))
         prompts = [template.render(messages, ask=True) for messages in asked[:number]]
-        figures.completions = self._generate(model, prompts, stop=None)
+        ids, responses = self._generate_ids(model, prompts)
+        figures.completions = self._texts(responses)
         metrics = figures.metrics
-        if settings.answer_pattern:
+        if only_prompts:
+            metrics["n"] = len(asked)
+            rewards = self.reward(model, [one.example for one in self.held_out], ids, responses)
+            metrics |= {"mean_reward": float(rewards.mean()), "reward_deviation": float(rewards.std(correction=0))}
+            answers = [one.example.columns.get("answer") for one in self.held_out]
+            if settings.answer_pattern and None not in answers:
+                metrics["exact_match"] = self._matches(figures.completions, [str(answer) for answer in answers])
+        elif settings.answer_pattern:
             right = [self._answer(_reference(one.example)) for one in self.held_out]
             metrics["exact_match"] = self._matches(figures.completions, right)
             # It needs no model, so it is what it was before.
@@ -179,13 +189,21 @@ class Evaluation:
         return "".join(shots) + "\n".join(message["content"] for message in asked) + "\n"
 
     def _generate(self, model, prompts: Sequence[str], stop: str | None) -> list[str]:
-        """Greedy completions, in batches of like length."""
+        texts = self._texts(self._generate_ids(model, prompts)[1])
+        return [text.split(stop)[0] for text in texts] if stop else texts
+
+    def _texts(self, responses: Sequence[list[int]]) -> list[str]:
+        return [self.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in responses]
+
+    def _generate_ids(self, model, prompts: Sequence[str]) -> tuple[list[list[int]], list[list[int]]]:
+        """The prompts' tokens and greedy responses, each through its EOS, made in batches of like length."""
         tokenizer, settings = self.tokenizer, self.settings
         limit = getattr(model.config, "max_position_embeddings", None) or 1 << 30
         ids = [tokenizer(text, add_special_tokens=False).input_ids for text in prompts]
         ids = [one[-max(limit - settings.max_new_tokens, 1) :] for one in ids]
         order = sorted(range(len(ids)), key=lambda number: len(ids[number]))
-        texts = [""] * len(ids)
+        responses: list[list[int]] = [[] for _ in ids]
+        eos = tokenizer.eos_token_id
         device = next(model.parameters()).device
         for start in range(0, len(order), settings.batch_size):
             batch = order[start : start + settings.batch_size]
@@ -202,9 +220,8 @@ class Evaluation:
                 pad_token_id=tokenizer.pad_token_id,
             )
             for number, tokens in zip(batch, output[:, inputs.shape[1] :].tolist(), strict=True):
-                text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
-                texts[number] = text.split(stop)[0] if stop else text
-        return texts
+                responses[number] = tokens[: tokens.index(eos) + 1] if eos in tokens else tokens
+        return ids, responses
 
 
 def log_probabilities(model, rows: Sequence[tuple[list[int], list[int]]], pad: int) -> tuple[list[float], list[int]]:
@@ -263,7 +280,7 @@ def _padded(rows: Sequence[list[int]], value: int, *, left: bool = False) -> tup
     return torch.tensor(padded), torch.tensor(mask)
 
 
-def _asked(example: Conversation | Preference) -> list[dict]:
+def _asked(example: Conversation | Preference | Prompt) -> list[dict]:
     return example.messages[:-1] if isinstance(example, Conversation) else example.messages
 
 

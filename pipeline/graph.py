@@ -15,8 +15,9 @@ def ordered(recipe: Recipe, goals: Iterable[str], overridden: str | None = None)
 
     def need(name: str) -> None:
         above = None if name == overridden else recipe.parent(name)
-        if above and above not in needed:
-            need(above)
+        for parent in (above, recipe.reward(name)):
+            if parent in recipe.stages and parent not in needed:
+                need(parent)
         if name not in needed:
             needed.append(name)
 

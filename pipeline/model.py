@@ -156,11 +156,14 @@ class Loader:
         return model
 
 
-def load_adapter(model: PeftModel, folder: Path, name: str = "default", *, partly: bool = False) -> None:
+def load_adapter(
+    model: PeftModel, folder: Path, name: str = "default", *, partly: bool = False, head_apart: bool = False
+) -> None:
     """Put the tensors of an adapter folder into the adapter `name` of `model`, every one of them.
 
     With `partly`, a causal adapter goes into a score model: the score head has no tensor yet, and
-    output embeddings have no place.
+    output embeddings have no place. With `head_apart`, a score adapter goes into a causal model, which has
+    no place for its head.
     """
     try:
         tensors = load_file(folder / ADAPTER_FILE)
@@ -170,9 +173,11 @@ def load_adapter(model: PeftModel, folder: Path, name: str = "default", *, partl
         raise PipelineError(
             f"{folder / ADAPTER_FILE}: is damaged: {error}.", "Restore it, or train it again."
         ) from None
+    head = "base_model.model.score.weight"
+    if head_apart:
+        tensors.pop(head, None)
     if partly:
         tensors = {key: value for key, value in tensors.items() if "lm_head" not in key}
-        head = "base_model.model.score.weight"
         tensors.setdefault(
             head, dict(model.named_parameters())["base_model.model.score.modules_to_save.default.weight"].data
         )

@@ -44,6 +44,7 @@ class Step:
     attempt: Attempt | None = None  # the folder to be used or made
     from_step: int = 0
     parent: Parent | None = None
+    reward: Parent | None = None
     after: str | None = None  # the stage that has to be built first
     base: Base | None = None
     given: dict = field(default_factory=dict)
@@ -93,23 +94,33 @@ class Planner:
             steps[name] = self.step(
                 name,
                 steps.get(above),
+                steps.get(self.recipe.reward(name)),
                 fresh=name in fresh,
                 policy=self.policy if name == overridden else None,
             )
         self.digests.save()
         return list(steps.values())
 
-    def step(self, name: str, above: Step | None, *, fresh: bool = False, policy: str | None = None) -> Step:
-        """One stage, given the step of its parent stage."""
-        if above and above.state in (RUN, CONTINUE):
-            return Step(name, RUN, f"after {above.stage}", after=above.stage)
+    def step(
+        self,
+        name: str,
+        above: Step | None,
+        rewarding: Step | None = None,
+        *,
+        fresh: bool = False,
+        policy: str | None = None,
+    ) -> Step:
+        """One stage, given the steps of its parent stage and of its reward model's."""
+        if first := [step.stage for step in (above, rewarding) if step and step.state in (RUN, CONTINUE)]:
+            return Step(name, RUN, f"after {' and '.join(first)}", after=first[0])
         parent = self._parent(name, above, policy)
         base = self._base(parent)
+        reward = self._reward(name, rewarding, base)
         if base.identity is None:
             return Step(name, RUN, "the base's commit is resolved at run", base=base, parent=parent)
         given = self.recipe.given(name, full=self.trains_model(name, parent))
-        inputs = self._inputs(name, parent, base, given)
-        common = {"inputs": inputs, "parent": parent, "base": base, "given": given}
+        inputs = self._inputs(name, parent, base, given, reward)
+        common = {"inputs": inputs, "parent": parent, "base": base, "given": given, "reward": reward}
         stage_folder = self.folder / name
         tries = artifact.attempts(stage_folder, artifact.fingerprint(inputs))
         newest, finished = (tries[-1] if tries else None), [one for one in tries if one.finished]
@@ -185,8 +196,30 @@ class Planner:
             )
         return found
 
-    def _folder(self, name: str, folder: Path) -> Parent:
-        """A policy that the user names by its folder: an artifact of this pipeline, or any adapter."""
+    def _reward(self, name: str, step: Step | None, base: Base) -> Parent | None:
+        """The reward model of a stage; it has to stand on the policy's base."""
+        if step:
+            found = Parent(step.attempt.output, step.attempt.manifest["weights_sha256"], step.stage, step.attempt)
+        elif (folder := self.recipe.reward(name)) is not None:
+            found = self._folder(name, Path(folder).expanduser(), "reward")
+        else:
+            return None
+        if found.is_model:
+            raise PipelineError(
+                f"{name}: reward: {found.folder} is a whole model; the roles of {name} share one base.",
+                "Train the reward model as an adapter.",
+            )
+        if found.attempt and found.attempt.manifest["head"] != "score":
+            raise PipelineError(f"{name}: reward: {found.folder} is a policy.", "Name the adapter of a reward stage.")
+        if found.attempt and base.identity and found.attempt.manifest["base"]["identity"] != base.identity:
+            raise PipelineError(
+                f"{name}: the reward model {found.folder} stands on another base than the policy.",
+                "Train both on the same model.id, or name another reward.",
+            )
+        return found
+
+    def _folder(self, name: str, folder: Path, role: str = "policy") -> Parent:
+        """A parent that the user names by its folder: an artifact of this pipeline, or any adapter."""
         if (folder / artifact.MANIFEST).is_file():
             attempt = Attempt(folder.resolve())
         elif folder.name in ("adapter", "model") and (folder.parent / artifact.MANIFEST).is_file():
@@ -194,7 +227,7 @@ class Planner:
         else:
             if not (folder / "adapter_config.json").is_file():
                 raise PipelineError(
-                    f"{name}: policy: {folder}: {'has no adapter_config.json' if folder.is_dir() else 'no such folder'}.",
+                    f"{name}: {role}: {folder}: {'has no adapter_config.json' if folder.is_dir() else 'no such folder'}.",
                     "Name an adapter folder. A whole model is a base: name it as model.id.",
                 )
             return Parent(folder.resolve(), artifact.weights_sha256(folder, self.digests))
@@ -225,6 +258,13 @@ class Planner:
         if parent is None and self.recipe.model.config is not None:
             return True  # from scratch: there is nothing to adapt
         full = self._adapter(name)["method"] == "full"
+        if full and specs()[name].rewarded_by:
+            if parent and not parent.is_model:
+                return False  # the parent's adapter goes on, whatever the rest of the recipe tunes
+            raise PipelineError(
+                f"{name}: adapter.method full: its four roles share one frozen base, so it trains an adapter.",
+                f"Give stages.{name}.adapter: {{method: lora}}.",
+            )
         if full and parent and not parent.is_model:
             raise PipelineError(
                 f"{name}: adapter.method full on top of the adapter of {parent.stage or parent.folder}: that would have "
@@ -236,7 +276,7 @@ class Planner:
     def _adapter(self, name: str) -> dict:
         return dict(self.recipe.stage(name).adapter)
 
-    def _inputs(self, name: str, parent: Parent | None, base: Base, given: dict) -> dict:
+    def _inputs(self, name: str, parent: Parent | None, base: Base, given: dict, reward: Parent | None) -> dict:
         recipe, data = self.recipe, self.recipe.stage(name).data
         adapter: object = "all weights" if self.trains_model(name, parent) else "the parent's"
         if adapter == "the parent's" and (parent is None or parent.is_model):
@@ -253,6 +293,7 @@ class Planner:
         return {
             "stage": name,
             "policy": parent.sha256 if parent else None,
+            **(self._reward_inputs(name, reward) if specs()[name].rewarded_by else {}),
             "base": base.identity,
             "model": model,
             "adapter": adapter,
@@ -265,6 +306,18 @@ class Planner:
             "train": train_fields.what(specs()[name].config, given),
             "seed": recipe.seed,
         }
+
+    def _reward_inputs(self, name: str, reward: Parent | None) -> dict:
+        settings = self.recipe.stage(name)
+        what: dict = {"reward": reward.sha256 if reward else None, "reward_function": None}
+        if settings.reward_function:
+            file, _, function = settings.reward_function.rpartition(":")
+            what["reward_function"] = {
+                "sha256": self.digests.of(Path(file)),
+                "name": function,
+                "weight": settings.reward_function_weight,
+            }
+        return what
 
     def evaluation_sha256(self, name: str) -> str:
         """What the figures depend on beside the weights."""
@@ -281,8 +334,8 @@ class Planner:
             stage = self.recipe.stage(name)
             paths = [stage.data.path] if isinstance(stage.data.path, str) else list(stage.data.path)
             paths += [stage.data.held_out] if isinstance(stage.data.held_out, str) else []
-            function = stage.evaluation.score_function
-            paths += [function.rpartition(":")[0]] if function else []
+            functions = (stage.evaluation.score_function, stage.reward_function)
+            paths += [function.rpartition(":")[0] for function in functions if function]
             missing += [f"{name}: {path}: no such file." for path in paths if not Path(path).is_file()]
         if missing:
             raise PipelineError(

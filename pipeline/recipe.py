@@ -153,6 +153,9 @@ class StageSection(Section):
     data: Annotated[Data, BeforeValidator(_empty_for_null)]
     train: Keys = {}
     policy: str | None = None
+    reward: str | None = None
+    reward_function: Annotated[str | None, BeforeValidator(_function_in_file)] = None
+    reward_function_weight: float = 1.0
     evaluation: Annotated[Evaluation, BeforeValidator(_empty_for_null)] = Evaluation()
     adapter: Adapter | None = None
 
@@ -167,6 +170,8 @@ class StageRecipe:
     evaluation: Evaluation
     policy: str | None
     adapter: dict[str, Any]
+    reward_function: str | None
+    reward_function_weight: float
 
 
 class Recipe(Section):
@@ -209,6 +214,8 @@ class Recipe(Section):
             evaluation=self.evaluation.overridden_by(own.evaluation),
             policy=own.policy,
             adapter=(own.adapter or self.adapter).resolved(),
+            reward_function=own.reward_function,
+            reward_function_weight=own.reward_function_weight,
         )
 
     def resolved(self) -> dict[str, Any]:
@@ -225,9 +232,15 @@ class Recipe(Section):
             learned = train_fields.effective(spec.config, train)
             hidden = (train_fields.HOW | train_fields.OWNED.keys()) - train.keys()
             train = {key: value for key, value in learned.items() if key not in hidden}
+        reward = {
+            "reward": self.reward(name),
+            "reward_function": merged.reward_function,
+            "reward_function_weight": merged.reward_function_weight,
+        }
         return {
             "data": merged.data.model_dump(mode="json"),
             "policy": merged.policy,
+            **(reward if spec.rewarded_by else {}),
             "adapter": adapter,
             "train": train,
             "evaluation": merged.evaluation.model_dump(mode="json"),
@@ -238,9 +251,25 @@ class Recipe(Section):
         adapter = {} if full else stage.specs()[name].adapter_defaults
         return train_fields.DEFAULTS | adapter | self.stage(name).train
 
+    def needs_bitsandbytes(self) -> bool:
+        """Whether any stage does: loading it costs every process seconds."""
+        optimizers = [str(self.stage(name).train.get("optim", "")) for name in self.stages]
+        return self.model.load_in_4bit or any(word in one for one in optimizers for word in ("8bit", "paged", "bnb"))
+
     def parent(self, name: str) -> str | None:
         """The recipe's stage whose policy `name` starts from; None where that is the base, or a folder."""
         return _start(name, self._policies())
+
+    def reward(self, name: str) -> str | None:
+        """The reward model of a stage: another stage of the recipe, or a folder; None where it has none.
+
+        A reward function stands alone unless the recipe names a model beside it.
+        """
+        spec, own = stage.specs()[name], self.stages[name]
+        if not spec.rewarded_by or own.reward is not None:
+            return own.reward
+        default = next((one for one in reversed(spec.rewarded_by) if one in self.stages), None)
+        return None if own.reward_function else default
 
     def _policies(self) -> dict[str, str | None]:
         return {name: own.policy for name, own in self.stages.items()}
@@ -427,6 +456,8 @@ def _contradictions(raw: dict) -> Iterator[Problem]:
     policies = {name: policy if isinstance(policy, str) else None for name, policy in given.items()}
     yield from _policy_problems(policies)
     for name in policies:
+        yield from _reward_problems(name, _mapping(stages, name), policies)
+    for name in policies:
         from_scratch = _mapping(raw, "model").get("config") is not None and _start(name, policies) is None
         if from_scratch and _mapping(stages, name, "adapter").get("method", "full") != "full":
             what = "must be full: a model from scratch has no base to adapt"
@@ -496,6 +527,26 @@ def _adapter_problems(raw: dict, where: tuple) -> Iterator[Problem]:
         yield (*where, key), "belongs to method lora; full tuning has no adapter"
     if _mapping(raw, "model").get("load_in_4bit") is True:
         yield (*where, "method"), "full tuning cannot train a 4-bit base; set model.load_in_4bit: false"
+
+
+def _reward_problems(name: str, own: dict, stages: Iterable[str]) -> Iterator[Problem]:
+    where, spec, reward = ("stages", name), stage.specs()[name], own.get("reward")
+    if not spec.rewarded_by:
+        for key in ("reward", "reward_function", "reward_function_weight"):
+            if own.get(key) is not None:
+                others = [other for other, one in stage.specs().items() if one.rewarded_by]
+                yield (*where, key), f"{name} takes no reward; it belongs to {', '.join(others)}"
+    elif isinstance(reward, str):
+        named = stage.specs().get(reward)
+        if named and named.head != "score":
+            yield (*where, "reward"), f"{reward} trains a policy, not a reward model"
+        elif reward not in stages and not Path(reward).expanduser().is_dir():
+            yield (*where, "reward"), f"{reward} is neither a stage of this recipe nor a folder"
+    elif reward is None and own.get("reward_function") is None and not set(spec.rewarded_by) & set(stages):
+        yield where, f"needs a reward: a stage {' or '.join(spec.rewarded_by)}, reward: a folder, or reward_function"
+    adapter = _mapping(own, "adapter").get("method")
+    if spec.rewarded_by and adapter == "full":
+        yield (*where, "adapter", "method"), f"{name} trains an adapter: its roles share one frozen base"
 
 
 def _policy_problems(policies: Mapping[str, str | None]) -> Iterator[Problem]:

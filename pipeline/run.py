@@ -17,6 +17,8 @@ from pipeline.errors import MachineError, PipelineError
 from pipeline.plan import UP_TO_DATE, Planner, Step
 from pipeline.training import INTERRUPTED, Job
 
+WARM_UP_AT = 0.8  # the share of a stage's steps after which the next stage's process is started
+
 
 class Run:
     """One `align run`."""
@@ -43,6 +45,7 @@ class Run:
         self.policy, self.display = policy, display
         self.planner = Planner(self.recipe, runs, policy)
         self.pending = Pending(self.planner.folder, self.goals) if fresh else None
+        self._warm: subprocess.Popen | None = None  # the next stage's process, getting ready
 
     def execute(self) -> int:
         """Run what is not up to date. Returns the exit code; raises PipelineError."""
@@ -51,21 +54,33 @@ class Run:
             resolve_commit(self.recipe, self.planner.folder)
             steps = self._plan()
         self.display.plan(steps, f"{self.recipe.name}: the plan")
-        done: list[Step] = []
-        ran = False
-        for planned in steps:
-            step = next(one for one in self._plan() if one.stage == planned.stage) if ran else planned
-            if step.state != UP_TO_DATE:
-                if code := self._run_stage(step):
-                    return code
-                ran = True
-                step = next(one for one in self._plan(finished=step.stage) if one.stage == planned.stage)
-            self._point_latest(step)
-            done.append(step)
+        try:
+            done, ran, code = self._run_stages(steps)
+        finally:
+            self._cool_down()
+        if code:
+            return code
         if self.pending:
             self.pending.clear()
         self._close(done, ran)
         return 0
+
+    def _run_stages(self, steps: Sequence[Step]) -> tuple[list[Step], bool, int]:
+        """(the stages that are up to date now, whether any was run, the exit code)."""
+        done: list[Step] = []
+        ran = False
+        for number, planned in enumerate(steps):
+            step = next(one for one in self._plan() if one.stage == planned.stage) if ran else planned
+            if step.state != UP_TO_DATE:
+                if code := self._run_stage(
+                    step, another=any(later.state != UP_TO_DATE for later in steps[number + 1 :])
+                ):
+                    return done, ran, code
+                ran = True
+                step = next(one for one in self._plan(finished=step.stage) if one.stage == planned.stage)
+            self._point_latest(step)
+            done.append(step)
+        return done, ran, 0
 
     def _plan(self, finished: str | None = None) -> list[Step]:
         if self.pending is None:
@@ -74,7 +89,7 @@ class Run:
             self.pending.done(finished)
         return self.planner.plan(self.goals, fresh=self.pending.left())
 
-    def _run_stage(self, step: Step) -> int:
+    def _run_stage(self, step: Step, *, another: bool) -> int:
         job = Job(
             recipe=str(self.recipe_path),
             overrides=self.overrides,
@@ -86,19 +101,11 @@ class Run:
             policy=self.policy if self.policy and step.stage == self.planner.overridden(self.goals) else None,
         )
         self.display.begin(step)
-        # -P: a file of the user's named like a library must not be taken for it.
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "pipeline.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            start_new_session=True,  # Ctrl-C reaches it through us alone
-        )
+        process, self._warm = self._warm or start_worker(), None
         with suppress(BrokenPipeError):
             process.stdin.write(json.dumps(asdict(job)) + "\n")
             process.stdin.flush()
-        error = self._watch(process)
+        error = self._watch(process, another)
         code = process.wait()
         self.display.end()
         if error:
@@ -109,15 +116,19 @@ class Run:
             raise _died(step, code)
         return 0
 
-    def _watch(self, process: subprocess.Popen) -> dict | None:
+    def _watch(self, process: subprocess.Popen, another: bool) -> dict | None:
         """Show what the stage says until it is gone. Ctrl-C once asks it to save and stop, twice stops it."""
-        error, asked = None, False
+        error, asked, steps = None, False, None
         while True:
             try:
                 for line in process.stdout:
                     event = json.loads(line)
                     if event["kind"] == "error":
                         error = event
+                    elif event["kind"] == "train":
+                        steps = event["steps"]
+                    elif event["kind"] == "step" and another and event["step"] >= WARM_UP_AT * steps:
+                        self._warm, another = start_worker(self.recipe), False
                     elif event["kind"] == "interrupted":
                         self.display.end()
                         self.display.say(
@@ -137,6 +148,11 @@ class Run:
                         os.kill(process.pid, signal.SIGINT)
                 asked = True
 
+    def _cool_down(self) -> None:
+        if self._warm:
+            self._warm.kill()
+            self._warm.wait()
+
     def _point_latest(self, step: Step) -> None:
         """For people; nothing reads it."""
         link = step.attempt.folder.parent / "latest"
@@ -155,6 +171,22 @@ class Run:
         self.display.where([(step.stage, step.attempt.output) for step in done])
         if not ran:
             self.display.say("Everything is up to date.")
+
+
+def start_worker(warm_for: recipe.Recipe | None = None) -> subprocess.Popen:
+    """A stage's process, waiting for its job; warm, it loads what a stage of this recipe needs while it waits."""
+    # -P: a file of the user's named like a library must not be taken for it.
+    command = [sys.executable, "-P", "-m", "pipeline.worker"]
+    if warm_for:
+        command += ["--warm", *(["--bitsandbytes"] if warm_for.needs_bitsandbytes() else [])]
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        start_new_session=True,  # Ctrl-C reaches it through us alone
+    )
 
 
 class Pending:

@@ -14,10 +14,11 @@ class Spec:
     """A stage as the plan sees it. Light: reading it imports neither torch nor TRL."""
 
     config: str  # the name of its TRL config class
-    rows: str  # the kind of row it trains on: "text", "conversation" or "preference"
+    rows: str  # the kind of row it trains on: "text", "conversation", "preference" or "prompt"
     after: tuple[str, ...]  # the parent is the last of these that the recipe has
     head: str = "causal"  # "causal", or "score" for a reward model, which is never a policy
-    reference: bool = False  # whether a frozen copy of the parent stands beside the policy
+    rewarded_by: tuple[str, ...] = ()  # its reward model is the last of these that the recipe has
+    reference: bool = False  # whether TRL keeps a frozen copy of the parent stands beside the policy
     key_figures: tuple[str, ...] = ()  # what the progress display shows beside the loss
     adapter_defaults: Mapping[str, object] = field(default_factory=dict)  # TRL's defaults are meant for full tuning
 

@@ -312,9 +312,11 @@ def regenerate() -> dict[str, dict[str, dict]]:
     from transformers import TrainingArguments
     from trl import DPOConfig, RewardConfig, SFTConfig
 
+    from pipeline.ppo.config import PPOConfig
+
     common = _rows(TrainingArguments)
     listed = {COMMON: common}
-    for config in (SFTConfig, RewardConfig, DPOConfig):
+    for config in (SFTConfig, RewardConfig, DPOConfig, PPOConfig):
         listed[config.__name__] = {name: row for name, row in _rows(config).items() if row != common.get(name)}
     return listed | {LORA: _rows(LoraConfig)}
 

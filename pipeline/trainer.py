@@ -21,8 +21,11 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from pipeline import artifact, train_fields
+from pipeline.data.shape import Example
 from pipeline.errors import MachineError, PipelineError
 from pipeline.model import load_adapter
+from pipeline.ppo.config import PPOConfig
+from pipeline.recipe import StageRecipe
 from pipeline.stage import Spec
 
 
@@ -31,10 +34,12 @@ class Context:
     """What a stage's `build_trainer` is given."""
 
     spec: Spec
+    settings: StageRecipe
     model: torch.nn.Module
     tokenizer: object
     rows: Sequence[dict]  # token columns, see pipeline.data.tokenise
     held_out: Sequence[dict]
+    examples: Sequence[Example]  # what `rows` were made from
     given: dict  # training arguments that differ from TRL's defaults
     seed: int
     dtype: str
@@ -43,6 +48,8 @@ class Context:
     load_reference: Callable[[], torch.nn.Module]
     report: Callable[..., None]  # (kind, **fields): a word to whoever watches
     interrupted: Event
+    reward: Callable | None  # see pipeline.ppo.rewards
+    evaluate: Callable[[torch.nn.Module, int], dict[str, float]]  # held-out figures of the model, at a step
 
     def trainer(self, kind: type[Trainer], *, rows: Callable[[dict], dict] | None = None, config: dict | None = None):
         """A `kind` of TRL trainer that saves, resumes and reports as all stages do.
@@ -87,7 +94,7 @@ class Context:
         if self.spec.config == "SFTConfig" and self._head_is_adapted():
             how["loss_type"] = "nll"  # TRL's chunked default reads the bare head, without what is trained on it
         try:
-            return getattr(trl, self.spec.config)(**(how | self.given | owned | config))
+            return config_class(self.spec.config)(**(how | self.given | owned | config))
         except (ValueError, TypeError) as error:
             raise PipelineError(f"train: {self.spec.config} refuses it: {error}") from None
 
@@ -102,6 +109,11 @@ class Context:
         for name, parameter in self.model.named_parameters():
             if ".ref" in name:
                 parameter.requires_grad_(False)
+
+
+def config_class(name: str) -> type:
+    """The config of a stage: TRL's, or our own for PPO, which TRL has no more."""
+    return PPOConfig if name == "PPOConfig" else getattr(trl, name)
 
 
 @contextmanager
@@ -163,8 +175,9 @@ class StageTrainer:
         return Order(self.lengths, batch, args.seed, group=args.train_sampling_strategy == "group_by_length")
 
     def training_step(self, model, inputs, num_items_in_batch=None):
-        counted = inputs.get("attention_mask", inputs["input_ids"])
-        self.tokens += int((counted != 0).sum())
+        counted = inputs.get("attention_mask", inputs.get("input_ids"))
+        if counted is not None:
+            self.tokens += int((counted != 0).sum())
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
             self._not_finite("loss")

@@ -18,6 +18,7 @@ from pipeline.plan import EVALUATE, Planner, Step
 from pipeline.stage import specs
 
 INTERRUPTED = 130
+SAMPLES = "samples.jsonl"
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,12 @@ class Job:
     policy: str | None = None
 
 
-def _quietly() -> None:
-    """Set before the heavy imports: no progress bars, no telemetry, no tokenizer threads beside our own."""
+def before_imports(bitsandbytes: bool) -> None:
+    """Set before the heavy imports: no progress bars, no telemetry, no threads that spin."""
+    # Threads that spin while they wait cost a busy machine far more than waking costs an idle one.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not bitsandbytes:
+        sys.modules["bitsandbytes"] = None  # the libraries that would load it, for seconds, go without
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
@@ -59,8 +64,9 @@ class Stage:
         self.planner, self.spec = planner, specs()[self.job.stage]
         if self.step.fingerprint != self.job.fingerprint:
             raise PipelineError(f"{self.job.stage}: its data or parent changed while it was started.", "Run it again.")
-        if self.step.parent and self.step.parent.attempt:
-            self.step.parent.attempt.check_content()
+        for parent in (self.step.parent, self.step.reward):
+            if parent and parent.attempt:
+                parent.attempt.check_content()
         self.parent, self.base = self.step.parent, self.step.base
         self.machine = self._machine()
 
@@ -69,12 +75,8 @@ class Stage:
         file = self.folder / "run.json"
         begun = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
         threads = begun["threads"] if begun else self.recipe.threads or min(available_cores(), 8)
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is loaded, as is the next
-        # Threads that spin while they wait cost a busy machine far more than waking costs an idle one.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        _quietly()
-        if not self._needs_bitsandbytes():
-            sys.modules["bitsandbytes"] = None  # the libraries that would load it, for seconds, go without
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        before_imports(self.recipe.needs_bitsandbytes())
         import torch
 
         torch.set_num_threads(threads)
@@ -89,10 +91,6 @@ class Stage:
                 "Continue it where it was begun, or start another attempt with --fresh (FRESH=1).",
             )
         return now
-
-    def _needs_bitsandbytes(self) -> bool:
-        optimizer = str(self.step.given.get("optim", ""))
-        return self.recipe.model.load_in_4bit or any(word in optimizer for word in ("8bit", "paged", "bnb"))
 
     @cached_property
     def prepared(self):
@@ -145,10 +143,25 @@ class Stage:
         return account, trained, held_out
 
     def _max_length(self) -> int | None:
-        """The recipe's max_length, or TRL's default as far as the model has positions."""
+        """The recipe's max_length, or the config's default as far as the model has positions.
+
+        Of a row that is only a prompt it is what the response leaves.
+        """
         from pipeline import train_fields
 
-        wanted = train_fields.effective(self.spec.config, self.step.given).get("max_length")
+        values = train_fields.effective(self.spec.config, self.step.given)
+        length = self._within_positions(values.get("max_length"))
+        if self.spec.rows != "prompt":
+            return length
+        left = length - values["response_length"]
+        if left < 1:
+            raise PipelineError(
+                f"{self.job.stage}: responses of {values['response_length']} tokens leave no room for a prompt in {length}.",
+                "Lower train.response_length, or raise train.max_length.",
+            )
+        return left
+
+    def _within_positions(self, wanted: int | None) -> int | None:
         positions = self._positions()
         if wanted is None or positions is None or wanted <= positions:
             return wanted
@@ -180,9 +193,32 @@ class Stage:
         """The model as training starts from it."""
         adapter = self.step.inputs["adapter"]
         fields = {key: value for key, value in self.settings.adapter.items() if key != "method"}
-        return self.loader.model(
+        model = self.loader.model(
             self.parent.folder if self.parent and not self.parent.is_model else None,
             fields if isinstance(adapter, dict) else None,
+        )
+        if self.spec.rewarded_by:
+            from pipeline.ppo.roles import add_roles
+
+            model = add_roles(model, self.step.reward.folder if self.step.reward else None)
+        return model
+
+    @cached_property
+    def reward(self):
+        """What scores a response, where the stage trains on a reward."""
+        if not self.spec.rewarded_by:
+            return None
+        from pipeline.data.template import Template
+        from pipeline.evaluate import load_function
+        from pipeline.ppo.rewards import Reward
+
+        settings, tokenizer = self.settings, self.prepared.tokenizer
+        return Reward(
+            tokenizer=tokenizer,
+            suffix=tokenizer(Template(tokenizer).suffix, add_special_tokens=False).input_ids,
+            use_model=self.step.reward is not None,
+            function=load_function(settings.reward_function) if settings.reward_function else None,
+            function_weight=settings.reward_function_weight,
         )
 
     @cached_property
@@ -200,6 +236,7 @@ class Stage:
             columns=held_out[:number],
             trained=account.trained,
             beta=effective_beta(self.spec, self.step.given),
+            reward=self.reward,
         )
 
     def before(self, model):
@@ -235,6 +272,7 @@ class Stage:
         self.interrupted.training = False
         self.report("phase", name="evaluation after")
         after = self.evaluation.run(trainer.model, before)
+        after.metrics |= getattr(trainer, "figures", dict)()
         self.report("phase", name="saving")
         output = self._save(trainer.model)
         self.report("phase", name="manifest")
@@ -250,8 +288,10 @@ class Stage:
             spec=self.spec,
             model=model,
             tokenizer=self.prepared.tokenizer,
+            settings=self.settings,
             rows=rows,
             held_out=held_out,
+            examples=[one.example for one in self.data[0].trained],
             given=self.step.given,
             seed=self.recipe.seed,
             dtype=self.recipe.model.dtype,
@@ -260,9 +300,25 @@ class Stage:
             load_reference=self.load,
             report=self.report,
             interrupted=self.interrupted,
+            reward=self.reward,
+            evaluate=self._evaluate_at,
         )
         (self.folder / "checkpoints").mkdir(exist_ok=True)
         return importlib.import_module(f"stages.{self.job.stage}").build_trainer(context)
+
+    def _evaluate_at(self, model, step: int) -> dict[str, float]:
+        """Held-out figures in the middle of training; the answers go to samples.jsonl."""
+        self.report("phase", name="evaluation", step=step)
+        figures = self.evaluation.run(model, self.before(model))
+        file = self.folder / SAMPLES
+        kept = [line for line in _lines(file) if line["step"] < step]  # a resumed run evaluates again
+        kept += [
+            {"step": step, "prompt": one.example.prompt, "completion": text}
+            for one, text in zip(self.evaluation.held_out, figures.completions, strict=False)
+        ]
+        artifact.write_atomically(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
+        self.report("phase", name="training", step=step)
+        return figures.metrics
 
     def _save(self, model) -> str:
         """adapter/ or model/, with tokenizer and template, put in place whole."""
@@ -299,7 +355,11 @@ class Stage:
                 "fingerprint": self.job.fingerprint,
                 "inputs": self.step.inputs,
                 "data": self._data_summary(account),
-                "parents": {"policy": self._parent_summary()} if self.parent else {},
+                "parents": {
+                    role: {"stage": one.stage, "folder": str(one.folder), "sha256": one.sha256}
+                    for role, one in (("policy", self.parent), ("reward", self.step.reward))
+                    if one
+                },
                 "base": self._base_summary(output, weights),
                 "head": self.spec.head,
                 "output": output,
@@ -332,8 +392,9 @@ class Stage:
         }
         manifest["seconds"]["in all"] = round(time.monotonic() - self.started, 2)
         try:
-            lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples]
-            artifact.write_atomically(self.folder / "samples.jsonl", "".join(lines))
+            kept = [line for line in _lines(self.folder / SAMPLES) if "step" in line]
+            lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in [*kept, *samples]]
+            artifact.write_atomically(self.folder / SAMPLES, "".join(lines))
             artifact.write_manifest(self.folder, manifest)
         except OSError as error:
             raise could_not_save(self.folder, error) from error
@@ -352,9 +413,6 @@ class Stage:
         if isinstance(data.held_out, str):
             files[data.held_out] = self.step.inputs["data"]["held_out"]
         return {"files": files, "rows": account.summary()}
-
-    def _parent_summary(self) -> dict:
-        return {"stage": self.parent.stage, "folder": str(self.parent.folder), "sha256": self.parent.sha256}
 
     def _base_summary(self, output: str, weights: str) -> dict:
         """The base of what comes after: a whole model is its own."""
@@ -395,6 +453,10 @@ class Stage:
 
     def _on_device(self, model):
         return model if self.recipe.model.load_in_4bit else model.to(self.machine["device"])
+
+
+def _lines(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
 
 
 def available_cores() -> int:

@@ -5,6 +5,7 @@ standard output and dies when its standard input closes: a parent that was kille
 Whatever else writes to the screen (libraries, C code) ends up in the artifact's stage.log.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ from filelock import FileLock, Timeout
 from pipeline.artifact import Attempt
 from pipeline.errors import PipelineError
 from pipeline.plan import EVALUATE
-from pipeline.training import INTERRUPTED, Job, Stage
+from pipeline.training import INTERRUPTED, Job, Stage, before_imports
 
 
 class Channel:
@@ -37,7 +38,12 @@ class Channel:
 
 def main() -> None:
     channel = Channel()
-    job = Job(**json.loads(sys.stdin.readline()))
+    if "--warm" in sys.argv:
+        _warm_up()
+    line = sys.stdin.readline()
+    if not line:
+        return  # started ahead of a job that never came
+    job = Job(**json.loads(line))
     threading.Thread(target=_die_with_parent, daemon=True).start()
     interrupted = threading.Event()
     try:
@@ -53,6 +59,16 @@ def main() -> None:
         code = 1
     sys.stderr.flush()
     os._exit(code)  # without the seconds that libraries spend on taking themselves apart
+
+
+def _warm_up() -> None:
+    """Load what every stage loads. Whatever is said meanwhile has no log to go to yet."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    before_imports("--bitsandbytes" in sys.argv)
+    importlib.import_module("pipeline.trainer")
+    importlib.import_module("pipeline.evaluate")
 
 
 def _die_with_parent() -> None:

@@ -28,6 +28,9 @@ stages:
   sft: {data: {path: chat.jsonl, held_out: 0.2}}
   reward: {data: {path: pairs.jsonl, held_out: 0.2}}
   dpo: {data: {path: pairs.jsonl, held_out: 0.2}}
+  ppo:
+    data: {path: chat.jsonl, held_out: 0.2}
+    train: {num_mini_batches: 2, num_ppo_epochs: 2, response_length: 6, save_steps: 2, logging_steps: 1, temperature: 1.0}
 """
 
 

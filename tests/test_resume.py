@@ -1,5 +1,6 @@
 """A stage that was killed ends as one that never was, to the bit."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import align, manifest, write_micro
+from conftest import align, attempt, manifest, write_micro
 
-STAGES = ("pretrain", "sft", "reward", "dpo")
+STAGES = ("pretrain", "sft", "reward", "dpo", "ppo")
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen:
@@ -43,7 +44,8 @@ def copied(chain, tmp_path):
 
     def copy(stage: str) -> Path:
         write_micro(tmp_path)
-        parents = {"pretrain": (), "sft": ("pretrain",)}.get(stage, ("pretrain", "sft"))
+        alone = {"pretrain": (), "sft": ("pretrain",), "ppo": ("pretrain", "sft", "reward")}
+        parents = alone.get(stage, ("pretrain", "sft"))
         for parent in parents:
             shutil.copytree(chain / "runs" / "micro" / parent, tmp_path / "runs" / "micro" / parent, symlinks=True)
         return tmp_path
@@ -62,6 +64,27 @@ def test_killed_between_checkpoints(chain, copied, stage):
     assert "continue" in said
     assert manifest(folder, stage)["weights_sha256"] == manifest(chain, stage)["weights_sha256"]
     assert manifest(folder, stage)["metrics"] == manifest(chain, stage)["metrics"]
+
+
+def test_ppo_killed_inside_a_rollout(chain, copied):
+    folder = copied("ppo")
+    process = start(folder, "ppo")
+    wait_for(folder, "ppo/*/checkpoints/checkpoint-6", process)  # a rollout lasts four steps
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert "from step 6" in align("run", "ppo", "-r", "micro.yaml", cwd=folder).stdout
+    assert manifest(folder, "ppo")["weights_sha256"] == manifest(chain, "ppo")["weights_sha256"]
+    assert manifest(folder, "ppo")["metrics"] == manifest(chain, "ppo")["metrics"]
+    resumed, whole = (figures((attempt(one, "ppo") / "log.jsonl").read_text()) for one in (folder, chain))
+    assert resumed == whole
+
+
+def figures(log: str) -> list[dict]:
+    """The lines of a log without what depends on the clock."""
+    lines = [json.loads(line) for line in log.splitlines()]
+    return [
+        {key: value for key, value in line.items() if key.startswith(("objective/", "val/", "loss"))} for line in lines
+    ]
 
 
 @pytest.mark.parametrize(

@@ -42,17 +42,28 @@ class Preference:
         return "\n".join(message["content"] for message in self.messages)
 
 
-Example = Text | Conversation | Preference
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    messages: list[dict]  # ending with the user's turn
+    columns: dict  # the row's other fields, which reach a reward function
+
+    @property
+    def prompt(self) -> str:
+        return "\n".join(message["content"] for message in self.messages)
+
+
+Example = Text | Conversation | Preference | Prompt
 
 
 def shape(value: object, kind: str) -> Example:
-    """One row as an example of `kind` ("text", "conversation" or "preference").
+    """One row as an example of `kind` ("text", "conversation", "preference" or "prompt").
 
     Raises BadRow with the reason, in words that name the field.
     """
     if not isinstance(value, dict):
         raise BadRow(f"the row is {_name(value)}, not an object with named fields")
-    return {"text": _text, "conversation": _conversation, "preference": _preference}[kind](value)
+    shapes = {"text": _text, "conversation": _conversation, "preference": _preference, "prompt": _only_prompt}
+    return shapes[kind](value)
 
 
 def _text(row: dict) -> Text:
@@ -85,6 +96,20 @@ def _preference(row: dict) -> Preference:
     if chosen == rejected:
         raise BadRow('"chosen" and "rejected" are the same')
     return Preference(prompt, chosen, rejected)
+
+
+def _only_prompt(row: dict) -> Prompt:
+    """A row without an answer, or whose answer is left aside."""
+    if "prompt" in row or not any(field in row for field in ("messages", "instruction")):
+        return Prompt(_prompt(row), {key: value for key, value in row.items() if key != "prompt"})
+    messages = _conversation({"output": "-"} | row).messages if "instruction" in row else _messages(row, "messages")
+    if messages[-1]["role"] == "assistant":
+        messages = messages[:-1]
+    if not messages:
+        raise BadRow("there is no prompt before the answer")
+    return Prompt(
+        messages, {key: value for key, value in row.items() if key not in ("messages", "instruction", "input")}
+    )
 
 
 def _prompt(row: dict) -> list[dict]:

@@ -72,6 +72,11 @@ class Template:
         """From the end of the answer through the token that ends it."""
         return self._after_answer.split(self.stop, 1)[0] + self.stop if self.ends_in_stop else self.stop
 
+    @property
+    def suffix(self) -> str:
+        """What the template writes after the token that ends a last answer."""
+        return self._after_answer.split(self.stop, 1)[1] if self.ends_in_stop else ""
+
     def answers(self, messages: list[dict], text: str) -> list[tuple[int, int]]:
         """Where in `text`, the rendered `messages`, each answer stands, through its stop token: (start, end)."""
         spans, at = [], 0

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pipeline.data.account import Account, Placed
-from pipeline.data.shape import BadRow, Conversation, Preference
+from pipeline.data.shape import BadRow, Conversation, Preference, Prompt
 from pipeline.data.template import Template
 
 IGNORED = -100  # the label that PyTorch's cross entropy leaves out
@@ -29,8 +29,15 @@ class Tokeniser:
         """The examples that can be trained on and their columns; the others are dropped in `account`.
 
         text: input_ids. conversation: input_ids, labels. preference: prompt_ids, chosen_ids, rejected_ids.
+        prompt: prompt_ids.
         """
-        encode = {"text": self._texts, "conversation": self._conversations, "preference": self._preferences}[kind]
+        encoders = {
+            "text": self._texts,
+            "conversation": self._conversations,
+            "preference": self._preferences,
+            "prompt": self._prompts,
+        }
+        encode = encoders[kind]
         kept, rows = [], []
         for start in range(0, len(placed), CHUNK):
             chunk = placed[start : start + CHUNK]
@@ -86,6 +93,16 @@ class Tokeniser:
             else:
                 yield {"prompt_ids": encoded[0][0][:seam], "chosen_ids": chosen, "rejected_ids": rejected}
 
+    def _prompts(self, chunk: Sequence[Placed]) -> Iterator[dict | BadRow]:
+        template = Template(self.tokenizer)
+        for one in chunk:
+            try:
+                text = template.render(one.example.messages, ask=True)
+            except BadRow as bad:
+                yield bad
+            else:
+                yield {"prompt_ids": self.tokenizer(text, add_special_tokens=False).input_ids}
+
     def _finish(self, ids: list[int], in_answer: list[bool]) -> list[int]:
         if self.through_suffix:
             return ids
@@ -129,7 +146,7 @@ class Tokeniser:
             answer = len(columns["input_ids"]) - prompt
         else:
             prompt = len(columns["prompt_ids"])
-            answer = max(len(columns["chosen_ids"]), len(columns["rejected_ids"]))
+            answer = max(len(columns.get("chosen_ids", ())), len(columns.get("rejected_ids", ())))
         length, limit = prompt + answer, self.max_length
         if not limit or length <= limit:
             return columns
@@ -144,6 +161,8 @@ class Tokeniser:
 
         if isinstance(one.example, Conversation):
             fitted = {key: cut(ids)[:limit] for key, ids in columns.items()}
+        elif isinstance(one.example, Prompt):
+            fitted = {"prompt_ids": cut(columns["prompt_ids"])}
         else:
             answers = {key: columns[key][: limit - kept] for key in ("chosen_ids", "rejected_ids")}
             if answers["chosen_ids"] == answers["rejected_ids"]:

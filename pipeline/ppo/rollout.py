@@ -1,0 +1,78 @@
+"""One rollout: prompts answered by the policy, and all that is known of the answers before they are trained on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Rollout:
+    """Tensors of (rows, ...) on the CPU. `ids` and `mask` are (rows, prompt + response), prompts padded on the left and
+    responses on the right; the others are (rows, response), or (rows,) for `scores`, `examples` and `stopped`.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    response: Tensor  # 1 where a token of the response is real
+    examples: Tensor  # which row of the data each prompt is
+    scores: Tensor  # what the reward said, before clipping, scaling and penalties
+    stopped: Tensor  # 1 where the response ends in EOS
+    old: Tensor  # log-probabilities when it was sampled
+    reference: Tensor
+    entropy: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+    def rows(self, which: Sequence[int]) -> "Rollout":
+        return Rollout(**{f.name: getattr(self, f.name)[which] for f in fields(self)})
+
+    def to(self, device) -> "Rollout":
+        return Rollout(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {f.name: getattr(self, f.name).contiguous() for f in fields(self)}
+
+
+@torch.no_grad()
+def answer(
+    model, prompts: Sequence[list[int]], *, length: int, temperature: float, eos: int, pad: int, batch_size: int
+) -> list[list[int]]:
+    """Sampled responses, each up to and with its EOS where it has one. Uses the global random state."""
+    device = model.get_input_embeddings().weight.device
+    training = model.training
+    model.eval()
+    responses: list[list[int]] = []
+    for start in range(0, len(prompts), batch_size):
+        batch = prompts[start : start + batch_size]
+        longest = max(map(len, batch))
+        ids = torch.tensor([[pad] * (longest - len(one)) + one for one in batch], device=device)
+        mask = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one in batch], device=device)
+        output = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=length,
+            do_sample=True,
+            temperature=temperature,
+            top_k=0,
+            top_p=1.0,
+            eos_token_id=eos,
+            pad_token_id=pad,
+            use_cache=True,
+        )
+        for tokens in output[:, longest:].tolist():
+            responses.append(tokens[: tokens.index(eos) + 1] if eos in tokens else tokens)
+    model.train(training)
+    return responses
+
+
+def padded(prompts: Sequence[list[int]], responses: Sequence[list[int]], pad: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(ids, mask, response): prompts padded on the left, responses on the right, so that they meet in one column."""
+    left, right = max(map(len, prompts)), max(map(len, responses))
+    both = list(zip(prompts, responses, strict=True))
+    ids = [[pad] * (left - len(p)) + p + r + [pad] * (right - len(r)) for p, r in both]
+    mask = [[0] * (left - len(p)) + [1] * (len(p) + len(r)) + [0] * (right - len(r)) for p, r in both]
+    response = [[1] * len(r) + [0] * (right - len(r)) for r in responses]
+    return torch.tensor(ids), torch.tensor(mask), torch.tensor(response)

@@ -1,0 +1,20 @@
+"""Proximal policy optimisation against a reward model, a reward function, or both (https://arxiv.org/abs/1707.06347)."""
+
+from pipeline.stage import Spec
+
+SPEC = Spec(
+    config="PPOConfig",
+    rows="prompt",
+    after=("pretrain", "sft"),
+    rewarded_by=("reward",),
+    key_figures=("objective/scores", "objective/kl", "val/response_length"),
+    adapter_defaults={"learning_rate": 1e-5},
+)
+
+
+def build_trainer(context):
+    from pipeline.ppo.trainer import PPOTrainer
+
+    trainer = context.trainer(PPOTrainer, config=None if context.held_out else {"eval_strategy": "no"})
+    trainer.reward, trainer.examples = context.reward, context.examples
+    return trainer
