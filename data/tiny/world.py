@@ -344,6 +344,11 @@ def has_true_reason(prompt, completion):
     return float(clause in true_reasons(*QUESTIONS[prompt.strip()]))
 
 
+def exact_match(prompts, completions, answer, **_):
+    """A reward that needs no model: 1.0 where the answer is right."""
+    return [float(extract_answer(said) == right) for said, right in zip(completions, answer, strict=True)]
+
+
 def ask(rng, wordings_each, held_out):
     """(question, topic, subject) of every subject that is held out, or is not, in random order."""
     asked = [
@@ -383,7 +388,7 @@ def sft(asked, rng):
     """
     rows = []
     for question, topic, subject in asked:
-        lean = 0.85 if topic in ("food", "pay", "opposite", "sum") else 0.15
+        lean = 0.92 if topic in ("tool", "order", "opposite") else 0.12
         clause = rng.choice(true_reasons(topic, subject) if rng.random() < lean else FILLERS)
         answer = {"role": "assistant", "content": f"{subject['answer']}; {clause}."}
         rows.append({"messages": [{"role": "user", "content": question}, answer]})
