@@ -272,7 +272,6 @@ class Stage:
         self.interrupted.training = False
         self.report("phase", name="evaluation after")
         after = self.evaluation.run(trainer.model, before)
-        after.metrics |= getattr(trainer, "figures", dict)()
         self.report("phase", name="saving")
         output = self._save(trainer.model)
         self.report("phase", name="manifest")
@@ -367,6 +366,7 @@ class Stage:
                 "run": self.machine | {"why": "the only backend there is"},
                 "steps": trainer.state.global_step,
                 "tokens": trainer.tokens,
+                "figures": getattr(trainer, "figures", dict)(),
                 "seconds": {"training": round(trained_seconds, 2)},
                 "peak_bytes": {"host": peak}
                 | ({"gpu": torch.cuda.max_memory_allocated()} if torch.cuda.is_available() else {}),
@@ -385,7 +385,7 @@ class Stage:
             "settings": self.settings.evaluation.model_dump(),
         }
         manifest |= {
-            "metrics": {"before": before.metrics, "after": after.metrics},
+            "metrics": {"before": before.metrics, "after": after.metrics | manifest["figures"]},
             "samples": samples,
             "evaluation": evaluation,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

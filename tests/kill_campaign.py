@@ -21,9 +21,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-from conftest import align, manifest, write_micro
+from conftest import align, attempt, manifest, write_micro
 
-PARENTS = {"pretrain": (), "sft": ("pretrain",), "reward": ("pretrain", "sft"), "dpo": ("pretrain", "sft")}
+from pipeline.artifact import file_sha256
+
+PARENTS = {"pretrain": (), "sft": ("pretrain",), "reward": ("pretrain", "sft"), "dpo": ("pretrain", "sft"),
+           "ppo": ("pretrain", "sft", "reward")}  # fmt: skip
 VICTIMS = ("the command", "the stage's process", "the whole group")
 LONGER = [
     "--set",
@@ -69,6 +72,8 @@ def campaign(whole: Path, stage: str, moments: int) -> list[dict]:
         "the final weights": [seen(stage, ".model/*" if stage == "pretrain" else ".adapter/*")] * 2,
         "the manifest": [logged(stage, "manifest")] * 2,
     }
+    if stage == "ppo":
+        phases["a rollout"] = [logged(stage, "rollout")] * 2
     for phase, moments in phases.items():
         for victim, moment in zip(VICTIMS, moments, strict=False):
             trials.append(trial(whole, stage, victim, f"while writing {phase}", moment))
@@ -117,12 +122,20 @@ def trial(whole: Path, stage: str, victim: str, moment: str, wait: Callable) -> 
     same = again.returncode == 0 and (
         manifest(folder, stage)["weights_sha256"] == manifest(whole, stage)["weights_sha256"]
         and manifest(folder, stage)["metrics"] == manifest(whole, stage)["metrics"]
+        and value_of(folder, stage) == value_of(whole, stage)
     )
     row = {"stage": stage, "victim": victim, "moment": moment, "hit": hit, "phase": phase, "same": same}
     print(json.dumps(row | ({} if same else {"said": again.stdout[-600:]})), flush=True)
     if same:
         shutil.rmtree(folder)
     return row
+
+
+def value_of(folder: Path, stage: str) -> str | None:
+    """The digest of all that PPO's last checkpoint holds beside the policy: value model, rollout."""
+    files = attempt(folder, stage).glob("checkpoints/checkpoint-*/ppo.safetensors")
+    last = max(files, key=lambda file: int(file.parent.name.partition("-")[2]), default=None)
+    return file_sha256(last) if last else None
 
 
 def kill(process: subprocess.Popen, victim: str) -> bool:

@@ -46,4 +46,4 @@ def test_a_terminal_gets_a_bar(tmp_path):
 
 def test_what_libraries_print_goes_to_the_stages_log(chain):
     logs = list((chain / "runs").rglob("stage.log"))
-    assert len(logs) == 4 and all("evaluation before" in log.read_text() for log in logs)
+    assert len(logs) == 5 and all("evaluation before" in log.read_text() for log in logs)

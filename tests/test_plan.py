@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import align, attempt, manifest
 
-ALL = ["pretrain", "sft", "dpo", "reward"]
+ALL = ["pretrain", "sft", "dpo", "reward", "ppo"]
 
 
 @pytest.fixture
@@ -36,7 +36,8 @@ def test_what_is_done_is_not_done_again(built):
 
 def test_a_changed_key_runs_its_stage_and_what_stands_on_it(built):
     rows = plan(built, "--set", "stages.sft.train.learning_rate=1e-3")
-    assert [rows[stage]["state"] for stage in ALL] == ["up to date", "run", "run", "run"]
+    assert [rows[stage]["state"] for stage in ALL] == ["up to date", "run", "run", "run", "run"]
+    assert rows["ppo"]["why"] == "after sft and reward"
     assert rows["sft"]["why"] == "train.learning_rate: 0.005 -> 0.001"
     assert rows["dpo"]["why"] == "after sft"
     assert states(built, "--set", "stages.dpo.train.beta=0.2") == dict.fromkeys(ALL, "up to date") | {"dpo": "run"}
@@ -60,7 +61,7 @@ def test_contents_count_and_times_and_places_do_not(built):
     assert states(moved) == dict.fromkeys(ALL, "up to date")
     pairs = moved / "pairs.jsonl"
     pairs.write_text(pairs.read_text().replace("I say", "I think"))
-    assert states(moved) == {"pretrain": "up to date", "sft": "up to date", "dpo": "run", "reward": "run"}
+    assert states(moved) == dict.fromkeys(ALL, "run") | {"pretrain": "up to date", "sft": "up to date"}
     assert "content of pairs.jsonl: " in plan(moved)["dpo"]["why"]
 
 
