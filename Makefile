@@ -5,7 +5,7 @@
 #   make dpo FRESH=1                          another attempt, beside what is there
 #   make dpo POLICY=path/to/adapter           start from that adapter
 #   make sft SET="seed=1 stages.sft.train.learning_rate=1e-3"
-#   make plan | status | all | test | lint | bench
+#   make plan | status | all | test | lint | bench | bench-ppo
 
 RECIPE ?= recipes/tiny.yaml
 RUNS   ?= runs
@@ -19,7 +19,7 @@ OPTIONS = $(WHERE) $(if $(POLICY),--policy $(POLICY)) $(if $(filter 1,$(FRESH)),
 # All stages named in one call are one `align run`: the first of them does it, the others are then done.
 GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
 
-.PHONY: $(STAGES) all plan status test lint bench clean
+.PHONY: $(STAGES) all plan status test lint bench bench-ppo clean
 .DEFAULT_GOAL := all
 
 ifneq ($(filter plan,$(MAKECMDGOALS)),)  # make plan sft: only asks
@@ -51,6 +51,9 @@ lint: $(VENV)/.ready-test
 
 bench: $(VENV)/.ready
 	$(VENV)/bin/python benchmarks/against_trl.py $(ARGS)
+
+bench-ppo: $(VENV)/.ready
+	$(VENV)/bin/python benchmarks/ppo_against_trl.py $(ARGS)
 
 # Installed with pinned versions (constraints.txt has what they need in turn); nothing outside .venv.
 $(VENV)/.ready: pyproject.toml constraints.txt
