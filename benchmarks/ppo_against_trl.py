@@ -52,12 +52,12 @@ def main() -> None:
     show(runs, parameters)
 
 
-def make_trl_environment() -> None:
+def make_trl_environment(*more: str) -> None:
     """TRL's last PPO trainer wants another TRL than ours."""
-    if not (TRL_ENVIRONMENT / ".ready").is_file():
+    if not (TRL_ENVIRONMENT / "bin/python").is_file():
         subprocess.run([sys.executable, "-m", "venv", TRL_ENVIRONMENT], check=True)
-        subprocess.run([TRL_ENVIRONMENT / "bin/python", "-m", "pip", "install", "--quiet", *TRL_PACKAGES], check=True)
-        (TRL_ENVIRONMENT / ".ready").touch()
+    install = [TRL_ENVIRONMENT / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*install, *TRL_PACKAGES, *more], check=True)
 
 
 def prepare(world: Path) -> int:
