@@ -207,7 +207,7 @@ class Evaluation:
         device = next(model.parameters()).device
         for start in range(0, len(order), settings.batch_size):
             batch = order[start : start + settings.batch_size]
-            inputs, mask = _padded([ids[number] for number in batch], tokenizer.pad_token_id, left=True)
+            inputs, mask = padded_rows([ids[number] for number in batch], tokenizer.pad_token_id, left=True)
             output = model.generate(
                 input_ids=inputs.to(device),
                 attention_mask=mask.to(device),
@@ -232,8 +232,8 @@ def log_probabilities(model, rows: Sequence[tuple[list[int], list[int]]], pad: i
     sums, counts = [0.0] * len(rows), [0] * len(rows)
     vocabulary = model.config.get_text_config().vocab_size
     for batch in _batches([len(ids) for ids, _ in rows], LOGITS_BYTES // (4 * vocabulary)):
-        inputs, mask = _padded([rows[number][0] for number in batch], pad)
-        labels, _ = _padded([rows[number][1] for number in batch], IGNORED)
+        inputs, mask = padded_rows([rows[number][0] for number in batch], pad)
+        labels, _ = padded_rows([rows[number][1] for number in batch], IGNORED)
         device = next(model.parameters()).device
         logits = model(input_ids=inputs.to(device), attention_mask=mask.to(device), use_cache=False).logits[:, :-1]
         targets = labels[:, 1:].to(device)
@@ -252,7 +252,7 @@ def scores(model, rows: Sequence[list[int]], pad: int) -> list[float]:
     found = [0.0] * len(rows)
     device = next(model.parameters()).device
     for batch in _batches([len(ids) for ids in rows], 1 << 14):
-        inputs, mask = _padded([rows[number] for number in batch], pad)
+        inputs, mask = padded_rows([rows[number] for number in batch], pad)
         output = model(input_ids=inputs.to(device), attention_mask=mask.to(device)).logits
         for number, score in zip(batch, output.float().squeeze(-1).tolist(), strict=True):
             found[number] = score
@@ -271,7 +271,7 @@ def _batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _padded(rows: Sequence[list[int]], value: int, *, left: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+def padded_rows(rows: Sequence[list[int]], value: int, *, left: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """(rows, longest) tensors: the rows padded with `value`, and 1 where a token is real."""
     longest = max(map(len, rows))
     fill = [longest - len(row) for row in rows]

@@ -25,7 +25,6 @@ from pipeline.data.shape import Example
 from pipeline.errors import MachineError, PipelineError
 from pipeline.model import load_adapter
 from pipeline.ppo.config import PPOConfig
-from pipeline.recipe import StageRecipe
 from pipeline.stage import Spec
 
 
@@ -34,7 +33,6 @@ class Context:
     """What a stage's `build_trainer` is given."""
 
     spec: Spec
-    settings: StageRecipe
     model: torch.nn.Module
     tokenizer: object
     rows: Sequence[dict]  # token columns, see pipeline.data.tokenise

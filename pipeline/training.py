@@ -287,7 +287,6 @@ class Stage:
             spec=self.spec,
             model=model,
             tokenizer=self.prepared.tokenizer,
-            settings=self.settings,
             rows=rows,
             held_out=held_out,
             examples=[one.example for one in self.data[0].trained],
@@ -310,12 +309,12 @@ class Stage:
         self.report("phase", name="evaluation", step=step)
         figures = self.evaluation.run(model, self.before(model))
         file = self.folder / SAMPLES
-        kept = [line for line in _lines(file) if line["step"] < step]  # a resumed run evaluates again
+        kept = [line for line in _lines(file) if line.get("step", step) < step]  # a resumed run evaluates again
         kept += [
             {"step": step, "prompt": one.example.prompt, "completion": text}
             for one, text in zip(self.evaluation.held_out, figures.completions, strict=False)
         ]
-        artifact.write_atomically(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
+        _write_lines(file, kept)
         self.report("phase", name="training", step=step)
         return figures.metrics
 
@@ -385,7 +384,7 @@ class Stage:
             "settings": self.settings.evaluation.model_dump(),
         }
         manifest |= {
-            "metrics": {"before": before.metrics, "after": after.metrics | manifest["figures"]},
+            "metrics": {"before": before.metrics, "after": after.metrics | manifest.get("figures", {})},
             "samples": samples,
             "evaluation": evaluation,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -393,8 +392,7 @@ class Stage:
         manifest["seconds"]["in all"] = round(time.monotonic() - self.started, 2)
         try:
             kept = [line for line in _lines(self.folder / SAMPLES) if "step" in line]
-            lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in [*kept, *samples]]
-            artifact.write_atomically(self.folder / SAMPLES, "".join(lines))
+            _write_lines(self.folder / SAMPLES, [*kept, *samples])
             artifact.write_manifest(self.folder, manifest)
         except OSError as error:
             raise could_not_save(self.folder, error) from error
@@ -457,6 +455,10 @@ class Stage:
 
 def _lines(file: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+
+
+def _write_lines(file: Path, lines: list[dict]) -> None:
+    artifact.write_atomically(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
 def available_cores() -> int:

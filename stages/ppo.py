@@ -15,6 +15,4 @@ SPEC = Spec(
 def build_trainer(context):
     from pipeline.ppo.trainer import PPOTrainer
 
-    trainer = context.trainer(PPOTrainer, config=None if context.held_out else {"eval_strategy": "no"})
-    trainer.reward, trainer.examples = context.reward, context.examples
-    return trainer
+    return context.trainer(PPOTrainer, config=None if context.held_out else {"eval_strategy": "no"})

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
+from pipeline.evaluate import padded_rows
 from pipeline.model import ADAPTER_FILE, load_adapter
 from pipeline.ppo.arithmetic import log_probabilities
 
@@ -31,8 +32,10 @@ def add_roles(model: PeftModel, reward_folder: Path | None) -> PeftModel:
     mine = _tensors(model, POLICY)
     model.add_adapter(REFERENCE, copy.deepcopy(config))
     _copy(model, mine, REFERENCE)
-    width = model.get_input_embeddings().weight.shape[1]
-    model.value_head = nn.Linear(width, 1, bias=False, dtype=torch.float32)
+    embeddings = model.get_input_embeddings().weight
+    width = embeddings.shape[1]
+    fp32 = {"dtype": torch.float32, "device": embeddings.device}
+    model.value_head = nn.Linear(width, 1, bias=False, **fp32)
     nn.init.zeros_(model.value_head.weight)
     if reward_folder is None:
         model.add_adapter(VALUE, copy.deepcopy(config))
@@ -42,15 +45,11 @@ def add_roles(model: PeftModel, reward_folder: Path | None) -> PeftModel:
         head = load_file(reward_folder / ADAPTER_FILE).get(HEAD_KEY)
         if head is None or head.shape[-1] != width:
             raise PipelineError(f"{reward_folder}: has no score head for this base.", "Name a reward stage's adapter.")
-        model.reward_head = nn.Linear(width, 1, bias=False, dtype=torch.float32)
+        model.reward_head = nn.Linear(width, 1, bias=False, **fp32)
         for name, of in ((REWARD, model.reward_head), (VALUE, model.value_head)):
             model.add_adapter(name, copy.deepcopy(config))
             load_adapter(model, reward_folder, name, head_apart=True)
             of.weight.data.copy_(head)
-    device = model.get_input_embeddings().weight.device
-    for module in (model.value_head, getattr(model, "reward_head", None)):
-        if module is not None:
-            module.to(device)
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0  # old and new log-probabilities must be of one and the same function
@@ -133,11 +132,8 @@ def reward_scores(model: PeftModel, rows: Sequence[list[int]], pad: int, batch_s
     with acting_as(model, REWARD):
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            longest = len(rows[batch[-1]])
-            ids = torch.tensor([rows[row] + [pad] * (longest - len(rows[row])) for row in batch], device=device)
-            lengths = torch.tensor([len(rows[row]) for row in batch], device=device)
-            mask = (torch.arange(longest, device=device) < lengths[:, None]).long()
-            hidden = hidden_states(model, ids, mask)[torch.arange(len(batch)), lengths - 1]
+            ids, mask = (some.to(device) for some in padded_rows([rows[row] for row in batch], pad))
+            hidden = hidden_states(model, ids, mask)[torch.arange(len(batch)), mask.sum(1) - 1]
             scores[batch] = model.reward_head(hidden.float()).squeeze(-1).float().cpu()
     return scores
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from pipeline.evaluate import padded_rows
+
 
 @dataclass
 class Rollout:
@@ -47,12 +49,10 @@ def answer(
     responses: list[list[int]] = []
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
-        longest = max(map(len, batch))
-        ids = torch.tensor([[pad] * (longest - len(one)) + one for one in batch], device=device)
-        mask = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one in batch], device=device)
+        ids, mask = padded_rows(batch, pad, left=True)
         output = model.generate(
-            input_ids=ids,
-            attention_mask=mask,
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
             max_new_tokens=length,
             do_sample=True,
             temperature=temperature,
@@ -62,7 +62,7 @@ def answer(
             pad_token_id=pad,
             use_cache=True,
         )
-        for tokens in output[:, longest:].tolist():
+        for tokens in output[:, ids.shape[1] :].tolist():
             responses.append(tokens[: tokens.index(eos) + 1] if eos in tokens else tokens)
     model.train(training)
     return responses
@@ -70,9 +70,6 @@ def answer(
 
 def padded(prompts: Sequence[list[int]], responses: Sequence[list[int]], pad: int) -> tuple[Tensor, Tensor, Tensor]:
     """(ids, mask, response): prompts padded on the left, responses on the right, so that they meet in one column."""
-    left, right = max(map(len, prompts)), max(map(len, responses))
-    both = list(zip(prompts, responses, strict=True))
-    ids = [[pad] * (left - len(p)) + p + r + [pad] * (right - len(r)) for p, r in both]
-    mask = [[0] * (left - len(p)) + [1] * (len(p) + len(r)) + [0] * (right - len(r)) for p, r in both]
-    response = [[1] * len(r) + [0] * (right - len(r)) for r in responses]
-    return torch.tensor(ids), torch.tensor(mask), torch.tensor(response)
+    asked, asked_mask = padded_rows(prompts, pad, left=True)
+    said, response = padded_rows(responses, pad)
+    return torch.cat([asked, said], 1), torch.cat([asked_mask, response], 1), response

@@ -26,7 +26,7 @@ TENSORS = "ppo.safetensors"
 class PPOTrainer(Trainer):
     """Trains the policy and the value adapter of a model that `roles.add_roles` made.
 
-    `train_dataset` has a column `prompt_ids`. `reward` and `examples` are set by the stage: see pipeline.ppo.rewards.
+    `train_dataset` has a column `prompt_ids`; the context has the reward and the examples that the prompts come from.
     """
 
     args: PPOConfig
@@ -145,7 +145,7 @@ class PPOTrainer(Trainer):
                 self.model, prompts, length=args.response_length, temperature=args.temperature,
                 eos=tokenizer.eos_token_id, pad=tokenizer.pad_token_id, batch_size=args.local_rollout_forward_batch_size,
             )  # fmt: skip
-            scores = self.reward(self.model, [self.examples[row] for row in which], prompts, responses)
+            scores = self.context.reward(self.model, [self.context.examples[row] for row in which], prompts, responses)
         ids, mask, response = padded(prompts, responses, tokenizer.pad_token_id)
         stopped = torch.tensor([float(one[-1] == tokenizer.eos_token_id) for one in responses])
         self.rollout = self._appraised(number, ids, mask, response, torch.tensor(which), scores, stopped)
