@@ -26,30 +26,33 @@ WORK = {
     "num_ppo_epochs": 2, "total_episodes": 32, "response_length": 48, "temperature": 1.0, "kl_coef": 0.05,
     "local_rollout_forward_batch_size": 16, "logging_steps": 1,
 }  # fmt: skip
+EOS_LOGIT = 6.5  # of EOS, on average; the other 16,000 logits of a random model are about 0
 GOALS = {"peak_mib": 0.55, "seconds": 0.8}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--never-ending", action="store_true", help="no response ends before it is cut")
     options = parser.parse_args()
     make_trl_environment()
     runs = {"trl": [], "ours": []}
     with tempfile.TemporaryDirectory() as scratch:
         world = Path(scratch)
-        parameters = in_own_process(prepare, world)
+        parameters = in_own_process(prepare, world, not options.never_ending)
         console.print(f"a random Llama of {parameters / 1e6:.0f} million parameters, {CORES} threads; {WORK}")
         for repeat in range(options.repeats):
             for name, command in commands(world, repeat).items():
                 environment = environment_of(world, f"{name}-{repeat}") | {
-                    "OMP_NUM_THREADS": str(CORES), "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1",
+                    "OMP_NUM_THREADS": str(CORES), "HF_HUB_OFFLINE": "1",
                 }  # fmt: skip
                 done = measure(command, world, environment)
                 runs[name].append(figures(done))
                 console.print(
                     f"{repeat + 1}/{options.repeats}  {name:<5} {done.seconds:7.1f} s  {done.peak_mib:7.0f} MiB"
                 )
-    show(runs, parameters)
+        length = mean_length(world)
+    show(runs, parameters, length, options.never_ending)
 
 
 def make_trl_environment(*more: str) -> None:
@@ -60,8 +63,11 @@ def make_trl_environment(*more: str) -> None:
     subprocess.run([*install, *TRL_PACKAGES, *more], check=True)
 
 
-def prepare(world: Path) -> int:
-    """The base, an SFT adapter and a reward adapter with random weights, and prompts; returns the base's parameters."""
+def prepare(world: Path, ends: bool = True) -> int:
+    """The base, an SFT adapter and a reward adapter with random weights, and prompts; returns the base's parameters.
+
+    With `ends`, the policy's responses end by themselves, as a trained policy's do, at lengths that differ.
+    """
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM
@@ -75,6 +81,11 @@ def prepare(world: Path) -> int:
     torch.manual_seed(0)
     ids = {f"{name}_token_id": getattr(words, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     base = LlamaForCausalLM(LlamaConfig(**SHAPE, **ids))
+    if ends:
+        with torch.no_grad():
+            base.model.embed_tokens.weight[:, 0] = 10.0  # a channel that all tokens have in common, for EOS to hang on
+            common = base.model(torch.randint(SHAPE["vocab_size"], (16, 64))).last_hidden_state[..., 0].mean()
+            base.lm_head.weight[words.eos_token_id, 0] = EOS_LOGIT / common
     base.save_pretrained(world / "base")
     words.save_pretrained(world / "base")
     for name, task in (("sft", "CAUSAL_LM"), ("reward", "SEQ_CLS")):
@@ -143,7 +154,14 @@ def commands(world: Path, repeat: int) -> dict[str, list[str]]:
     return both if repeat % 2 == 0 else dict(reversed(both.items()))
 
 
-def show(runs: dict[str, list[dict]], parameters: int) -> None:
+def mean_length(world: Path) -> float:
+    """Tokens of a response in our first run."""
+    log = next(world.glob("runs-0/ppo/ppo/*/log.jsonl")).read_text().splitlines()
+    lengths = [row["val/response_length"] for row in map(json.loads, log) if "val/response_length" in row]
+    return sum(lengths) / len(lengths)
+
+
+def show(runs: dict[str, list[dict]], parameters: int, length: float, never_ending: bool) -> None:
     table = Table(box=None)
     for heading in ("", "TRL 1.12", "ours", "ours / TRL, pair by pair", "goal"):
         table.add_column(heading, justify="left" if not heading else "right")
@@ -154,12 +172,14 @@ def show(runs: dict[str, list[dict]], parameters: int) -> None:
         shown = ", ".join(f"{ratio:.2f}" for ratio in ratios[key])
         table.add_row(key, f"{median(trl):.0f}", f"{median(ours):.0f}", shown, f"<= {goal}")
     console.print(table)
+    console.print(f"responses of {length:.1f} tokens on average, {WORK['response_length']} at most")
     result = {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "parameters": parameters, "shape": SHAPE, "lora": LORA, "work": WORK, "threads": CORES,
+        "parameters": parameters, "response_length": length, "shape": SHAPE, "lora": LORA, "work": WORK, "threads": CORES,
         "load_after": os.getloadavg(), "trl": TRL_PACKAGES, "runs": runs, "ratios": ratios,
     }  # fmt: skip
-    file = RESULTS / f"ppo_against_trl-{time.strftime('%Y-%m-%d')}.json"
+    kind = "-never-ending" if never_ending else ""
+    file = RESULTS / f"ppo_against_trl{kind}-{time.strftime('%Y-%m-%d')}.json"
     file.write_text(json.dumps(result, indent=1) + "\n")
     console.print(str(file.relative_to(PROJECT)))
 

@@ -99,8 +99,8 @@ def log_probabilities(
 ) -> tuple[Tensor, Tensor]:
     """(log p of each target, entropy), both (tokens,) in fp32, of the distribution that is sampled from.
 
-    `hidden` is (tokens, width) and `head` maps it to logits, in chunks: logits of all tokens never stand
-    together, neither forwards nor (they are computed again) backwards.
+    `hidden` is (tokens, width) and `head` maps it to logits, in chunks: logits of more than one chunk never
+    stand together, neither forwards nor (they are computed again) backwards.
     """
 
     def chunk(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,14 +108,14 @@ def log_probabilities(
         return logs.gather(-1, targets[:, None])[:, 0], -(logs.exp() * logs).sum(-1)
 
     size = max(LOGITS_BYTES // (4 * vocabulary), 1)
+    if len(targets) <= size:
+        return chunk(hidden, targets)
     parts = [
         checkpoint(
             chunk, hidden[at : at + size], targets[at : at + size], use_reentrant=False, preserve_rng_state=False
         )
         for at in range(0, len(targets), size)
     ]
-    if not parts:
-        return hidden.new_zeros(0, dtype=torch.float32), hidden.new_zeros(0, dtype=torch.float32)
     found, entropy = zip(*parts, strict=True)
     return torch.cat(found), torch.cat(entropy)
 

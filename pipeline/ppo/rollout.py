@@ -1,7 +1,7 @@
 """One rollout: prompts answered by the policy, and all that is known of the answers before they are trained on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -28,14 +28,22 @@ class Rollout:
     advantages: Tensor
     returns: Tensor
 
-    def rows(self, which: Sequence[int]) -> "Rollout":
-        return Rollout(**{f.name: getattr(self, f.name)[which] for f in fields(self)})
-
-    def to(self, device) -> "Rollout":
-        return Rollout(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+    def rows(self, which: Sequence[int], device) -> "Rollout":
+        """Some of its rows, without the columns in which all of them are padding."""
+        prompt, longest = self.ids.shape[1] - self.response.shape[1], int(self.response[which].sum(1).max())
+        first = int(self.mask[which].any(0).int().argmax())
+        columns = {"ids": slice(first, prompt + longest), "mask": slice(first, prompt + longest)}
+        return Rollout(
+            **{
+                name: tensor[which][:, columns.get(name, slice(longest))].to(device)
+                if tensor.dim() == 2
+                else tensor[which].to(device)
+                for name, tensor in vars(self).items()
+            }
+        )
 
     def tensors(self) -> dict[str, Tensor]:
-        return {f.name: getattr(self, f.name).contiguous() for f in fields(self)}
+        return {name: tensor.contiguous() for name, tensor in vars(self).items()}
 
 
 @torch.no_grad()

@@ -85,16 +85,24 @@ class PPOTrainer(Trainer):
         model.train()
         if number != self.rollout_number:
             self._roll_out(number)
-        due = self._parts(number, epoch)[mini_batch * micro : (mini_batch + 1) * micro]
+        due = self._parts(epoch)[mini_batch * micro : (mini_batch + 1) * micro]
         tokens = sum(int(self.rollout.response[rows].sum()) for rows in due)
-        batch = self.rollout.rows(due[part]).to(self.args.device)
+        batch = self.rollout.rows(due[part], self.args.device)
         return self._learn(model, batch, max(tokens, 1), policy=step >= self.args.value_warmup_steps)
 
-    def _parts(self, number: int, epoch: int) -> list[list[int]]:
-        """The rows of each micro-batch of one pass over a rollout, from the seed and the numbers alone."""
-        generator = torch.Generator().manual_seed((self.args.seed * 1_000_003 + number) * 1009 + epoch)
+    def _parts(self, epoch: int) -> list[list[int]]:
+        """The rows of each micro-batch of one pass over the rollout, from the seed and the numbers alone.
+
+        Rows of like length stand together within an optimizer step, whose sum does not depend on how it is parted.
+        """
+        generator = torch.Generator().manual_seed((self.args.seed * 1_000_003 + self.rollout_number) * 1009 + epoch)
         order = torch.randperm(self.args.rollout_size, generator=generator).tolist()
+        lengths = self.rollout.mask.sum(1).tolist()
         size = self.args.per_device_train_batch_size
+        step = size * self.args.gradient_accumulation_steps
+        order = [
+            row for at in range(0, len(order), step) for row in sorted(order[at : at + step], key=lengths.__getitem__)
+        ]
         return [order[at : at + size] for at in range(0, len(order), size)]
 
     def _learn(self, model, batch: Rollout, tokens: int, *, policy: bool) -> torch.Tensor:
@@ -148,8 +156,10 @@ class PPOTrainer(Trainer):
             scores = self.context.reward(self.model, [self.context.examples[row] for row in which], prompts, responses)
         ids, mask, response = padded(prompts, responses, tokenizer.pad_token_id)
         stopped = torch.tensor([float(one[-1] == tokenizer.eos_token_id) for one in responses])
-        self.rollout = self._appraised(number, ids, mask, response, torch.tensor(which), scores, stopped)
+        blank = (torch.zeros(response.shape, dtype=torch.float32) for _ in range(6))
+        self.rollout = Rollout(ids, mask, response, torch.tensor(which), scores, stopped, *blank)
         self.rollout_number = number
+        self._appraise(self.rollout)
         self.tokens += int(mask.sum())
         self._watch()
         self.context.report("phase", name="training", step=self.state.global_step)
@@ -166,51 +176,50 @@ class PPOTrainer(Trainer):
         return rows
 
     @torch.no_grad()
-    def _appraised(self, number, ids, mask, response, examples, scores, stopped) -> Rollout:
+    def _appraise(self, rollout: Rollout) -> None:
         """Log-probabilities, values and advantages of what was sampled.
 
         In the micro-batches of the first pass, and by the function that trains: so its ratio is exactly 1 there.
         """
-        args = self.args
-        blank = torch.zeros(response.shape, dtype=torch.float32)
-        old, reference, entropy, values = (blank.clone() for _ in range(4))
-        for rows in self._parts(number, 0):
-            batch = [some[rows].to(args.device) for some in (ids, mask, response)]
+        args, response = self.args, rollout.response
+        for rows in self._parts(0):
+            part = rollout.rows(rows, args.device)
+            batch, filled = (part.ids, part.mask, part.response), (rows, slice(part.response.shape[1]))
             with self.compute_loss_context_manager():
-                old[rows], entropy[rows] = (
-                    some.cpu() for some in roles.response_log_probabilities(self.model, *batch, args.temperature)
-                )
+                found, spread = roles.response_log_probabilities(self.model, *batch, args.temperature)
+                rollout.old[filled], rollout.entropy[filled] = found.cpu(), spread.cpu()
                 with roles.acting_as(self.model, roles.REFERENCE):
                     found, _ = roles.response_log_probabilities(self.model, *batch, args.temperature)
-                reference[rows] = found.cpu()
+                rollout.reference[filled] = found.cpu()
                 with roles.acting_as(self.model, roles.VALUE):
-                    values[rows] = roles.response_values(self.model, *batch).cpu()
-        kl = arithmetic.kl_estimate(old, reference, args.kl_estimator).masked_fill(response == 0, 0)
-        used = self._shaped(scores, stopped)
+                    rollout.values[filled] = roles.response_values(self.model, *batch).cpu()
+        kl = arithmetic.kl_estimate(rollout.old, rollout.reference, args.kl_estimator).masked_fill(response == 0, 0)
+        used = self._shaped(rollout.scores, rollout.stopped)
         rewards = arithmetic.rewards_per_token(used, kl, response, self.kl.coefficient)
         if args.whiten_rewards:
             rewards = arithmetic.whiten(rewards, response, shift_mean=False)
-        advantages, returns = arithmetic.generalised_advantages(rewards, values, response, args.gamma, args.lam)
+        rollout.advantages, rollout.returns = arithmetic.generalised_advantages(
+            rewards, rollout.values, response, args.gamma, args.lam
+        )
         penalty = (self.kl.coefficient * kl).sum(1)
         lengths = response.sum(1).float()
         self.history.append(
             {
                 "objective/kl": float(kl.sum(1).mean()),
-                "objective/entropy": float(arithmetic.masked_mean(entropy, response)),
-                "objective/scores": float(scores.mean()),
+                "objective/entropy": float(arithmetic.masked_mean(rollout.entropy, response)),
+                "objective/scores": float(rollout.scores.mean()),
                 "objective/rlhf_reward": float((used - penalty).mean()),
                 "objective/non_score_reward": float(-penalty.mean()),
                 "objective/kl_coef": self.kl.coefficient,
-                "val/eos_rate": float(stopped.mean()),
+                "val/eos_rate": float(rollout.stopped.mean()),
                 "val/response_length": float(lengths.mean()),
-                "val/explained_variance": arithmetic.explained_variance(values, returns, response),
-                "episode": (number + 1) * args.rollout_size,
+                "val/explained_variance": arithmetic.explained_variance(rollout.values, rollout.returns, response),
+                "episode": (self.rollout_number + 1) * args.rollout_size,
             }
         )
         self.kl.update(self.history[-1]["objective/kl"], args.rollout_size)
         if args.whiten_advantages:
-            advantages = arithmetic.whiten(advantages, response)
-        return Rollout(ids, mask, response, examples, scores, stopped, old, reference, entropy, values, advantages, returns)  # fmt: skip
+            rollout.advantages = arithmetic.whiten(rollout.advantages, response)
 
     def _shaped(self, scores: torch.Tensor, stopped: torch.Tensor) -> torch.Tensor:
         """Scores scaled, clipped, and less for responses that never ended."""
