@@ -4,7 +4,9 @@
 #   make sft dpo RECIPE=recipes/my.yaml       another recipe; RUNS=folder for another place than runs/
 #   make dpo FRESH=1                          another attempt, beside what is there
 #   make dpo POLICY=path/to/adapter           start from that adapter
+#   make dpo UNSLOTH=0                        the backend: 1, 0 or auto; `make unsloth` installs it
 #   make sft SET="seed=1 stages.sft.train.learning_rate=1e-3"
+#   make compare STAGE=sft STEPS=40 REPEATS=2  one stage with and without Unsloth
 #   make plan | status | all | test | lint | bench | bench-ppo
 
 RECIPE ?= recipes/tiny.yaml
@@ -14,12 +16,15 @@ STAGES := $(patsubst stages/%.py,%,$(filter-out stages/__init__.py,$(wildcard st
 VENV   := .venv
 ALIGN  := $(VENV)/bin/align
 WHERE  := --recipe $(RECIPE) --runs $(RUNS) $(foreach pair,$(SET),--set '$(pair)')
-OPTIONS = $(WHERE) $(if $(POLICY),--policy $(POLICY)) $(if $(filter 1,$(FRESH)),--fresh)
+SWITCH-1 := --unsloth
+SWITCH-0 := --no-unsloth
+SWITCH-auto := --set use_unsloth=auto
+OPTIONS = $(WHERE) $(if $(POLICY),--policy $(POLICY)) $(if $(filter 1,$(FRESH)),--fresh) $(if $(UNSLOTH),$(SWITCH-$(UNSLOTH)))
 
 # All stages named in one call are one `align run`: the first of them does it, the others are then done.
 GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
 
-.PHONY: $(STAGES) all plan status test lint bench bench-ppo clean
+.PHONY: $(STAGES) all plan status compare unsloth test lint bench bench-ppo clean
 .DEFAULT_GOAL := all
 
 ifneq ($(filter plan,$(MAKECMDGOALS)),)  # make plan sft: only asks
@@ -39,10 +44,15 @@ all: $(VENV)/.ready
 plan: $(VENV)/.ready
 	@$(ALIGN) plan $(GOALS) $(OPTIONS)
 
+compare: $(VENV)/.ready-compare $(VENV)/.ready-unsloth
+	@$(ALIGN) compare $(STAGE) $(WHERE) $(if $(STEPS),--steps $(STEPS)) $(if $(REPEATS),--repeats $(REPEATS))
+
 status: $(VENV)/.ready
 	@$(ALIGN) status $(WHERE)
 
-test: $(VENV)/.ready-test
+unsloth: $(VENV)/.ready-unsloth
+
+test: $(VENV)/.ready-test $(if $(filter 0,$(UNSLOTH)),,$(VENV)/.ready-unsloth)
 	$(VENV)/bin/python -m pytest $(ARGS)
 
 lint: $(VENV)/.ready-test
@@ -62,8 +72,20 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
+$(VENV)/.ready-compare: $(VENV)/.ready
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[compare]
+	@touch $@
+
 $(VENV)/.ready-test: $(VENV)/.ready
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[test]
+	@touch $@
+
+# Without what it asks for: on a CPU it needs none of it, and its own demands do not resolve everywhere. Its
+# kernels want Triton, which a CUDA build of torch brings, and two libraries more.
+$(VENV)/.ready-unsloth: $(VENV)/.ready
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[unsloth]
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps unsloth unsloth_zoo \
+		$$($(VENV)/bin/python -c 'import torch; print("cut_cross_entropy torchao" if torch.version.cuda else "")')
 	@touch $@
 
 clean:

@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 from pipeline import gc as garbage
+from pipeline import picture
 from pipeline import recipe as recipes
+from pipeline.compare import PICTURE, RESULT, Comparison
 from pipeline.console import Display, make_console
 from pipeline.errors import PipelineError
 from pipeline.plan import EVALUATE, UP_TO_DATE, Planner
@@ -24,6 +26,9 @@ RunsOption = Annotated[Path, typer.Option("--runs", help="Where artifacts go.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a key: stages.dpo.train.beta=0.05")]
 PolicyOption = Annotated[str | None, typer.Option("--policy", help="Start the first stage named from this adapter.")]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Another attempt, beside what is there.")]
+UnslothOption = Annotated[
+    bool | None, typer.Option("--unsloth/--no-unsloth", help="Load and run models with Unsloth, or not.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="The same for a program to read.")]
 Stages = Annotated[list[str] | None, typer.Argument(help="The stages; all of the recipe where none is named.")]
 
@@ -35,11 +40,13 @@ def run(
     runs: RunsOption = Path("runs"),
     overrides: SetOption = None,
     policy: PolicyOption = None,
+    unsloth: UnslothOption = None,
     fresh: FreshOption = False,
 ) -> None:
     """Run stages, and first those that they stand on, as far as they are not up to date."""
     display = Display(make_console())
-    code = Run(recipe, overrides or [], runs, stages or [], fresh=fresh, policy=policy, display=display).execute()
+    overrides = _with_switch(recipe, overrides or [], unsloth)
+    code = Run(recipe, overrides, runs, stages or [], fresh=fresh, policy=policy, display=display).execute()
     raise typer.Exit(code)
 
 
@@ -50,11 +57,12 @@ def plan(
     runs: RunsOption = Path("runs"),
     overrides: SetOption = None,
     policy: PolicyOption = None,
+    unsloth: UnslothOption = None,
     fresh: FreshOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show what `run` would do, and why."""
-    loaded = recipes.load(recipe, overrides or [])
+    loaded = recipes.load(recipe, _with_switch(recipe, overrides or [], unsloth))
     goals = stages or list(loaded.stages)
     steps = Planner(loaded, runs, policy).plan(goals, fresh=goals if fresh else ())
     if as_json:
@@ -86,6 +94,29 @@ def status(
     if finished:
         display.learned([step.attempt.manifest for step in finished])
         display.where([(step.stage, step.attempt.output) for step in finished])
+
+
+@app.command()
+def compare(
+    stage: Annotated[str, typer.Argument(help="The stage to train with both backends.")],
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    runs: RunsOption = Path("runs"),
+    overrides: SetOption = None,
+    steps: Annotated[int, typer.Option(min=4, help="Optimizer steps of a trial.")] = 40,
+    repeats: Annotated[int, typer.Option(min=1, help="Trials of each backend, in turn.")] = 2,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a stage with and without Unsloth, on the same rows from the same adapter: speed, memory and loss."""
+    picture.require()
+    display = Display(make_console(stderr=as_json))
+    comparison = Comparison(recipe, overrides or [], runs, stage, steps, repeats, display)
+    result = comparison.run()
+    picture.draw(result, comparison.folder / PICTURE)
+    if as_json:
+        print(json.dumps(result, indent=1))
+    else:
+        display.comparison(result)
+        display.say(f"{comparison.folder / RESULT}\n{comparison.folder / PICTURE}")
 
 
 @app.command()
@@ -127,6 +158,14 @@ def show_recipe(recipe: Annotated[Path, typer.Argument()] = DEFAULT_RECIPE, over
         yaml.safe_dump(recipes.load(recipe, overrides or []).resolved(), sort_keys=False, allow_unicode=True),
         end="",
     )
+
+
+def _with_switch(recipe: Path, overrides: list[str], unsloth: bool | None) -> list[str]:
+    """The switch of the command line goes before all that the recipe says of it, for the chain and for a stage."""
+    if unsloth is None:
+        return overrides
+    own = [f"stages.{name}.use_unsloth=null" for name in recipes.load(recipe, overrides).stages]
+    return [*overrides, f"use_unsloth={str(unsloth).lower()}", *own]
 
 
 def main() -> None:

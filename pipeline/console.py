@@ -32,10 +32,10 @@ SHORT = {
 }
 
 
-def make_console() -> Console:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=160, color_system=None)  # a pipe has no width, and a log no colours
+def make_console(*, stderr: bool = False) -> Console:
+    console = Console(highlight=False, stderr=stderr)
+    if not console.is_terminal:  # a pipe has no width, and a log no colours
+        console = Console(highlight=False, width=160, color_system=None, stderr=stderr)
     return console
 
 
@@ -55,17 +55,18 @@ class Display:
 
     def plan(self, steps: Sequence[Step], title: str) -> None:
         table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
-        for heading in ("stage", "will", "why", "artifact"):
+        for heading in ("stage", "will", "why", "backend", "artifact"):
             table.add_column(heading, style="bold" if heading == "stage" else "", overflow="fold")
         for step in steps:
             table.add_row(
                 step.stage,
                 Text(step.state, style=STYLES[step.state]),
                 escape(step.why),
+                f"{step.backend.name}: {step.backend.why}" if step.backend else "-",
                 step.attempt.folder.name if step.attempt else "-",
             )
             for change in step.changes[1:]:
-                table.add_row("", "", escape(change), "", style="dim")
+                table.add_row("", "", escape(change), "", "", style="dim")
         self.console.print(table)
 
     def learned(self, manifests: Sequence[dict]) -> None:
@@ -91,6 +92,36 @@ class Display:
     def where(self, folders: Sequence[tuple[str, Path]]) -> None:
         for stage, folder in folders:
             self.console.print(f"[bold]{stage:<8}[/bold]  {escape(str(folder))}", soft_wrap=True)
+
+    def comparison(self, result: dict) -> None:
+        """Both backends side by side; what is worse than rounding explains stands in red."""
+        table = Table(title=f"{result['stage']}: {result['steps']} steps, {result['repeats']} trials each, in turn", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))  # fmt: skip
+        for heading in ("", *result["backends"]):
+            table.add_column(heading, justify="right" if heading else "left")
+        both = list(result["backends"].values())
+        speeds = [one["tokens_per_second"] for one in both]
+        rows = {
+            "tokens/s after warm-up, median": [f"{speed['median']:,.0f}" for speed in speeds],
+            "  from slowest to fastest step": [f"{speed['min']:,.0f} - {speed['max']:,.0f}" for speed in speeds],
+            "  ratio, pair by pair": ["", ", ".join(f"{ratio:.2f}" for ratio in result["speed_ratios"])],
+            "seconds to the first step": [f"{one['seconds_to_first_step']:.1f}" for one in both],
+            "  of it in compiling and the like": [f"{one['seconds_compiling']:.1f}" for one in both],
+            "seconds in all": [f"{one['seconds_in_all']:.1f}" for one in both],
+            "peak GPU memory": [f"{one['gpu_bytes'] / 2**30:.2f} GiB" if one["gpu_bytes"] else "-" for one in both],
+            "peak host memory": [f"{one['host_bytes'] / 2**30:.2f} GiB" for one in both],
+            "held-out loss": [f"{one['held_out'].get('loss', float('nan')):.5f}" for one in both],
+        }
+        for name, cells in rows.items():
+            table.add_row(name, *cells)
+        loss = result["loss"]
+        wrong = loss["first_step_beyond"] is not None
+        said = f"{loss['largest_difference']:.1e} at most, {loss['mean_difference']:.1e} on average"
+        table.add_row("difference of the training loss", "", Text(said, style="bold red" if wrong else ""))
+        table.add_row("  of the gradient norm", "", f"{loss['largest_gradient_norm_difference']:.1e} at most")
+        self.console.print()
+        self.console.print(table)
+        self.console.print(Text(_what_ran(result["what_ran"]), style="dim"), soft_wrap=True)
+        self.console.print(Text(result["verdict"], style="bold red" if wrong else "bold green"), soft_wrap=True)
 
     def error(self, error: PipelineError) -> None:
         self._stop_bar()
@@ -190,6 +221,15 @@ class Display:
         if self.bar:
             self.bar.stop()
             self.bar = None
+
+
+def _what_ran(ran: dict) -> str:
+    attention = ", ".join(f"{name} {what}" for name, what in ran["attention"].items())
+    machine = ", ".join(str(ran[key]) for key in ("device", "driver") if ran[key])
+    return (
+        f"{machine}, {ran['threads']} threads; {ran['dtype']}, quantisation {ran['quantisation']}; max_length "
+        f"{ran['max_length']}, batch {ran['batch']}, rank {ran['rank']}; attention: {attention}"
+    )
 
 
 def _figures(manifest: dict):

@@ -17,6 +17,7 @@ from transformers import (
     set_seed,
 )
 
+from pipeline import backend
 from pipeline.base import Base
 from pipeline.errors import PipelineError
 from pipeline.recipe import Recipe
@@ -33,6 +34,7 @@ class Loader:
     base: Base
     prepared: Prepared
     head: str = "causal"
+    unsloth: dict | None = None  # what Unsloth's loader is told; None leaves it to transformers
 
     def model(self, parent_adapter: Path | None, adapter: dict | None) -> PreTrainedModel | PeftModel:
         """The base with a copy of the parent's adapter, with a new one (`adapter` holds its LoraConfig fields), or bare."""
@@ -56,6 +58,8 @@ class Loader:
         if self.base.source is None:
             config = AutoConfig.for_model(**self._config_from_scratch())
             model = factory.from_config(config, dtype=dtype, attn_implementation=wanted.attn_implementation)
+        elif self.unsloth:
+            model = backend.load(self.base, wanted, dtype, self.unsloth)
         else:
             model = self._pretrained(factory, dtype)
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:  # never shrunk: vocabularies come padded
@@ -142,8 +146,14 @@ class Loader:
 
     def _adapted(self, base: PreTrainedModel, config: LoraConfig) -> PeftModel:
         config.inference_mode = False
+        if self.unsloth and config.trainable_token_indices:
+            raise PipelineError(
+                "Unsloth's fused loss reads the bare embeddings and would not train the tokens that are new here.",
+                "Set use_unsloth: false, or give --no-unsloth (UNSLOTH=0).",
+            )
         if self.head == "score":
             config.modules_to_save = ["score"]
+        set_seed(self.recipe.seed)  # the same adapter to start from, whatever loading the base drew
         try:
             model = get_peft_model(base, config)
         except ValueError as error:
@@ -153,7 +163,7 @@ class Loader:
         for name, parameter in model.named_parameters():
             if parameter.requires_grad and ("modules_to_save" in name or "trainable_tokens" in name):
                 parameter.data = parameter.data.float()  # like LoRA's own: small steps are lost in bf16
-        return model
+        return backend.finished(model, self.unsloth) if self.unsloth else model
 
 
 def load_adapter(

@@ -1,14 +1,18 @@
 """What a command would do, and why: decided from the recipe, the data and the artifacts, without torch or a network."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pipeline import artifact, graph, train_fields
+from pipeline import artifact, backend, graph, train_fields
 from pipeline.artifact import Attempt, Digests, canonical
+from pipeline.backend import Backend
 from pipeline.base import Base, base_of
 from pipeline.data.template import named
 from pipeline.errors import PipelineError
@@ -48,6 +52,7 @@ class Step:
     after: str | None = None  # the stage that has to be built first
     base: Base | None = None
     given: dict = field(default_factory=dict)
+    backend: Backend | None = None  # None: nothing is trained
 
     @property
     def fingerprint(self) -> str | None:
@@ -62,6 +67,8 @@ class Step:
             "fingerprint": self.fingerprint,
             "folder": str(self.attempt.folder) if self.attempt else None,
             "from_step": self.from_step,
+            "backend": self.backend.name if self.backend else None,
+            "backend_why": self.backend.why if self.backend else None,
             "parent": self.parent.stage or str(self.parent.folder) if self.parent else self.after,
         }
 
@@ -112,15 +119,19 @@ class Planner:
     ) -> Step:
         """One stage, given the steps of its parent stage and of its reward model's."""
         if first := [step.stage for step in (above, rewarding) if step and step.state in (RUN, CONTINUE)]:
-            return Step(name, RUN, f"after {' and '.join(first)}", after=first[0])
+            return Step(
+                name, RUN, f"after {' and '.join(first)}", after=first[0], backend=self._backend(name, above, policy)
+            )
         parent = self._parent(name, above, policy)
         base = self._base(parent)
         reward = self._reward(name, rewarding, base)
         if base.identity is None:
-            return Step(name, RUN, "the base's commit is resolved at run", base=base, parent=parent)
+            chosen = self._backend(name, above, policy, base)
+            return Step(name, RUN, "the base's commit is resolved at run", base=base, parent=parent, backend=chosen)
         given = self.recipe.given(name, full=self.trains_model(name, parent))
         inputs = self._inputs(name, parent, base, given, reward)
         common = {"inputs": inputs, "parent": parent, "base": base, "given": given, "reward": reward}
+        backend_of = partial(self._backend, name, above, policy, base)
         stage_folder = self.folder / name
         tries = artifact.attempts(stage_folder, artifact.fingerprint(inputs))
         newest, finished = (tries[-1] if tries else None), [one for one in tries if one.finished]
@@ -131,27 +142,30 @@ class Planner:
                 RUN,
                 f"FRESH: attempt {made.number}, beside {newest.folder.name}",
                 attempt=made,
+                backend=backend_of(),
                 **common,
             )
         if finished and not fresh:
-            return self._finished(name, finished[-1], common)
+            return self._finished(name, finished[-1], common, backend_of)
         if newest:
-            return self._unfinished(name, newest, common)
+            return self._unfinished(name, newest, common | {"backend": backend_of()})
         why, changes = self._why(stage_folder, inputs)
         made = Attempt(stage_folder / artifact.fingerprint(inputs))
-        return Step(name, RUN, why, changes, attempt=made, **common)
+        return Step(name, RUN, why, changes, attempt=made, backend=backend_of(), **common)
 
-    def _finished(self, name: str, attempt: Attempt, common: dict) -> Step:
+    def _finished(self, name: str, attempt: Attempt, common: dict, backend_of: Callable[[], Backend]) -> Step:
         attempt.check_sizes()
         if attempt.manifest["evaluation"]["sha256"] != self.evaluation_sha256(name):
-            return Step(name, EVALUATE, "the evaluation changed; the weights stay", attempt=attempt, **common)
-        return Step(
-            name,
-            UP_TO_DATE,
-            f"trained {attempt.manifest['finished'][:16].replace('T', ' ')}",
-            attempt=attempt,
-            **common,
-        )
+            plain = Backend(backend.TRANSFORMERS, "evaluation alone")
+            return Step(
+                name, EVALUATE, "the evaluation changed; the weights stay", attempt=attempt, backend=plain, **common
+            )
+        why = f"trained {attempt.manifest['finished'][:16].replace('T', ' ')}"
+        with suppress(PipelineError):  # what cannot be had is no matter where nothing is to be trained
+            trained_with, asked = attempt.manifest["run"]["backend"], backend_of()
+            if asked.name != trained_with and asked.why == backend.ASKED:
+                why = f"trained with {trained_with}; FRESH=1 (--fresh) trains it with {asked.name}"
+        return Step(name, UP_TO_DATE, why, attempt=attempt, **common)
 
     def _unfinished(self, name: str, attempt: Attempt, common: dict) -> Step:
         if held(attempt):
@@ -160,7 +174,30 @@ class Planner:
         if not checkpoints:
             return Step(name, RUN, "it was stopped before its first checkpoint", attempt=attempt, **common)
         step = checkpoints[0][0]
+        begun = json.loads((attempt.folder / "run.json").read_text(encoding="utf-8"))["backend"]
+        asked = common["backend"]
+        if asked.name != begun and asked.why == backend.ASKED:
+            raise PipelineError(
+                f"{name}: {attempt.folder} was begun with {begun} and cannot go on with {asked.name}.",
+                f"Continue it with {begun} (leave the switch out), or start another attempt with --fresh (FRESH=1).",
+            )
+        common["backend"] = Backend(begun, "begun with it")
         return Step(name, CONTINUE, f"from step {step}", attempt=attempt, from_step=step, **common)
+
+    def _backend(self, name: str, above: Step | None, policy: str | None, base: Base | None = None) -> Backend:
+        """What will load and run the model. `base` is None where the parent is still to be built."""
+        config = self.recipe.model.config
+        wanted, own = self.recipe.wants_unsloth(name)
+        alone = above is None and not (policy or self.recipe.stage(name).policy)
+        return backend.choose(
+            name,
+            specs()[name],
+            wanted,
+            own=own,
+            method=self._adapter(name)["method"],
+            model_type=backend.model_type(base, config),
+            from_scratch=alone and config is not None,
+        )
 
     def _why(self, stage_folder: Path, inputs: dict) -> tuple[str, tuple[str, ...]]:
         earlier = next((one for one in artifact.all_attempts(stage_folder) if one.inputs), None)

@@ -79,7 +79,14 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+def _switch(value: object) -> object:
+    if isinstance(value, bool) or value == "auto":
+        return value
+    raise ValueError(must_be("true, false or auto", value))
+
+
 Keys = Annotated[dict[str, Any], BeforeValidator(_empty_for_null)]
+Switch = Annotated[bool | str, BeforeValidator(_switch)]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 
@@ -158,6 +165,7 @@ class StageSection(Section):
     reward_function_weight: float = 1.0
     evaluation: Annotated[Evaluation, BeforeValidator(_empty_for_null)] = Evaluation()
     adapter: Adapter | None = None
+    use_unsloth: Switch | None = None
 
 
 @dataclass(frozen=True)
@@ -180,6 +188,7 @@ class Recipe(Section):
     name: Annotated[str, BeforeValidator(_folder_name)]
     model: Annotated[Model, BeforeValidator(_empty_for_null)]
     adapter: Annotated[Adapter, BeforeValidator(_empty_for_null)] = Adapter()
+    use_unsloth: Switch = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     threads: Positive | None = None
     train: Keys = {}
@@ -220,7 +229,7 @@ class Recipe(Section):
 
     def resolved(self) -> dict[str, Any]:
         """Everything a chain is run with, defaults and all, as plain JSON values."""
-        whole = self.model_dump(mode="json", exclude={"adapter", "train", "evaluation", "stages"})
+        whole = self.model_dump(mode="json", exclude={"adapter", "train", "evaluation", "stages", "use_unsloth"})
         return whole | {"stages": {name: self._resolved_stage(name) for name in self.stages}}
 
     def _resolved_stage(self, name: str) -> dict[str, Any]:
@@ -242,6 +251,7 @@ class Recipe(Section):
             "policy": merged.policy,
             **(reward if spec.rewarded_by else {}),
             "adapter": adapter,
+            "use_unsloth": self.wants_unsloth(name)[0],
             "train": train,
             "evaluation": merged.evaluation.model_dump(mode="json"),
         }
@@ -250,6 +260,11 @@ class Recipe(Section):
         """A stage's training arguments as far as they differ from TRL's defaults; `full` tuning has no adapter's."""
         adapter = {} if full else stage.specs()[name].adapter_defaults
         return train_fields.DEFAULTS | adapter | self.stage(name).train
+
+    def wants_unsloth(self, name: str) -> tuple[bool | str, bool]:
+        """(true, false or "auto", whether the stage itself says so)."""
+        own = self.stages[name].use_unsloth
+        return (self.use_unsloth, False) if own is None else (own, True)
 
     def needs_bitsandbytes(self) -> bool:
         """Whether any stage does: loading it costs every process seconds."""

@@ -45,7 +45,7 @@ class Run:
         self.policy, self.display = policy, display
         self.planner = Planner(self.recipe, runs, policy)
         self.pending = Pending(self.planner.folder, self.goals) if fresh else None
-        self._warm: subprocess.Popen | None = None  # the next stage's process, getting ready
+        self._warm: tuple[subprocess.Popen, str] | None = None  # the next stage's process and backend, getting ready
 
     def execute(self) -> int:
         """Run what is not up to date. Returns the exit code; raises PipelineError."""
@@ -72,9 +72,8 @@ class Run:
         for number, planned in enumerate(steps):
             step = next(one for one in self._plan() if one.stage == planned.stage) if ran else planned
             if step.state != UP_TO_DATE:
-                if code := self._run_stage(
-                    step, another=any(later.state != UP_TO_DATE for later in steps[number + 1 :])
-                ):
+                coming = [later.backend.name for later in steps[number + 1 :] if later.state != UP_TO_DATE]
+                if code := self._run_stage(step, coming[0] if coming else None):
                     return done, ran, code
                 ran = True
                 step = next(one for one in self._plan(finished=step.stage) if one.stage == planned.stage)
@@ -89,7 +88,8 @@ class Run:
             self.pending.done(finished)
         return self.planner.plan(self.goals, fresh=self.pending.left())
 
-    def _run_stage(self, step: Step, *, another: bool) -> int:
+    def _run_stage(self, step: Step, coming: str | None) -> int:
+        """`coming` is the backend of the stage after it."""
         job = Job(
             recipe=str(self.recipe_path),
             overrides=self.overrides,
@@ -98,14 +98,18 @@ class Run:
             folder=str(step.attempt.folder),
             fingerprint=step.fingerprint,
             mode=step.state,
+            backend=step.backend.name,
+            backend_why=step.backend.why,
             policy=self.policy if self.policy and step.stage == self.planner.overridden(self.goals) else None,
         )
         self.display.begin(step)
-        process, self._warm = self._warm or start_worker(), None
+        if self._warm and self._warm[1] != step.backend.name:
+            self._cool_down()
+        process, self._warm = self._warm[0] if self._warm else start_worker(), None
         with suppress(BrokenPipeError):
             process.stdin.write(json.dumps(asdict(job)) + "\n")
             process.stdin.flush()
-        error = self._watch(process, another)
+        error = self._watch(process, coming)
         code = process.wait()
         self.display.end()
         if error:
@@ -116,7 +120,7 @@ class Run:
             raise _died(step, code)
         return 0
 
-    def _watch(self, process: subprocess.Popen, another: bool) -> dict | None:
+    def _watch(self, process: subprocess.Popen, coming: str | None) -> dict | None:
         """Show what the stage says until it is gone. Ctrl-C once asks it to save and stop, twice stops it."""
         error, asked, steps = None, False, None
         while True:
@@ -127,8 +131,8 @@ class Run:
                         error = event
                     elif event["kind"] == "train":
                         steps = event["steps"]
-                    elif event["kind"] == "step" and another and event["step"] >= WARM_UP_AT * steps:
-                        self._warm, another = start_worker(self.recipe), False
+                    elif event["kind"] == "step" and coming and event["step"] >= WARM_UP_AT * steps:
+                        self._warm, coming = (start_worker(self._warm_up_options(coming)), coming), None
                     elif event["kind"] == "interrupted":
                         self.display.end()
                         self.display.say(
@@ -150,8 +154,14 @@ class Run:
 
     def _cool_down(self) -> None:
         if self._warm:
-            self._warm.kill()
-            self._warm.wait()
+            self._warm[0].kill()
+            self._warm[0].wait()
+            self._warm = None
+
+    def _warm_up_options(self, backend: str) -> list[str]:
+        """What a process that gets ready is told: it has no job yet."""
+        quantised = ["--bitsandbytes"] if self.recipe.needs_bitsandbytes() else []
+        return ["--warm", backend, str(self.runs), *quantised]
 
     def _point_latest(self, step: Step) -> None:
         """For people; nothing reads it."""
@@ -173,14 +183,11 @@ class Run:
             self.display.say("Everything is up to date.")
 
 
-def start_worker(warm_for: recipe.Recipe | None = None) -> subprocess.Popen:
-    """A stage's process, waiting for its job; warm, it loads what a stage of this recipe needs while it waits."""
-    # -P: a file of the user's named like a library must not be taken for it.
-    command = [sys.executable, "-P", "-m", "pipeline.worker"]
-    if warm_for:
-        command += ["--warm", *(["--bitsandbytes"] if warm_for.needs_bitsandbytes() else [])]
+def start_worker(options: Sequence[str] = ()) -> subprocess.Popen:
+    """A stage's process, waiting for its job; with the options to get warm, it loads the libraries while it waits."""
     return subprocess.Popen(
-        command,
+        # -P: a file of the user's named like a library must not be taken for it.
+        [sys.executable, "-P", "-m", "pipeline.worker", *options],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,13 @@ from pipeline.errors import MachineError, PipelineError
 from pipeline.model import load_adapter
 from pipeline.ppo.config import PPOConfig
 from pipeline.stage import Spec
+
+# What must reach the trainer as the recipe has it; a library may not have its own opinion.
+LEARNED_WITH = (
+    "learning_rate", "weight_decay", "max_grad_norm", "num_train_epochs", "max_steps", "warmup_steps", "adam_beta1",
+    "adam_beta2", "adam_epsilon", "per_device_train_batch_size", "gradient_accumulation_steps", "seed", "bf16", "fp16",
+    "max_length", "packing", "padding_free", "label_smoothing_factor", "neftune_noise_alpha", "beta",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,12 +97,21 @@ class Context:
             "logging_nan_inf_filter": False,
         }
         how = {"gradient_checkpointing": cuda, "dataloader_pin_memory": cuda}
-        if self.spec.config == "SFTConfig" and self._head_is_adapted():
-            how["loss_type"] = "nll"  # TRL's chunked default reads the bare head, without what is trained on it
+        if self.spec.config == "SFTConfig" and (self._head_is_adapted() or "unsloth" in sys.modules):
+            # TRL's chunked default reads the bare head, without what is trained on it; and it goes round Unsloth's own.
+            how["loss_type"] = "nll"
+        # Every one of them is said: Unsloth changes the defaults of TRL's configs.
+        values = train_fields.effective(self.spec.config, how | self.given | owned | config)
         try:
-            return config_class(self.spec.config)(**(how | self.given | owned | config))
+            args = config_class(self.spec.config)(**values)
         except (ValueError, TypeError) as error:
             raise PipelineError(f"train: {self.spec.config} refuses it: {error}") from None
+        if changed := [name for name in LEARNED_WITH if name in values and getattr(args, name) != values[name]]:
+            raise PipelineError(
+                f"train: {', '.join(f'{name} became {getattr(args, name)}' for name in changed)} with this backend.",
+                "Set use_unsloth: false, or the value that it has there.",
+            )
+        return args
 
     def _head_is_adapted(self) -> bool:
         head = self.model.get_output_embeddings()

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from pipeline import artifact, recipe
+from pipeline import artifact, backend, recipe
 from pipeline.artifact import Attempt
+from pipeline.backend import ASKED, TRANSFORMERS, UNSLOTH
 from pipeline.errors import PipelineError
 from pipeline.plan import EVALUATE, Planner, Step
 from pipeline.stage import specs
@@ -33,12 +34,16 @@ class Job:
     fingerprint: str
     mode: str
     policy: str | None = None
+    backend: str = TRANSFORMERS
+    backend_why: str = ASKED
 
 
 def before_imports(bitsandbytes: bool) -> None:
     """Set before the heavy imports: no progress bars, no telemetry, no threads that spin."""
-    # Threads that spin while they wait cost a busy machine far more than waking costs an idle one.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that spin for long while they wait halve the speed of a busy machine; waking them each time costs an
+    # idle one a quarter. A few microseconds of spinning cost neither much.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     if not bitsandbytes:
         sys.modules["bitsandbytes"] = None  # the libraries that would load it, for seconds, go without
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -74,15 +79,20 @@ class Stage:
         """How this attempt is run. An unfinished one goes on as it began, or not at all."""
         file = self.folder / "run.json"
         begun = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        if begun and self.job.mode != EVALUATE and not self.attempt.checkpoints():
+            begun = None  # nothing is trained yet
         threads = begun["threads"] if begun else self.recipe.threads or min(available_cores(), 8)
         os.environ["OMP_NUM_THREADS"] = str(threads)
         before_imports(self.recipe.needs_bitsandbytes())
+        backend.start(self.job.backend, Path(self.job.runs))
         import torch
 
         torch.set_num_threads(threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        now = {"backend": "transformers", "device": device, "processes": 1, "threads": threads}
+        now = {"backend": self.job.backend, "device": device, "processes": 1, "threads": threads}
         if begun is None:
+            if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != now:
+                (self.folder / "before.json").unlink(missing_ok=True)
             artifact.write_json(file, now)
         elif self.job.mode != EVALUATE and begun != now:
             changed = "; ".join(artifact.difference(begun, now))
@@ -187,7 +197,17 @@ class Stage:
     def loader(self):
         from pipeline.model import Loader
 
-        return Loader(self.recipe, self.base, self.prepared, self.spec.head)
+        return Loader(self.recipe, self.base, self.prepared, self.spec.head, self._fast())
+
+    def _fast(self) -> dict | None:
+        """What Unsloth's loader is told, where it is the backend."""
+        if self.job.backend != UNSLOTH:
+            return None
+        checkpointing = self.step.given.get("gradient_checkpointing", self.machine["device"] == "cuda")
+        return {
+            "max_seq_length": self._max_length() or self._positions() or 2048,
+            "use_gradient_checkpointing": "unsloth" if checkpointing else False,
+        }
 
     def load(self):
         """The model as training starts from it."""
@@ -257,6 +277,7 @@ class Stage:
         for note in self.prepared.notes:
             self.report("note", text=note)
         self.report("phase", name="model")
+        print(f"backend: {self.job.backend} ({self.job.backend_why})", flush=True)
         trainer = self._trainer(self.load(), rows, held_out)
         before = self.before(trainer.model)
         self.report("before", metrics=before.metrics)
@@ -264,8 +285,10 @@ class Stage:
         self.report("phase", name="training")
         self.interrupted.training = True
         started = time.monotonic()
+        self._forget_peak()
         trainer.train(resume_from_checkpoint=str(checkpoints[0][1]) if checkpoints else None)
         trained_seconds = time.monotonic() - started
+        peak = self._peak()
         if self.interrupted.is_set():
             self.report("interrupted", step=trainer.state.global_step)
             return INTERRUPTED
@@ -275,8 +298,36 @@ class Stage:
         self.report("phase", name="saving")
         output = self._save(trainer.model)
         self.report("phase", name="manifest")
-        self._finish(trainer, output, before, after, trained_seconds)
+        self._finish(trainer, output, before, after, trained_seconds, peak)
         return 0
+
+    def _forget_peak(self) -> None:
+        import torch
+
+        if self.machine["device"] == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+
+    def _peak(self) -> dict[str, int]:
+        """The most memory in use: the process's from its start, the GPU's while it trained."""
+        import resource
+
+        import torch
+
+        peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+        if self.machine["device"] == "cuda":
+            peak |= {"gpu": torch.cuda.max_memory_allocated(), "gpu_reserved": torch.cuda.max_memory_reserved()}
+        return peak
+
+    def _ran_on(self, model) -> dict:
+        """The machine and the backend, as the manifest tells of them."""
+        import torch
+
+        found = self.machine | {"why": self.job.backend_why, "attention": model.config._attn_implementation}
+        if self.machine["device"] == "cuda":
+            driver = Path("/proc/driver/nvidia/version")
+            found["gpu"] = torch.cuda.get_device_name()
+            found["driver"] = driver.read_text().splitlines()[0].strip() if driver.is_file() else None
+        return found
 
     def _trainer(self, model, rows, held_out):
         from pipeline.trainer import Context
@@ -339,13 +390,8 @@ class Stage:
             raise could_not_save(self.folder, error) from error
         return output
 
-    def _finish(self, trainer, output: str, before, after, trained_seconds: float) -> None:
-        import resource
-
-        import torch
-
+    def _finish(self, trainer, output: str, before, after, trained_seconds: float, peak: dict[str, int]) -> None:
         account, _, _ = self.data
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         weights = artifact.weights_sha256(self.folder / output, artifact.Digests())
         self._write_manifest(
             {
@@ -362,14 +408,13 @@ class Stage:
                 "head": self.spec.head,
                 "output": output,
                 "weights_sha256": weights,
-                "run": self.machine | {"why": "the only backend there is"},
+                "run": self._ran_on(trainer.model),
                 "steps": trainer.state.global_step,
                 "tokens": trainer.tokens,
                 "figures": getattr(trainer, "figures", dict)(),
                 "seconds": {"training": round(trained_seconds, 2)},
-                "peak_bytes": {"host": peak}
-                | ({"gpu": torch.cuda.max_memory_allocated()} if torch.cuda.is_available() else {}),
-                "versions": _versions(),
+                "peak_bytes": peak,
+                "versions": _versions(self.job.backend),
             },
             before,
             after,
@@ -472,8 +517,9 @@ def _pieces(rows: list[dict], length: int | None) -> list[dict]:
     return [{"input_ids": ids, "labels": ids} for ids in pieces]
 
 
-def _versions() -> dict[str, str]:
+def _versions(used: str) -> dict[str, str]:
     from importlib.metadata import version
 
-    names = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "tokenizers")
+    names = ["torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "tokenizers"]
+    names += ["unsloth", "unsloth_zoo"] if used == UNSLOTH else []
     return {"python": sys.version.split()[0]} | {name: version(name) for name in names}

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from pipeline import backend
 from pipeline.artifact import Attempt
 from pipeline.errors import PipelineError
 from pipeline.plan import EVALUATE
@@ -67,6 +68,8 @@ def _warm_up() -> None:
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     before_imports("--bitsandbytes" in sys.argv)
+    name, runs = sys.argv[2:4]
+    backend.start(name, Path(runs))
     importlib.import_module("pipeline.trainer")
     importlib.import_module("pipeline.evaluate")
 
