@@ -77,7 +77,7 @@ $(VENV)/.ready-compare: $(VENV)/.ready
 	@touch $@
 
 $(VENV)/.ready-test: $(VENV)/.ready
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[test]
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[test,compare]
 	@touch $@
 
 # Without what it asks for: on a CPU it needs none of it, and its own demands do not resolve everywhere. Its

@@ -107,14 +107,15 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Train a stage with and without Unsloth, on the same rows from the same adapter: speed, memory and loss."""
-    picture.require()
+    if not as_json:
+        picture.require()
     display = Display(make_console(stderr=as_json))
     comparison = Comparison(recipe, overrides or [], runs, stage, steps, repeats, display)
     result = comparison.run()
-    picture.draw(result, comparison.folder / PICTURE)
     if as_json:
         print(json.dumps(result, indent=1))
     else:
+        picture.draw(result, comparison.folder / PICTURE)
         display.comparison(result)
         display.say(f"{comparison.folder / RESULT}\n{comparison.folder / PICTURE}")
 

@@ -151,7 +151,7 @@ class Comparison:
             in_all=ended - started,
             host_bytes=manifest["peak_bytes"]["host"],
             gpu_bytes=manifest["peak_bytes"].get("gpu"),
-            held_out={key: value for key, value in manifest["metrics"]["after"].items() if key in ("loss", "n")},
+            held_out=manifest["metrics"]["after"],
             run=manifest["run"],
             versions=manifest["versions"],
         )

@@ -109,8 +109,10 @@ class Display:
             "seconds in all": [f"{one['seconds_in_all']:.1f}" for one in both],
             "peak GPU memory": [f"{one['gpu_bytes'] / 2**30:.2f} GiB" if one["gpu_bytes"] else "-" for one in both],
             "peak host memory": [f"{one['host_bytes'] / 2**30:.2f} GiB" for one in both],
-            "held-out loss": [f"{one['held_out'].get('loss', float('nan')):.5f}" for one in both],
         }
+        shown = next((name for name in ("loss", "preference_accuracy") if name in both[0]["held_out"]), None)
+        if shown:
+            rows[f"held-out {shown.replace('_', ' ')}"] = [f"{one['held_out'][shown]:.5f}" for one in both]
         for name, cells in rows.items():
             table.add_row(name, *cells)
         loss = result["loss"]

@@ -89,6 +89,9 @@ class Stage:
 
         torch.set_num_threads(threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cuda" and (gib := os.environ.get("ALIGN_GPU_GIB")):  # as if the card were smaller
+            whole = torch.cuda.get_device_properties(0).total_memory / 2**30
+            torch.cuda.set_per_process_memory_fraction(min(float(gib) / whole, 1.0))
         now = {"backend": self.job.backend, "device": device, "processes": 1, "threads": threads}
         if begun is None:
             if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != now:

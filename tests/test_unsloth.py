@@ -197,7 +197,6 @@ def test_another_backend_is_no_reason_to_train_again(fast):
 
 @needs_unsloth
 def test_comparison(chain):
-    pytest.importorskip("matplotlib")
     options = ("-r", "micro.yaml", "--steps", 6, "--repeats", 1, "--json")
     result = json.loads(align("compare", "sft", *options, cwd=chain).stdout)
     ran = {name: {trial["run"]["backend"] for trial in trials} for name, trials in result["trials"].items()}
@@ -205,9 +204,26 @@ def test_comparison(chain):
     assert result["loss"]["largest_difference"] < 1e-4 and result["loss"]["first_step_beyond"] is None
     assert len(result["trials"]["unsloth"][0]["losses"]) == 6
     assert "says nothing about a GPU" in result["verdict"]
-    assert list((chain / "runs/micro/compare").glob("sft-*/compare.png"))
+    assert list((chain / "runs/micro/compare").glob("sft-*/compare.json"))
     refused = align("compare", "reward", *options, cwd=chain, check=False)
     assert refused.returncode == 2 and "score head" in refused.stderr + refused.stdout
+
+
+def test_the_picture_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    from pipeline import picture
+
+    trial = {"losses": [2.0, 1.5, 1.2], "step_tokens": [9, 9, 9], "step_seconds": [1.0, 0.5, 0.5]}
+    other = trial | {"losses": [2.0, 1.5, 1.3]}
+    ran = dict.fromkeys(("device", "dtype", "quantisation", "max_length", "batch", "rank"), "-")
+    backends = {"unsloth": {"warm_up_steps": 1}}
+    picture.draw(
+        {
+            "steps": 3, "repeats": 1, "recipe": "r", "stage": "sft", "verdict": "v", "what_ran": ran, "backends": backends,
+            "trials": {"transformers": [trial], "unsloth": [other]}, "loss": {"tolerance": 1e-4},
+        }, tmp_path / "p.png",
+    )  # fmt: skip
+    assert (tmp_path / "p.png").stat().st_size > 10_000
 
 
 def test_a_difference_beyond_rounding_is_named():
