@@ -339,6 +339,7 @@ class Planner:
                 "held_out": self.digests.of(Path(data.held_out)) if isinstance(data.held_out, str) else data.held_out,
                 "on_bad_row": data.on_bad_row,
                 "on_too_long": data.on_too_long,
+                **data.unusual(),
             },
             "train": train_fields.what(specs()[name].config, given),
             "seed": recipe.seed,

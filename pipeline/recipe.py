@@ -152,6 +152,17 @@ class Data(Section):
     held_out: Annotated[float | str, BeforeValidator(_share_or_file)] = 0.05
     on_bad_row: Literal["error", "drop"] = "error"
     on_too_long: Literal["truncate", "drop", "error"] = "truncate"
+    duplicates: Literal["keep", "drop"] = "keep"  # rows that say the same but for case and white space
+    learn: Literal["all", "last"] = "all"  # which answers of a conversation carry loss
+    shape: str | None = None  # how the rows are written, where it is not to be recognised
+    columns: Annotated[dict[str, str], BeforeValidator(_empty_for_null)] = {}  # the expected name: the file's name
+    encoding: str = "utf-8"
+    separator: str | None = None  # between the documents of a plain text; None: a file is one document
+
+    def unusual(self) -> dict[str, Any]:
+        """What says how rows are read, as far as it was set."""
+        said = self.model_dump(exclude={"path", "held_out", "on_bad_row", "on_too_long"})
+        return {key: value for key, value in said.items() if value != type(self).model_fields[key].default}
 
 
 class StageSection(Section):

@@ -118,7 +118,7 @@ class Stage:
         if recipe.model.tokenizer.path:
             return tokenizer.prepare(tokenizer.load(recipe.model.tokenizer.path, recipe), recipe)
         texts = Account()
-        take(self.settings.data.path, self.spec.rows, 0.0, texts)
+        take(self.settings.data.model_copy(update={"held_out": 0.0}), self.spec.rows, texts)
         trained = tokenizer.train((one.example.prompt for one in texts.trained), recipe.model.tokenizer.vocab_size)
         return tokenizer.prepare(trained, recipe)
 
@@ -130,7 +130,7 @@ class Stage:
 
         data, stage = self.settings.data, self.job.stage
         account = rows.Account()
-        rows.take(data.path, self.spec.rows, data.held_out, account)
+        rows.take(data, self.spec.rows, account)
         if data.on_bad_row == "error":
             rows.refuse_bad_rows(account, stage)
         tokeniser = Tokeniser(

@@ -11,6 +11,7 @@ from pipeline.data.shape import BadRow, shape
 from pipeline.data.template import Template, named
 from pipeline.data.tokenise import IGNORED, Tokeniser
 from pipeline.errors import PipelineError
+from pipeline.recipe import Data
 from pipeline.tokenizer import train
 
 
@@ -81,7 +82,7 @@ def test_the_same_question_never_stands_on_both_sides_and_later_rows_move_none(t
     def sides(rows):
         write_rows(tmp_path / "rows.jsonl", rows)
         account = Account()
-        take(str(tmp_path / "rows.jsonl"), "conversation", 0.3, account)
+        take(Data(path=str(tmp_path / "rows.jsonl"), held_out=0.3), "conversation", account)
         return [{one.example.prompt for one in side} for side in (account.trained, account.held_out)]
 
     rows = [{"prompt": f"q{n % 40}", "completion": f"a{n}"} for n in range(120)]
@@ -103,7 +104,7 @@ CHAT = [
 def encode(tokenizer, tmp_path, rows, kind="conversation", **options):
     write_rows(tmp_path / "rows.jsonl", rows)
     account = Account()
-    take(str(tmp_path / "rows.jsonl"), kind, 0.0, account)
+    take(Data(path=str(tmp_path / "rows.jsonl"), held_out=0.0), kind, account)
     account.trained, columns = Tokeniser(tokenizer, **options).encode(account.trained, kind, account)
     account.summary()
     return columns, account
@@ -186,6 +187,6 @@ def test_every_shared_good_file_of_a_known_shape_is_read(shared):
     }
     for name, (kind, rows) in known.items():
         account = Account()
-        take(str(shared / "data" / name), kind, 0.1, account)
+        take(Data(path=str(shared / "data" / name), held_out=0.1), kind, account)
         summary = account.summary()
         assert (summary["read"], summary["dropped"]) == (rows, 0), name

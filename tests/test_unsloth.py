@@ -196,16 +196,16 @@ def test_another_backend_is_no_reason_to_train_again(fast):
 
 
 @needs_unsloth
-def test_comparison(chain):
+def test_comparison(fast):
     options = ("-r", "micro.yaml", "--steps", 6, "--repeats", 1, "--json")
-    result = json.loads(align("compare", "sft", *options, cwd=chain).stdout)
+    result = json.loads(align("compare", "sft", *options, cwd=fast).stdout)
     ran = {name: {trial["run"]["backend"] for trial in trials} for name, trials in result["trials"].items()}
     assert ran == {"transformers": {"transformers"}, "unsloth": {"unsloth"}}
     assert result["loss"]["largest_difference"] < 1e-4 and result["loss"]["first_step_beyond"] is None
     assert len(result["trials"]["unsloth"][0]["losses"]) == 6
     assert "says nothing about a GPU" in result["verdict"]
-    assert list((chain / "runs/micro/compare").glob("sft-*/compare.json"))
-    refused = align("compare", "reward", *options, cwd=chain, check=False)
+    assert list((fast / "runs/micro/compare").glob("sft-*/compare.json"))
+    refused = align("compare", "reward", *options, cwd=fast, check=False)
     assert refused.returncode == 2 and "score head" in refused.stderr + refused.stdout
 
 

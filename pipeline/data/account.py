@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline.data.read import Row, read
 from pipeline.data.shape import BadRow, Example, shape
 from pipeline.errors import PipelineError
+from pipeline.recipe import Data
 
 SHOWN = 20
 
@@ -68,27 +69,27 @@ def _write(path: Path, lines: list[dict]) -> None:
         path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
 
 
-def take(paths: str | Sequence[str], kind: str, held_out: float | str, account: Account) -> None:
+def take(data: Data, kind: str, account: Account) -> None:
     """Read, check and split the rows of a stage into `account`.
 
-    `held_out` is a share, or a file of its own. A share is cut by the hash of the prompt, so that
+    `data.held_out` is a share, or a file of its own. A share is cut by the hash of the prompt, so that
     a question never stands on both sides and rows added later move none.
     """
-    share = held_out if isinstance(held_out, float) else 0.0
-    for placed in _good(paths, kind, account):
+    share = data.held_out if isinstance(data.held_out, float) else 0.0
+    for placed in _good(data, data.path, kind, account):
         side = account.held_out if _fraction(placed.example.prompt) < share else account.trained
         side.append(placed)
-    if isinstance(held_out, str):
-        account.held_out.extend(_good(held_out, kind, account))
+    if isinstance(data.held_out, str):
+        account.held_out.extend(_good(data, data.held_out, kind, account))
 
 
-def _good(paths: str | Sequence[str], kind: str, account: Account):
-    for row in read(paths):
+def _good(data: Data, paths: str | Sequence[str], kind: str, account: Account):
+    for row in read(paths, encoding=data.encoding, separator=data.separator):
         account.read += 1
         try:
             if row.problem:
                 raise BadRow(row.problem)
-            yield Placed(row, shape(row.value, kind))
+            yield Placed(row, shape(row.value, kind, columns=data.columns, named=data.shape))
         except BadRow as bad:
             account.drop(row, str(bad))
 

@@ -25,7 +25,7 @@ class Row:
         return f"{self.file}:{self.line}"
 
 
-def read(paths: str | Sequence[str]) -> Iterator[Row]:
+def read(paths: str | Sequence[str], *, encoding: str = "utf-8", separator: str | None = None) -> Iterator[Row]:
     """The rows of JSON arrays and JSON Lines files, in order; the content decides which of the two it is.
 
     Raises PipelineError where a file is missing, empty, not UTF-8, or breaks off so that what

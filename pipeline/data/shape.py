@@ -1,5 +1,6 @@
 """Rows of the shapes that people have, made into the one shape that each kind of stage trains on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -55,7 +56,7 @@ class Prompt:
 Example = Text | Conversation | Preference | Prompt
 
 
-def shape(value: object, kind: str) -> Example:
+def shape(value: object, kind: str, *, columns: Mapping[str, str] = {}, named: str | None = None) -> Example:
     """One row as an example of `kind` ("text", "conversation", "preference" or "prompt").
 
     Raises BadRow with the reason, in words that name the field.
