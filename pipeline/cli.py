@@ -18,8 +18,10 @@ from pipeline.run import Run
 DEFAULT_RECIPE = Path("recipes/tiny.yaml")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+data_app = typer.Typer(no_args_is_help=True, help="Look at data.")
 recipe_app = typer.Typer(no_args_is_help=True, help="Look at one recipe.")
 app.add_typer(recipe_app, name="recipe")
+app.add_typer(data_app, name="data")
 
 RecipeOption = Annotated[Path, typer.Option("--recipe", "-r", help="The recipe: one YAML file for the whole chain.")]
 RunsOption = Annotated[Path, typer.Option("--runs", help="Where artifacts go.")]
@@ -159,6 +161,69 @@ def show_recipe(recipe: Annotated[Path, typer.Argument()] = DEFAULT_RECIPE, over
         yaml.safe_dump(recipes.load(recipe, overrides or []).resolved(), sort_keys=False, allow_unicode=True),
         end="",
     )
+
+
+@data_app.command("check")
+def check_data(
+    files: Annotated[list[str], typer.Argument(help="Files, folders or globs.")],
+    stage: Annotated[
+        str | None, typer.Option(help="The stage that would train on them; else it is told by the rows.")
+    ] = None,
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    runs: RunsOption = Path("runs"),
+    tokenizer: Annotated[str | None, typer.Option(help="A model's id or folder; else the recipe's.")] = None,
+    columns: Annotated[list[str] | None, typer.Option("--column", help="expected=name in the file")] = None,
+    shape: Annotated[str | None, typer.Option(help="How the rows are written.")] = None,
+    encoding: Annotated[str, typer.Option(help="Of the text.")] = "utf-8",
+    separator: Annotated[str | None, typer.Option(help="Between the documents of a plain text.")] = None,
+    template: Annotated[str | None, typer.Option(help="A chat template by name or file; else the model's.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(help="Tokens; else the stage's in the recipe, and no limit with --tokenizer.")
+    ] = None,
+    held_out: Annotated[float, typer.Option(help="Share of the rows.")] = 0.05,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what would become of a file's rows, and which of their tokens would be learned. Exit code 2 for bad rows."""
+    loaded = recipes.load(recipe)
+    if tokenizer:
+        model = recipes.Model(id=tokenizer, template=template)
+        loaded = loaded.model_copy(update={"model": model, "stages": {}})
+    elif template:
+        loaded = loaded.model_copy(update={"model": loaded.model.model_copy(update={"template": template})})
+    mapped = dict(pair.split("=", 1) for pair in columns or [])
+    data = recipes.Data(
+        path=files, held_out=held_out, columns=mapped, shape=shape, encoding=encoding, separator=separator
+    )
+    report = _checked(data, stage, loaded, runs, max_length)
+    if as_json:
+        print(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
+    else:
+        Display(make_console()).checked(report, ", ".join(files))
+    raise typer.Exit(2 if report.bad else 0)
+
+
+def _checked(data: recipes.Data, stage: str | None, loaded: recipes.Recipe, runs: Path, max_length: int | None):
+    from pipeline.training import before_imports
+
+    before_imports(False)
+    from transformers import logging
+
+    from pipeline import train_fields
+    from pipeline.data import check
+    from pipeline.data.tokenise import Tokeniser
+    from pipeline.stage import specs
+    from pipeline.tokenizer import of_recipe
+
+    logging.set_verbosity_error()  # that a row is longer than the model is told here, in better words
+    if stage and stage not in specs():
+        raise PipelineError(f"--stage {stage}: no such stage.", f"There are {', '.join(specs())}.")
+    kind = specs()[stage].rows if stage else check.kind_of(data)
+    stage = stage or next((name for name, spec in specs().items() if spec.rows == kind))
+    if stage in loaded.stages:
+        given = loaded.given(stage, full=False)
+        max_length = max_length or train_fields.effective(specs()[stage].config, given).get("max_length")
+    tokeniser = Tokeniser(of_recipe(loaded, runs).tokenizer, max_length, through_suffix=specs()[stage].head == "score")
+    return check.check(data, kind, tokeniser)
 
 
 def _with_switch(recipe: Path, overrides: list[str], unsloth: bool | None) -> list[str]:

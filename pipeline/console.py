@@ -14,6 +14,7 @@ from pipeline.errors import PipelineError
 from pipeline.plan import CONTINUE, EVALUATE, RUN, UP_TO_DATE, Step
 from pipeline.stage import specs
 
+SAMPLE_TOKENS = 200
 STYLES = {UP_TO_DATE: "green", CONTINUE: "yellow", EVALUATE: "yellow", RUN: "cyan"}
 LOWER_IS_BETTER = {"loss", "perplexity", "kl"}
 # What needs no trained model: shown beside the model's figure, so that it can be told from luck.
@@ -93,6 +94,50 @@ class Display:
         for stage, folder in folders:
             self.console.print(f"[bold]{stage:<8}[/bold]  {escape(str(folder))}", soft_wrap=True)
 
+    def checked(self, report, name: str) -> None:
+        """A file's account, its lengths, and its first row token by token."""
+        rows = report.summary
+        self.console.print(f"[bold]{escape(name)}[/bold]: rows of the kind [bold]{report.kind}[/bold]", soft_wrap=True)
+        parts = [f"{rows[key]} {words}" for key, words in (("trained", "trained"), ("held_out", "held out"), ("dropped", "bad"))]  # fmt: skip
+        self.console.print(f"  {rows['read']} read = {' + '.join(parts)}")
+        if rows["duplicates_kept"]:
+            self.console.print(f"  {rows['duplicates_kept']} say the same as an earlier row", style="yellow")
+        if rows["truncated"]:
+            self.console.print(
+                f"  {rows['truncated']} would be cut to max_length: {rows['tokens_cut']} tokens lost, "
+                f"{rows['answers_cut']} answers shortened", style="yellow",
+            )  # fmt: skip
+        for reason, count in rows["dropped_by_reason"].items():
+            self.console.print(f"  {count} x {escape(reason)}", style="red")
+        for bad in report.bad:
+            self.console.print(f"    {escape(bad['place'])}  {escape(bad['reason'])}", style="dim", soft_wrap=True)
+        if report.lengths:
+            shown = "  ".join(f"{share}%: {length}" for share, length in report.lengths.items())
+            self.console.print(f"\n[bold]Tokens a row[/bold] (percentiles)  {shown}")
+            most = max(count for *_, count in report.histogram)
+            for start, end, count in report.histogram:
+                self.console.print(f"  {start:>7,} - {end:>7,}  {'█' * round(40 * count / most):<40} {count:,}")
+        if report.loss_share is not None:
+            self.console.print(f"  {report.loss_share:.0%} of the tokens carry loss")
+        self._tokens(report.sample)
+
+    def _tokens(self, tokens) -> None:
+        """Those that carry loss in green and, as a pipe has no colours, in brackets."""
+        if not tokens:
+            return
+        self.console.print("\n[bold]The first row as tokens[/bold]; [green]\\[green in brackets][/green] carries loss")
+        text, inside = Text("  "), False
+        for token in tokens[:SAMPLE_TOKENS]:
+            if token.learned != inside:
+                text.append("[" if token.learned else "]", style="green")
+                inside = token.learned
+            text.append(_visible(token.text), style="bold green" if token.learned else "dim")
+            text.append("·", style="dim")
+        text.append("]" if inside else "", style="green")
+        if len(tokens) > SAMPLE_TOKENS:
+            text.append(f" ... and {len(tokens) - SAMPLE_TOKENS} more", style="dim")
+        self.console.print(text, soft_wrap=False)
+
     def comparison(self, result: dict) -> None:
         """Both backends side by side; what is worse than rounding explains stands in red."""
         table = Table(title=f"{result['stage']}: {result['steps']} steps, {result['repeats']} trials each, in turn", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))  # fmt: skip
@@ -153,6 +198,10 @@ class Display:
         if event["truncated"]:
             line += f"; {event['truncated']} cut to max_length ({event['tokens_cut']} tokens lost, see truncated.jsonl)"
         self.console.print(line)
+        if event["duplicates_kept"]:
+            self.console.print(
+                f"    {event['duplicates_kept']} say the same as an earlier row (kept; duplicates.jsonl; data.duplicates: drop)"
+            )
         for reason, count in event["dropped_by_reason"].items():
             self.console.print(f"    dropped {count} x {escape(reason)} (see rejected.jsonl)", style="yellow")
 
@@ -223,6 +272,11 @@ class Display:
         if self.bar:
             self.bar.stop()
             self.bar = None
+
+
+def _visible(text: str) -> str:
+    """A token on one line, nothing in it acting on the terminal."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def _what_ran(ran: dict) -> str:

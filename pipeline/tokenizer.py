@@ -37,6 +37,27 @@ def load(source: str | Path, recipe: Recipe, revision: str | None = None) -> Pre
     return tokenizer
 
 
+def of_recipe(recipe: Recipe, runs: Path) -> Prepared:
+    """The one that the recipe's first stage would have, without training anything.
+
+    Of a model from scratch it is that of its newest pretraining, else a folder's, else it is learnt again from the texts.
+    """
+    from pipeline.data.account import Account, take
+
+    if recipe.model.config is None:
+        return prepare(load(recipe.model.id, recipe, recipe.model.revision), recipe)
+    first = next(iter(recipe.stages))
+    trained = runs / recipe.name / first / "latest" / "model"
+    if (trained / "tokenizer_config.json").is_file():
+        return Prepared(load(trained, recipe))
+    if recipe.model.tokenizer.path:
+        return prepare(load(recipe.model.tokenizer.path, recipe), recipe)
+    texts = Account()
+    take(recipe.stage(first).data.model_copy(update={"held_out": 0.0}), "text", texts)
+    learnt = train((one.example.prompt for one in texts.trained), recipe.model.tokenizer.vocab_size)
+    return prepare(learnt, recipe)
+
+
 def train(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer with <unk>, <s>, </s> and <pad>, learnt from `texts`."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ from pipeline.stage import specs
 
 INTERRUPTED = 130
 SAMPLES = "samples.jsonl"
+PROMPTS = "prompts_trained.u64"  # what stands for the prompts that a stage was trained on, see pipeline.data.account
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ class Stage:
         rows.refuse_empty(account, stage)
         account.write(self.folder)
         self.report("account", **account.summary())
+        self._compare_with_earlier_stages(account)
         if data.held_out and not account.held_out:
             asked = len({one.example.prompt for one in account.trained})
             self.report(
@@ -154,6 +157,27 @@ class Stage:
                 "different ones; name a file of its own as data.held_out",
             )
         return account, trained, held_out
+
+    def _compare_with_earlier_stages(self, account) -> None:
+        """Say where held-out rows ask what an earlier stage was trained on: their figures are then not of new questions."""
+        from pipeline.data.account import prompts_seen, seen_before
+
+        (self.folder / PROMPTS).write_bytes(prompts_seen(account.trained).tobytes())
+        for attempt in self._ancestors():
+            if (attempt.folder / PROMPTS).is_file():
+                found = seen_before(account.held_out, array("Q", (attempt.folder / PROMPTS).read_bytes()))
+                if found:
+                    text = f"{found} of {len(account.held_out)} held-out prompts were trained on in {attempt.manifest['stage']}"
+                    self.report("note", text=text)
+
+    def _ancestors(self) -> list[Attempt]:
+        """The artifacts that the policy was trained in, one after the other, as far as they are there."""
+        found, parent = [], self.parent.attempt if self.parent else None
+        while parent and parent.finished:
+            found.append(parent)
+            above = parent.manifest["parents"].get("policy")
+            parent = Attempt(Path(above["folder"]).parent) if above else None
+        return found
 
     def _max_length(self) -> int | None:
         """The recipe's max_length, or the config's default as far as the model has positions.

@@ -1,9 +1,10 @@
 """Every row accounted for: read = trained + held out + dropped, each dropped row with its place and reason."""
 
 import json
+from array import array
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from pipeline.errors import PipelineError
 from pipeline.recipe import Data
 
 SHOWN = 20
+SAME = "says the same as an earlier row"  # which one, duplicates.jsonl has
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class Account:
     read: int = 0
     dropped: list[tuple[Row, str]] = field(default_factory=list)
     truncated: list[tuple[Row, int]] = field(default_factory=list)  # with the number of tokens cut
+    duplicates: list[tuple[Row, str]] = field(default_factory=list)  # with the place of the first of each
+    answers_cut: int = 0  # rows among the truncated whose answer lost its end
     trained: list[Placed] = field(default_factory=list)
     held_out: list[Placed] = field(default_factory=list)
 
@@ -47,12 +51,14 @@ class Account:
         assert self.read == counts["trained"] + counts["held_out"] + counts["dropped"], counts
         return counts | {
             "dropped_by_reason": dict(Counter(reason for _, reason in self.dropped)),
+            "duplicates_kept": len(self.duplicates) - sum(reason == SAME for _, reason in self.dropped),
             "truncated": len(self.truncated),
+            "answers_cut": self.answers_cut,
             "tokens_cut": sum(cut for _, cut in self.truncated),
         }
 
     def write(self, folder: Path) -> None:
-        """`rejected.jsonl` and `truncated.jsonl`: which rows, where they stand, and why. Absent where there are none."""
+        """`rejected.jsonl`, `truncated.jsonl` and `duplicates.jsonl`: which rows, where they stand, and why. Absent where there are none."""
         _write(
             folder / "rejected.jsonl",
             [{"file": r.file, "line": r.line, "reason": reason, "row": r.value} for r, reason in self.dropped],
@@ -60,6 +66,10 @@ class Account:
         _write(
             folder / "truncated.jsonl",
             [{"file": r.file, "line": r.line, "tokens_cut": cut} for r, cut in self.truncated],
+        )
+        _write(
+            folder / "duplicates.jsonl",
+            [{"file": r.file, "line": r.line, "same_as": first} for r, first in self.duplicates],
         )
 
 
@@ -76,11 +86,13 @@ def take(data: Data, kind: str, account: Account) -> None:
     a question never stands on both sides and rows added later move none.
     """
     share = data.held_out if isinstance(data.held_out, float) else 0.0
-    for placed in _good(data, data.path, kind, account):
+    seen: dict[int, str] = {}
+    for placed in _unlike(_good(data, data.path, kind, account), data, account, seen):
         side = account.held_out if _fraction(placed.example.prompt) < share else account.trained
         side.append(placed)
     if isinstance(data.held_out, str):
-        account.held_out.extend(_good(data, data.held_out, kind, account))
+        good = _good(data, data.held_out, kind, account)
+        account.held_out.extend(_unlike(good, data, account, seen))
 
 
 def _good(data: Data, paths: str | Sequence[str], kind: str, account: Account):
@@ -94,23 +106,68 @@ def _good(data: Data, paths: str | Sequence[str], kind: str, account: Account):
             account.drop(row, str(bad))
 
 
+def _unlike(good: Iterable[Placed], data: Data, account: Account, seen: dict[int, str]) -> Iterator[Placed]:
+    """The examples, those that say the same as an earlier one on record; left out with `duplicates: drop`."""
+    for placed in good:
+        key = sameness(placed.example)
+        first = seen.setdefault(key, placed.row.place)
+        if first == placed.row.place:
+            yield placed
+            continue
+        account.duplicates.append((placed.row, first))
+        if data.duplicates == "drop":
+            account.drop(placed.row, SAME)
+        else:
+            yield placed
+
+
+def sameness(example: Example) -> int:
+    """A number that two examples share if they say the same but for case and white space."""
+    said = json.dumps(_folded(astuple(example)), ensure_ascii=False, sort_keys=True, default=str)
+    return int.from_bytes(sha256(said.encode("utf-8", "surrogatepass")).digest()[:8])
+
+
+def _folded(value: object) -> object:
+    if isinstance(value, str):
+        return " ".join(value.casefold().split())
+    if isinstance(value, dict):
+        return {key: _folded(one) for key, one in value.items()}
+    return [_folded(one) for one in value] if isinstance(value, list | tuple) else value
+
+
 def _fraction(prompt: str) -> float:
-    """A number in [0, 1) that depends on the prompt alone."""
-    return int.from_bytes(sha256(prompt.encode("utf-8", "surrogatepass")).digest()[:8]) / 2**64
+    """A number in [0, 1) that depends on the prompt alone, whatever its case and white space."""
+    return _number(prompt) / 2**64
+
+
+def _number(prompt: str) -> int:
+    return int.from_bytes(sha256(_folded(prompt).encode("utf-8", "surrogatepass")).digest()[:8])
+
+
+def prompts_seen(placed: Iterable[Placed]) -> array:
+    """What stands for the prompts that were trained on: eight bytes each."""
+    return array("Q", sorted({_number(one.example.prompt) for one in placed}))
+
+
+def seen_before(placed: Sequence[Placed], prompts: array) -> int:
+    """How many of these rows ask what is among `prompts`."""
+    known = set(prompts)
+    return sum(_number(one.example.prompt) in known for one in placed)
 
 
 def refuse_bad_rows(account: Account, stage: str) -> None:
     """Stop with the first bad rows and the count by reason: the default, `on_bad_row: error`."""
-    if not account.dropped:
+    bad = [(row, reason) for row, reason in account.dropped if reason != SAME]  # those were asked to go
+    if not bad:
         return
-    rows = [f"{row.place} {reason}" for row, reason in account.dropped[:SHOWN]]
-    if more := len(account.dropped) - SHOWN:
-        rows += [f"... and {more} more"] if more > 0 else []
-    by_reason = Counter(reason for _, reason in account.dropped)
-    if 1 < len(by_reason) < len(account.dropped):
+    rows = [f"{row.place} {reason}" for row, reason in bad[:SHOWN]]
+    if (more := len(bad) - SHOWN) > 0:
+        rows += [f"... and {more} more"]
+    by_reason = Counter(reason for _, reason in bad)
+    if 1 < len(by_reason) < len(bad):
         rows += [f"{count} x {reason}" for reason, count in by_reason.most_common()]
     raise PipelineError(
-        f"{stage}: {len(account.dropped)} of {account.read} rows cannot be trained on:\n  " + "\n  ".join(rows),
+        f"{stage}: {len(bad)} of {account.read} rows cannot be trained on:\n  " + "\n  ".join(rows),
         f"Mend the rows, or leave them out with --set stages.{stage}.data.on_bad_row=drop "
         "(they are then listed in rejected.jsonl).",
     )

@@ -169,6 +169,7 @@ class Tokeniser:
                 raise BadRow(f"is {length} tokens long: cut to max_length ({limit}), both answers are the same")
             fitted = {"prompt_ids": cut(columns["prompt_ids"])} | answers
         account.truncated.append((one.row, length - limit))
+        account.answers_cut += answer > limit - kept
         return fitted
 
 

@@ -1,0 +1,130 @@
+"""What would become of a file: its rows, their tokens, and which of those carry loss. Nothing is trained."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pipeline.data.account import SHOWN, Account, Placed, take
+from pipeline.data.read import read
+from pipeline.data.shape import BadRow, shape
+from pipeline.data.tokenise import IGNORED, Tokeniser
+from pipeline.errors import PipelineError
+from pipeline.recipe import Data
+
+KINDS = ("preference", "conversation", "text", "prompt")  # the more telling first
+PROBED = 50  # rows that tell what kind a file is
+PERCENTILES = (5, 25, 50, 75, 95, 99, 100)
+
+
+@dataclass(frozen=True)
+class Token:
+    text: str
+    learned: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that is told of a file; `to_json` leaves out the tokens of the sample."""
+
+    kind: str
+    summary: dict
+    bad: list[dict]  # the first ones: place, reason
+    lengths: dict[int, int]  # percentile: tokens, before any is cut
+    histogram: list[tuple[int, int, int]]  # (from, to, rows)
+    loss_share: float | None  # of the tokens
+    sample: list[Token]
+
+    def to_json(self) -> dict:
+        return {key: value for key, value in vars(self).items() if key != "sample"}
+
+
+def kind_of(data: Data) -> str:
+    """The kind of row that most of a file's first rows are. Raises PipelineError where they are none."""
+    probed = [row for row, _ in zip(read(data.path, encoding=data.encoding, separator=data.separator), range(PROBED))]  # noqa: B905
+    good = {kind: sum(_fits(row.value, kind, data) for row in probed if not row.problem) for kind in KINDS}
+    most = max(good.values())
+    if not most:
+        first = next((row for row in probed if not row.problem), None)
+        fields = ", ".join(first.value) if first and isinstance(first.value, dict) else "none"
+        raise PipelineError(
+            f"{data.path}: its first {len(probed)} rows have no shape that is known; the first one's fields are {fields}.",
+            "Name the stage with --stage to see why, or map the fields with data.columns.",
+        )
+    return next(kind for kind in KINDS if 2 * good[kind] >= most)  # a bad row of one kind may be a good one of another
+
+
+def _fits(value: object, kind: str, data: Data) -> bool:
+    try:
+        shape(value, kind, columns=data.columns, named=data.shape)
+    except BadRow:
+        return False
+    return True
+
+
+def check(data: Data, kind: str, tokeniser: Tokeniser) -> Report:
+    """Reads, splits and tokenises the rows as a stage would."""
+    account = Account()
+    take(data, kind, account)
+    account.trained, trained = tokeniser.encode(account.trained, kind, account)
+    account.held_out, held_out = tokeniser.encode(account.held_out, kind, account)
+    cut = {row.place: tokens for row, tokens in account.truncated}
+    placed = zip([*account.trained, *account.held_out], [*trained, *held_out], strict=True)
+    lengths = sorted(_length(row) + cut.get(one.row.place, 0) for one, row in placed)
+    return Report(
+        kind=kind,
+        summary=account.summary(),
+        bad=[{"place": row.place, "reason": reason} for row, reason in account.dropped[:SHOWN]],
+        lengths={share: lengths[min(len(lengths) * share // 100, len(lengths) - 1)] for share in PERCENTILES}
+        if lengths
+        else {},
+        histogram=_histogram(lengths),
+        loss_share=_loss_share(trained, kind),
+        sample=_tokens(account.trained, trained, tokeniser),
+    )
+
+
+def _length(row: dict) -> int:
+    if "prompt_ids" not in row:
+        return len(row["input_ids"])
+    return len(row["prompt_ids"]) + max(len(row.get("chosen_ids", ())), len(row.get("rejected_ids", ())))
+
+
+def _histogram(lengths: Sequence[int], bins: int = 10) -> list[tuple[int, int, int]]:
+    """(from, to, rows) of equal steps; the last one takes the longest rows in."""
+    if not lengths:
+        return []
+    step = max(-(-lengths[-1] // bins), 1)
+    counts = [0] * bins
+    for length in lengths:
+        counts[min((length - 1) // step, bins - 1)] += 1
+    return [(number * step + 1, (number + 1) * step, count) for number, count in enumerate(counts)]
+
+
+def _loss_share(rows: Sequence[dict], kind: str) -> float | None:
+    if kind != "conversation" or not rows:
+        return None
+    learned = sum(label != IGNORED for row in rows for label in row["labels"])
+    return learned / sum(len(row["labels"]) for row in rows)
+
+
+def _tokens(placed: Sequence[Placed], rows: Sequence[dict], tokeniser: Tokeniser) -> list[Token]:
+    """The first row, token by token; of a pair the chosen side."""
+    if not placed:
+        return []
+    row = rows[0]
+    if "prompt_ids" in row:
+        answer = row.get("chosen_ids", [])
+        ids, learned = row["prompt_ids"] + answer, [False] * len(row["prompt_ids"]) + [True] * len(answer)
+    else:
+        ids = row["input_ids"]
+        learned = [label != IGNORED for label in row.get("labels", ids)]
+    return list(_written(ids, learned, tokeniser.tokenizer))
+
+
+def _written(ids: Sequence[int], learned: Sequence[bool], tokenizer) -> Iterator[Token]:
+    """Tokens as text; those that are parts of one character together."""
+    start = 0
+    for end in range(1, len(ids) + 1):
+        text = tokenizer.decode(ids[start:end])
+        if not text.endswith("\ufffd") or end == len(ids) or end - start == 4:
+            yield Token(text, learned[start])
+            start = end

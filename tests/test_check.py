@@ -1,0 +1,93 @@
+"""`align data check`, and what an account says of rows that say the same."""
+
+import json
+
+import pytest
+from conftest import align, write_micro, write_rows
+
+from pipeline.data.account import Account, take
+from pipeline.data.check import kind_of
+from pipeline.errors import PipelineError
+from pipeline.recipe import Data
+
+ROWS = [{"prompt": f"What is {n}?", "completion": f"It is {n}, so they say"} for n in range(40)]
+
+
+def account_of(folder, rows, **options) -> Account:
+    write_rows(folder / "rows.jsonl", rows)
+    account = Account()
+    take(Data(path=str(folder / "rows.jsonl"), **({"held_out": 0.0} | options)), "conversation", account)
+    return account
+
+
+def test_rows_that_say_the_same_are_listed_and_left_out_when_asked(tmp_path):
+    same = {"prompt": "what IS  3?", "completion": "It is 3, so they say\n"}
+    other_answer = {"prompt": "What is 3?", "completion": "Three"}
+    rows = [*ROWS, same, other_answer, ROWS[5]]
+    kept = account_of(tmp_path, rows)
+    assert kept.summary()["duplicates_kept"] == 2 and len(kept.trained) == 43
+    assert [(row.line, first.rpartition(":")[2]) for row, first in kept.duplicates] == [(41, "4"), (43, "6")]
+    dropped = account_of(tmp_path, rows, duplicates="drop")
+    assert dropped.summary()["dropped_by_reason"] == {"says the same as an earlier row": 2}
+    assert len(dropped.trained) == 41
+    dropped.write(tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "duplicates.jsonl").read_text().splitlines()]
+    assert [line["line"] for line in lines] == [41, 43] and all(":" in line["same_as"] for line in lines)
+
+
+def test_case_and_white_space_do_not_bring_a_question_to_the_other_side(tmp_path):
+    shouted = [row | {"prompt": f"  {row['prompt'].upper()}"} for row in ROWS]
+    account = account_of(tmp_path, ROWS + shouted, held_out=0.4)
+    sides = [{one.example.prompt.strip().lower() for one in side} for side in (account.trained, account.held_out)]
+    assert sides[1] and not sides[0] & sides[1]
+
+
+def test_duplicates_that_were_asked_to_go_are_no_bad_rows(tmp_path):
+    write_micro(tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "chat.jsonl").read_text().splitlines()]
+    write_rows(tmp_path / "chat.jsonl", rows + rows[:3])
+    said = align(
+        "run", "sft", "-r", "micro.yaml", "--set", "stages.sft.data.duplicates=drop", cwd=tmp_path
+    ).stdout  # on_bad_row is error
+    assert "dropped 3 x says the same as an earlier row" in said
+
+
+def test_held_out_prompts_that_an_earlier_stage_was_trained_on_are_named(tmp_path):
+    write_micro(tmp_path)
+    said = align("run", "dpo", "-r", "micro.yaml", "--set", "stages.sft.data.held_out=0", cwd=tmp_path).stdout
+    assert "held-out prompts were trained on in sft" in said
+
+
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [
+        ({"prompt": "a", "completion": "b"}, "conversation"),
+        ({"prompt": "a", "chosen": "b", "rejected": "c"}, "preference"),
+        ({"text": "a"}, "text"),
+        ({"prompt": "a", "topic": "b"}, "prompt"),
+    ],
+)
+def test_the_kind_of_a_file_is_told_by_its_rows(tmp_path, row, kind):
+    write_rows(tmp_path / "rows.jsonl", [row])
+    assert kind_of(Data(path=str(tmp_path / "rows.jsonl"))) == kind
+
+
+def test_a_file_of_no_kind_says_what_it_has(tmp_path):
+    write_rows(tmp_path / "rows.jsonl", [{"colour": "red", "shape": "round"}])
+    with pytest.raises(PipelineError, match="colour, shape"):
+        kind_of(Data(path=str(tmp_path / "rows.jsonl")))
+
+
+def test_check_shows_the_account_the_lengths_and_what_is_learned(tmp_path):
+    write_micro(tmp_path)
+    write_rows(tmp_path / "mine.jsonl", [*ROWS, {"prompt": "a", "completion": ""}])
+    done = align("data", "check", "mine.jsonl", "-r", "micro.yaml", cwd=tmp_path, check=False)
+    assert done.returncode == 2  # there is a bad row
+    assert "41 read = " in done.stdout and "mine.jsonl:41" in done.stdout and '"completion" is empty' in done.stdout
+    shown = done.stdout.rpartition("carries loss")[2].replace("·", "").replace("\n", "")
+    assert "[It is 0, so they say</s>]" in shown and "What is 0?" in shown.split("[")[0]
+    asked = ("data", "check", "mine.jsonl", "-r", "micro.yaml", "--max-length", 20, "--json")
+    report = json.loads(align(*asked, cwd=tmp_path, check=False).stdout)
+    assert report["summary"]["truncated"] == 40 and report["lengths"]["100"] > 20
+    assert sum(count for *_, count in report["histogram"]) == 40
+    assert "Traceback" not in done.stdout + done.stderr
