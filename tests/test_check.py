@@ -85,7 +85,7 @@ def test_check_shows_the_account_the_lengths_and_what_is_learned(tmp_path):
     assert done.returncode == 2  # there is a bad row
     assert "41 read = " in done.stdout and "mine.jsonl:41" in done.stdout and '"completion" is empty' in done.stdout
     shown = done.stdout.rpartition("carries loss")[2].replace("·", "").replace("\n", "")
-    assert "[It is 0, so they say</s>]" in shown and "What is 0?" in shown.split("[")[0]
+    assert "[ It is 0, so they say</s>]" in shown and "What is 0?" in shown.split("[")[0]
     asked = ("data", "check", "mine.jsonl", "-r", "micro.yaml", "--max-length", 20, "--json")
     report = json.loads(align(*asked, cwd=tmp_path, check=False).stdout)
     assert report["summary"]["truncated"] == 40 and report["lengths"]["100"] > 20
