@@ -17,6 +17,7 @@ WORK = {
     "num_ppo_epochs": 2, "response_length": 18, "temperature": 1.0, "kl_coef": 0.05, "vf_coef": 0.1, "logging_steps": 1,
     "max_grad_norm": 1.0, "local_rollout_forward_batch_size": 32,
 }  # fmt: skip
+SLOWER = 3e-5  # at which ours moves about as fast away from the SFT policy as TRL's does at 1e-4
 PROMPTS = PROJECT / "data/tiny/prompts.jsonl"
 SHOWN = ("objective/kl", "objective/scores")
 
@@ -54,10 +55,10 @@ import numpy as np
 
 result, smooth = json.load(open(sys.argv[1])), lambda some: np.convolve(some, np.ones(10) / 10, mode="valid")
 figure, axes = plt.subplots(figsize=(7, 4.5))
-for name, colour in (("trl", "tab:orange"), ("ours", "tab:blue")):
+for name, colour in (("trl", "tab:orange"), ("ours", "tab:blue"), ("ours, slower", "tab:cyan")):
     for number, run in enumerate(result["curves"][name]):
         axes.plot(smooth(run["objective/kl"]), smooth(run["objective/scores"]), color=colour, marker=".", markersize=3,
-                  label=None if number else {"trl": "TRL 1.12", "ours": "align"}[name])
+                  label=None if number else {"trl": "TRL 1.12", "ours": "align", "ours, slower": "align, learning rate 3e-5"}[name])
 axes.set(xlabel="KL to the SFT policy (nats a response, mean of 10 rollouts)", ylabel="reward (mean of 10 rollouts)")
 axes.grid(alpha=0.3)
 axes.legend()
@@ -74,7 +75,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS / "ppo_learning.json")
     options = parser.parse_args()
     make_trl_environment("matplotlib==3.11.2")
-    work, curves = WORK | {"total_episodes": options.episodes}, {"trl": [], "ours": []}
+    work, curves = WORK | {"total_episodes": options.episodes}, {"trl": [], "ours": [], "ours, slower": []}
     for seed in options.seeds:
         folder = (options.runs / f"seed-{seed}").resolve()
         chain = [
@@ -94,13 +95,12 @@ def main() -> None:
         environment = environment_of(folder, str(seed)) | {"OMP_NUM_THREADS": "1"}
         theirs = [str(TRL_ENVIRONMENT / "bin/python"), "-c", TRL_SCRIPT, json.dumps(work), str(seed), str(PROMPTS)]
         said = measure(theirs, folder, environment).output
-        ours = [sys.executable, "-m", "pipeline.cli", "run", "ppo", "-r", "learning.yaml", "--runs", ".", "--fresh"]
-        measure(ours, folder, environment)
-        logged = (folder / "learning/ppo/latest/log.jsonl").read_text().splitlines()
-        for name, lines in (
-            ("trl", [one[4:] for one in said.splitlines() if one.startswith("LOG ")]),
-            ("ours", logged),
-        ):
+        found = {"trl": [one[4:] for one in said.splitlines() if one.startswith("LOG ")]}
+        for name, rate in (("ours", work["learning_rate"]), ("ours, slower", SLOWER)):
+            ours = [sys.executable, "-m", "pipeline.cli", "run", "ppo", "-r", "learning.yaml", "--runs", ".", "--fresh"]
+            measure([*ours, "--set", f"stages.ppo.train.learning_rate={rate}"], folder, environment)
+            found[name] = (folder / "learning/ppo/latest/log.jsonl").read_text().splitlines()
+        for name, lines in found.items():
             rows = [row for row in map(json.loads, lines) if SHOWN[0] in row]
             curves[name].append({"seed": seed} | {key: [row[key] for row in rows] for key in SHOWN})
             kl, score = (sum(curves[name][-1][key][-10:]) / min(len(rows), 10) for key in SHOWN)
