@@ -164,9 +164,9 @@ def _recognised(row: dict, kind: str, columns: Mapping[str, str]) -> Shape:
     possible.sort(key=lambda one: not one.is_named_by(columns, kind))
     best = max(possible, key=lambda one: one.present(row, kind))
     if not best.present(row, kind):
+        lacks = 'has no "text", "content" or "document"' if kind == "text" else f"is of no shape known for {kind} rows"
         raise BadRow(
-            f"is of no shape known for {kind} rows; its fields are {names(row)}: "
-            f"say in data.columns which is which, as in {EXAMPLES[kind]}"
+            f"{lacks}; its fields are {names(row)}: say in data.columns which is which, as in {EXAMPLES[kind]}"
         )
     return best
 
