@@ -16,8 +16,7 @@ from torch.nn.functional import logsigmoid
 
 from pipeline.data.account import Placed
 from pipeline.data.shape import Conversation, Preference, Prompt, Text
-from pipeline.data.template import Template
-from pipeline.data.tokenise import CHUNK, IGNORED
+from pipeline.data.tokenise import CHUNK, IGNORED, Tokeniser
 from pipeline.errors import PipelineError
 
 LOGITS_BYTES = 256 << 20  # the largest tensor of logits that an evaluation holds at a time
@@ -124,12 +123,13 @@ class Evaluation:
 
     def _answers(self, model, figures: Figures, before: Figures | None) -> None:
         """Greedy answers to the held-out prompts, judged as far as the recipe says how."""
-        settings, template = self.settings, Template(self.tokenizer)
+        settings, tokeniser = self.settings, Tokeniser(self.tokenizer)
         asked = [_asked(one.example) for one in self.held_out]
         only_prompts = isinstance(self.held_out[0].example, Prompt)
         judged = settings.answer_pattern or settings.score_function or only_prompts
         number = len(asked) if judged else min(settings.samples, len(asked))
-        prompts = [template.render(messages, ask=True) for messages in asked[:number]]
+        tools = [one.example.tools for one in self.held_out]
+        prompts = [tokeniser.prompt_ids(*one) for one in zip(asked[:number], tools[:number], strict=True)]
         ids, responses = self._generate_ids(model, prompts)
         figures.completions = self._texts(responses)
         metrics = figures.metrics
@@ -189,18 +189,18 @@ class Evaluation:
         return "".join(shots) + "\n".join(message["content"] for message in asked) + "\n"
 
     def _generate(self, model, prompts: Sequence[str], stop: str | None) -> list[str]:
-        texts = self._texts(self._generate_ids(model, prompts)[1])
+        ids = [self.tokenizer(text, add_special_tokens=False).input_ids for text in prompts]
+        texts = self._texts(self._generate_ids(model, ids)[1])
         return [text.split(stop)[0] for text in texts] if stop else texts
 
     def _texts(self, responses: Sequence[list[int]]) -> list[str]:
         return [self.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in responses]
 
-    def _generate_ids(self, model, prompts: Sequence[str]) -> tuple[list[list[int]], list[list[int]]]:
+    def _generate_ids(self, model, prompts: Sequence[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
         """The prompts' tokens and greedy responses, each through its EOS, made in batches of like length."""
         tokenizer, settings = self.tokenizer, self.settings
         limit = getattr(model.config, "max_position_embeddings", None) or 1 << 30
-        ids = [tokenizer(text, add_special_tokens=False).input_ids for text in prompts]
-        ids = [one[-max(limit - settings.max_new_tokens, 1) :] for one in ids]
+        ids = [one[-max(limit - settings.max_new_tokens, 1) :] for one in prompts]
         order = sorted(range(len(ids)), key=lambda number: len(ids[number]))
         responses: list[list[int]] = [[] for _ in ids]
         eos = tokenizer.eos_token_id

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from pipeline import stage, train_fields, yaml_source
+from pipeline.data.shape import SHAPES, shapes_of
 from pipeline.errors import PipelineError
 from pipeline.train_fields import LORA, did_you_mean, must_be, nearest, not_among
 
@@ -85,6 +86,13 @@ def _switch(value: object) -> object:
     raise ValueError(must_be("true, false or auto", value))
 
 
+def _shape_name(value: object) -> object:
+    if value is None or (isinstance(value, str) and value in SHAPES):
+        return value
+    hint = did_you_mean(value, SHAPES) if isinstance(value, str) else ""
+    raise ValueError(must_be(f"one of {', '.join(SHAPES)}", value) + hint)
+
+
 Keys = Annotated[dict[str, Any], BeforeValidator(_empty_for_null)]
 Switch = Annotated[bool | str, BeforeValidator(_switch)]
 Positive = Annotated[int, Field(ge=1)]
@@ -154,7 +162,9 @@ class Data(Section):
     on_too_long: Literal["truncate", "drop", "error"] = "truncate"
     duplicates: Literal["keep", "drop"] = "keep"  # rows that say the same but for case and white space
     learn: Literal["all", "last"] = "all"  # which answers of a conversation carry loss
-    shape: str | None = None  # how the rows are written, where it is not to be recognised
+    shape: Annotated[str | None, BeforeValidator(_shape_name)] = (
+        None  # how the rows are written, where it is not to be recognised
+    )
     columns: Annotated[dict[str, str], BeforeValidator(_empty_for_null)] = {}  # the expected name: the file's name
     encoding: str = "utf-8"
     separator: str | None = None  # between the documents of a plain text; None: a file is one document
@@ -476,6 +486,7 @@ def _contradictions(raw: dict) -> Iterator[Problem]:
         if name in specs:
             yield from _train_problems(_mapping(stages, name, "train"), (*where, "train"), specs[name].config)
             yield from _adapter_problems(raw, (*where, "adapter"))
+            yield from _shape_problems(_mapping(stages, name, "data").get("shape"), where, specs[name].rows)
         else:
             yield where, f"unknown stage{did_you_mean(str(name), specs)} (there are {', '.join(specs)})"
     given = {name: _mapping(stages, name).get("policy") for name in stages if name in specs}
@@ -541,6 +552,11 @@ def _passed_through(given: dict, where: tuple, config: str, owned: Mapping[str, 
             yield (*where, key), _unknown_key(str(key), where, sorted(settable))
         elif complaint := fields[key].complaint(value):
             yield (*where, key), complaint
+
+
+def _shape_problems(shape: object, where: tuple, kind: str) -> Iterator[Problem]:
+    if isinstance(shape, str) and shape in SHAPES and shape not in shapes_of(kind):
+        yield (*where, "data", "shape"), f"{shape} is no shape of {kind} rows; those are {', '.join(shapes_of(kind))}"
 
 
 def _adapter_problems(raw: dict, where: tuple) -> Iterator[Problem]:

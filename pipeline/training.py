@@ -140,6 +140,7 @@ class Stage:
             self._max_length(),
             data.on_too_long,
             through_suffix=self.spec.head == "score",
+            learn=data.learn,
         )
         account.trained, trained = tokeniser.encode(account.trained, self.spec.rows, account)
         account.held_out, held_out = tokeniser.encode(account.held_out, self.spec.rows, account)

@@ -1,184 +1,220 @@
-"""Rows of the shapes that people have, made into the one shape that each kind of stage trains on."""
+"""Rows of the shapes that people have, made into the one shape that each kind of stage trains on.
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+A row is of the first shape, from the top, all of whose fields for its kind it has; `data.columns` puts the shapes
+whose fields it names before the others, and `data.shape` takes one without looking. | stands for "or".
 
-ROLES = ("system", "user", "assistant", "tool")
+    shape        text                       conversation                  preference                     prompt
+    prompt                                  prompt, completion | response prompt, chosen, rejected       prompt
+    messages                                messages                      messages, chosen, rejected     messages
+    sharegpt                                conversations | conversation  the same, chosen, rejected     the same
+    alpaca                                  instruction, output           instruction, chosen, rejected  instruction
+    question                                question, answer              question, chosen, rejected     question
+    review                                  review, sentiment
+    turns                                                                                                turns
+    transcripts                                                           chosen_messages, rejected_messages
+                                                                          | chosen, rejected
+    text         text | content | document
 
+Any but text may have `system` and `tools` beside these; alpaca also `input` and `history`. A conversation with
+kto_tag (or with label or tag, where it is of the first three shapes) is learned if that is true.
+"""
 
-class BadRow(ValueError):
-    """A row that cannot be trained on; its text is the reason."""
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    text: str
-
-    @property
-    def prompt(self) -> str:
-        return self.text
-
-
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """`messages` are {"role", "content"} and end with the assistant's."""
-
-    messages: list[dict]
-
-    @property
-    def prompt(self) -> str:
-        """What is asked up to the first answer: two rows that ask the same belong on the same side of a split."""
-        first = next(i for i, message in enumerate(self.messages) if message["role"] == "assistant")
-        return "\n".join(message["content"] for message in self.messages[:first])
-
-
-@dataclass(frozen=True, slots=True)
-class Preference:
-    messages: list[dict]  # the prompt, ending with the user's turn
-    chosen: str
-    rejected: str
-
-    @property
-    def prompt(self) -> str:
-        return "\n".join(message["content"] for message in self.messages)
+from pipeline.data import preference
+from pipeline.data.conversation import (
+    check_answered,
+    check_asks,
+    message,
+    tools_of,
+    turn,
+    turns_of,
+    unweighted,
+    with_system,
+)
+from pipeline.data.example import Conversation, Example, Preference, Prompt, Text
+from pipeline.data.fields import BadRow, first_present, kind_of, names, optional_text, renamed, text
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    messages: list[dict]  # ending with the user's turn
-    columns: dict  # the row's other fields, which reach a reward function
-
-    @property
-    def prompt(self) -> str:
-        return "\n".join(message["content"] for message in self.messages)
+def _one_or_more(row: dict, field: str, role: str) -> list[dict]:
+    """Turns written as a text, as one message or as a list of messages."""
+    value = row.get(field)
+    if isinstance(value, dict):
+        return [message(value, f'"{field}"')]
+    return turns_of(row, field) if isinstance(value, list) else [turn(role, text(row, field))]
 
 
-Example = Text | Conversation | Preference | Prompt
+def _asked(row: dict, field: str) -> list[dict]:
+    return _one_or_more(row, field, "user")
+
+
+def _answered(row: dict, field: str) -> list[dict]:
+    return _one_or_more(row, field, "assistant")
+
+
+def _question(row: dict, field: str) -> list[dict]:
+    return [turn("user", text(row, field))]
+
+
+def _words(row: dict, field: str) -> list[dict]:
+    return [turn("assistant", text(row, field))]
+
+
+def _instruction(row: dict, field: str) -> list[dict]:
+    asked = "\n\n".join(part for part in (text(row, field), optional_text(row, "input")) if part)
+    return [*_history(row.get("history") or []), turn("user", asked)]
+
+
+def _history(pairs: object) -> Iterable[dict]:
+    if not isinstance(pairs, list):
+        raise BadRow(f'"history" is {kind_of(pairs)}, not a list of [question, answer] pairs')
+    for number, pair in enumerate(pairs, start=1):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise BadRow(f'pair {number} of "history" is {kind_of(pair)}, not [question, answer]')
+        both = {"question": pair[0], "answer": pair[1]}
+        for role, part in (("user", "question"), ("assistant", "answer")):
+            yield turn(role, text(both, part, f'pair {number} of "history": '))
+
+
+def _first_turn(row: dict, field: str) -> list[dict]:
+    turns = row.get(field)
+    if not isinstance(turns, list) or not turns:
+        raise BadRow(f'"{field}" is {kind_of(turns)}, not a list of questions')
+    return [turn("user", text({"turn 1": turns[0]}, "turn 1", f'"{field}": '))]
+
+
+def _sentiment(row: dict, field: str) -> list[dict]:
+    label = text(row, field).strip().lower()
+    if label not in ("positive", "negative"):
+        raise BadRow(f'"{field}" is {row[field]!r}; it must be positive or negative')
+    return [turn("assistant", label)]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One way of writing rows. Of alternative names of a field the first that a row has is taken."""
+
+    kinds: tuple[str, ...]
+    asked: tuple[str, ...] = ()  # the field with the prompt, or with all turns where there is no `answer`
+    answer: tuple[str, ...] = ()
+    turns: Callable[[dict, str], list[dict]] = turns_of
+    answer_turns: Callable[[dict, str], list[dict]] = _words
+    beside: tuple[str, ...] = ()  # further fields that `turns` reads
+    labels: tuple[str, ...] = ("kto_tag",)
+    pairs: tuple[tuple[str, str], ...] = field(default=(("chosen", "rejected"),))
+
+    def groups(self, kind: str) -> Iterable[tuple[tuple[str, ...], ...]]:
+        """The fields that a row of this shape has, as alternative lists of (alternative names)."""
+        asked = (self.asked,) if self.asked else ()
+        if kind == "conversation":
+            return [(*asked, self.answer) if self.answer else asked]
+        if kind == "preference":
+            return [(*asked, (chosen,), (rejected,)) for chosen, rejected in self.pairs]
+        return [asked]
+
+    def present(self, row: dict, kind: str) -> float:
+        """The share of its fields that a row has, of the alternative of which it has the most."""
+        return max(sum(any(name in row for name in one) for one in group) / len(group) for group in self.groups(kind))
+
+    def is_named_by(self, columns: Mapping[str, str], kind: str) -> bool:
+        return any(name in columns for group in self.groups(kind) for one in group for name in one)
+
+
+_TALK, _ASK = ("conversation", "preference", "prompt"), ("prompt",)
+_WANTED = ("label", "tag", "kto_tag")
+SHAPES = {
+    "prompt": Shape(_TALK, ("prompt",), ("completion", "response"), _asked, _answered, labels=_WANTED),
+    "messages": Shape(_TALK, ("messages",), labels=_WANTED),
+    "sharegpt": Shape(_TALK, ("conversations", "conversation"), labels=_WANTED),
+    "alpaca": Shape(_TALK, ("instruction",), ("output",), _instruction, beside=("input", "history")),
+    "question": Shape(_TALK, ("question",), ("answer",), _question),
+    "review": Shape(("conversation",), ("review",), ("sentiment",), _question, _sentiment),
+    "turns": Shape(_ASK, ("turns",), turns=_first_turn),
+    "transcripts": Shape(("preference",), pairs=(("chosen_messages", "rejected_messages"), ("chosen", "rejected"))),
+    "text": Shape(("text",), ("text", "content", "document")),
+}
+EXAMPLES = {
+    "text": "{text: ...}",
+    "conversation": "{prompt: ..., completion: ...}",
+    "preference": "{prompt: ..., chosen: ..., rejected: ...}",
+    "prompt": "{prompt: ...}",
+}
+
+
+def shapes_of(kind: str) -> list[str]:
+    return [name for name, one in SHAPES.items() if kind in one.kinds]
 
 
 def shape(value: object, kind: str, *, columns: Mapping[str, str] = {}, named: str | None = None) -> Example:
     """One row as an example of `kind` ("text", "conversation", "preference" or "prompt").
 
-    Raises BadRow with the reason, in words that name the field.
+    `columns` is {expected name: the file's name}, `named` the shape that the rows have where it is not to be
+    recognised. Raises BadRow with the reason, in words that name the field.
     """
     if not isinstance(value, dict):
-        raise BadRow(f"the row is {_name(value)}, not an object with named fields")
-    shapes = {"text": _text, "conversation": _conversation, "preference": _preference, "prompt": _only_prompt}
-    return shapes[kind](value)
+        raise BadRow(f"the row is {kind_of(value)}, not an object with named fields")
+    row = renamed(value, columns)
+    read = {"text": _text, "conversation": _conversation, "preference": _preference, "prompt": _only_prompt}
+    return read[kind](row, SHAPES[named] if named else _recognised(row, kind, columns))
 
 
-def _text(row: dict) -> Text:
-    return Text(_string(row, "text"))
-
-
-def _conversation(row: dict) -> Conversation:
-    if "messages" in row:
-        messages = _messages(row, "messages")
-    elif "instruction" in row or "output" in row:
-        asked = "\n\n".join(s for s in (_string(row, "instruction"), _string(row, "input", optional=True)) if s)
-        messages = [_user(asked), _assistant(_string(row, "output"))]
-        if system := _string(row, "system", optional=True):
-            messages.insert(0, {"role": "system", "content": system})
-    elif "prompt" in row or "completion" in row:
-        messages = [*_prompt(row), _assistant(_answer(row, "completion"))]
-    else:
+def _recognised(row: dict, kind: str, columns: Mapping[str, str]) -> Shape:
+    possible = [SHAPES[name] for name in shapes_of(kind)]
+    possible.sort(key=lambda one: not one.is_named_by(columns, kind))
+    best = max(possible, key=lambda one: one.present(row, kind))
+    if not best.present(row, kind):
+        lacks = 'has no "text", "content" or "document"' if kind == "text" else f"is of no shape known for {kind} rows"
         raise BadRow(
-            f'has none of "messages", "instruction"/"output", "prompt"/"completion"; its fields are {_fields(row)}'
+            f"{lacks}; its fields are {names(row)}: say in data.columns which is which, as in {EXAMPLES[kind]}"
         )
-    if messages[-1]["role"] != "assistant":
-        raise BadRow("the conversation does not end with an assistant's turn: there is nothing to learn")
-    if messages[0]["role"] == "assistant":
-        raise BadRow("the conversation starts with the assistant: there is no prompt")
-    return Conversation(messages)
+    return best
 
 
-def _preference(row: dict) -> Preference:
-    prompt, chosen, rejected = _prompt(row), _answer(row, "chosen"), _answer(row, "rejected")
-    if chosen == rejected:
-        raise BadRow('"chosen" and "rejected" are the same')
-    return Preference(prompt, chosen, rejected)
+def _text(row: dict, found: Shape) -> Text:
+    return Text(text(row, first_present(row, *found.asked)))
 
 
-def _only_prompt(row: dict) -> Prompt:
+def _conversation(row: dict, found: Shape) -> Conversation:
+    turns = found.turns(row, first_present(row, *found.asked))
+    if found.answer:
+        turns = turns + found.answer_turns(row, first_present(row, *found.answer))
+    check_answered(turns)
+    messages, skipped = unweighted(with_system(row, turns))
+    if all(number in skipped for number, one in enumerate(messages) if one["role"] == "assistant"):
+        raise BadRow('every answer has "loss_weight" 0: there is nothing to learn')
+    _check_wanted(row, found.labels)
+    return Conversation(messages, tools_of(row), skipped)
+
+
+def _check_wanted(row: dict, labels: tuple[str, ...]) -> None:
+    for label in labels:
+        if label in row and not isinstance(row[label], bool):
+            shown = "null" if row[label] is None else repr(row[label])
+            raise BadRow(f'"{label}" is {shown}; a label is true (wanted) or false (unwanted)')
+        if row.get(label) is False:
+            raise BadRow("labelled as unwanted: not something to learn")
+
+
+def _preference(row: dict, found: Shape) -> Preference:
+    if found.asked:
+        asked = first_present(row, *found.asked)
+        prompt = with_system(row, found.turns(row, asked))
+        return Preference(*preference.beside_prompt(prompt, row, asked), tools_of(row))
+    chosen, rejected = next((pair for pair in found.pairs if any(side in row for side in pair)), found.pairs[-1])
+    prompt, *answers = preference.transcripts(row, chosen, rejected)
+    return Preference(with_system(row, prompt), *answers, tools_of(row))
+
+
+def _only_prompt(row: dict, found: Shape) -> Prompt:
     """A row without an answer, or whose answer is left aside."""
-    if "prompt" in row or not any(field in row for field in ("messages", "instruction")):
-        return Prompt(_prompt(row), {key: value for key, value in row.items() if key != "prompt"})
-    messages = _conversation({"output": "-"} | row).messages if "instruction" in row else _messages(row, "messages")
-    if messages[-1]["role"] == "assistant":
-        messages = messages[:-1]
-    if not messages:
+    asked = first_present(row, *found.asked)
+    turns = found.turns(row, asked)
+    if not found.answer and turns[-1]["role"] == "assistant":
+        turns = turns[:-1]
+    if not turns:
         raise BadRow("there is no prompt before the answer")
-    return Prompt(
-        messages, {key: value for key, value in row.items() if key not in ("messages", "instruction", "input")}
-    )
-
-
-def _prompt(row: dict) -> list[dict]:
-    if isinstance(row.get("prompt"), list):
-        messages = _messages(row, "prompt")
-        if messages[-1]["role"] == "assistant":
-            raise BadRow('"prompt" ends with an assistant\'s turn')
-        return messages
-    return [_user(_string(row, "prompt"))]
-
-
-def _answer(row: dict, field: str) -> str:
-    """An answer given as a string or as a list with the one message of the assistant."""
-    if isinstance(row.get(field), list):
-        messages = _messages(row, field)
-        if len(messages) != 1 or messages[0]["role"] != "assistant":
-            raise BadRow(f'"{field}" must be one message of the assistant, after the messages in "prompt"')
-        return messages[0]["content"]
-    return _string(row, field)
-
-
-def _messages(row: dict, field: str) -> list[dict]:
-    messages = row[field]
-    if not isinstance(messages, list) or not messages:
-        raise BadRow(f'"{field}" is {_name(messages)}, not a list of messages')
-    turns = []
-    for number, message in enumerate(messages, start=1):
-        if not isinstance(message, dict):
-            raise BadRow(f'turn {number} of "{field}" is {_name(message)}, not an object')
-        role = message.get("role")
-        if role not in ROLES:
-            raise BadRow(f'turn {number} of "{field}" has the role {role!r}; the roles are {", ".join(ROLES)}')
-        turns.append({"role": role, "content": _string(message, "content", f'turn {number} of "{field}": ')})
-    return turns
-
-
-def _string(row: dict, field: str, where: str = "", *, optional: bool = False) -> str:
-    value = row.get(field)
-    if value is None and optional:
-        return ""
-    if field not in row:
-        raise BadRow(f'{where}has no "{field}"; its fields are {_fields(row)}')
-    if not isinstance(value, str):
-        raise BadRow(f'{where}"{field}" is {_name(value)}, not text')
-    if not value.strip() and not optional:
-        raise BadRow(f'{where}"{field}" is empty')
-    return value
-
-
-def _user(content: str) -> dict:
-    return {"role": "user", "content": content}
-
-
-def _assistant(content: str) -> dict:
-    return {"role": "assistant", "content": content}
-
-
-def _fields(row: dict) -> str:
-    return ", ".join(map(repr, list(row)[:8])) or "none"
-
-
-def _name(value: object) -> str:
-    names = {
-        dict: "an object",
-        list: "a list",
-        str: "text",
-        bool: "true/false",
-        int: "a number",
-        float: "a number",
-    }
-    return "null" if value is None else "an empty list" if value == [] else names.get(type(value), "unreadable")
+    check_asks(turns, asked)
+    messages, _ = unweighted(with_system(row, turns))
+    used = {asked, *found.beside, "system", "tools"}
+    return Prompt(messages, {name: value for name, value in row.items() if name not in used}, tools_of(row))

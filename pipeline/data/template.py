@@ -1,12 +1,15 @@
 """Conversations to text by the model's chat template, and where in that text the answers stand."""
 
+import json
+import re
+from collections.abc import Sequence
 from functools import cached_property
 from os.path import commonprefix
 from pathlib import Path
 
 from jinja2.exceptions import TemplateError
 
-from pipeline.data.shape import BadRow
+from pipeline.data.fields import BadRow
 from pipeline.errors import PipelineError
 
 FOLDER = Path(__file__).parent / "templates"
@@ -29,13 +32,13 @@ class Template:
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
 
-    def render(self, messages: list[dict], *, ask: bool = False) -> str:
+    def render(self, messages: list[dict], *, ask: bool = False, tools: list[dict] | None = None) -> str:
         """`messages` as text; with `ask`, followed by what invites the answer.
 
         Raises BadRow where the template refuses the messages (a role that it does not know, say).
         """
         try:
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask)
+            text = self.tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=ask)
         except TemplateError as error:
             raise BadRow(f"the model's chat template refuses it: {error}") from None
         return text if ask or messages[-1]["role"] != "assistant" or self.ends_in_stop else text + self.stop
@@ -77,23 +80,101 @@ class Template:
         """What the template writes after the token that ends a last answer."""
         return self._after_answer.split(self.stop, 1)[1] if self.ends_in_stop else ""
 
-    def answers(self, messages: list[dict], text: str) -> list[tuple[int, int]]:
+    def check_shown(
+        self, messages: list[dict], text: str, *, ask: bool = False, tools: list[dict] | None = None
+    ) -> None:
+        """Raises BadRow where the template leaves out of `text` what it has no words for.
+
+        Most templates do so in silence, and the model would learn answers to what it was never told.
+        """
+        leaves_out = "the model's chat template leaves out"
+        if messages[0]["role"] == "system":
+            words = [messages[0]["content"].strip()]
+            if self._lacks(text, words, messages[1:], ask=ask, tools=tools):
+                raise BadRow(f"{leaves_out} the system prompt")
+        if tools and self._lacks(text, _names(tools), messages, ask=ask):
+            raise BadRow(f'{leaves_out} the tools that "tools" lists; model.template: qwen is one that shows tools')
+        for number, message in enumerate(messages):
+            if calls := message.get("tool_calls"):
+                silent = {key: value for key, value in message.items() if key != "tool_calls"}
+                others = [*messages[:number], silent, *messages[number + 1 :]]
+                if self._lacks(text, _names(calls), others, ask=ask, tools=tools):
+                    raise BadRow(f"{leaves_out} the tool call of turn {number + 1} ({', '.join(_names(calls))})")
+            elif message["role"] == "tool" and _find(message, text, 0)[0] < 0:
+                raise BadRow(f"{leaves_out} what the tool answered in turn {number + 1}")
+
+    def _lacks(self, text: str, words: Sequence[str], without: list[dict], **how) -> bool:
+        """Whether the words are not in `text`, or it says no more than it would without what they stand for."""
+        if any(word not in text for word in words):
+            return True
+        try:
+            return self.render(without, **how) == text
+        except BadRow:
+            return False
+
+    def answers(self, messages: list[dict], text: str, tools: list[dict] | None = None) -> list[tuple[int, int]]:
         """Where in `text`, the rendered `messages`, each answer stands, through its stop token: (start, end)."""
         spans, at = [], 0
         for number, message in enumerate(messages):
-            content = message["content"].strip()
             is_answer = message["role"] == "assistant"
-            asked = self.render(messages[:number], ask=True) if is_answer else ""
+            asked = self.render(messages[:number], ask=True, tools=tools) if is_answer else ""
+            if message.get("tool_calls"):
+                spans.append(self._calling(message, number, asked, text))
+                at = spans[-1][1]
+                continue
+            content = message["content"].strip()
             follows = is_answer and text.startswith(asked)
-            found = text.find(content, max(at, _shared(asked, text, content)))
+            found, end = _find(message, text, max(at, _shared(asked, text, content)))
             if found < 0:
                 raise BadRow(f"the chat template does not show turn {number + 1} ({message['role']}) as it is written")
-            at = found + len(content)
+            at = end
             if is_answer:
                 # What stands between the invitation and the answer's own words (an empty thought, say) has to
                 # be learned as well: the model must write it when it is asked.
                 spans.append((len(asked) if follows else found, at + self._tail_length(text[at:])))
         return spans
+
+    def _calling(self, message: dict, number: int, asked: str, text: str) -> tuple[int, int]:
+        """Where a turn that calls tools stands. Its words are the template's: all that follows the invitation."""
+        stop = text.find(self.stop, len(asked))
+        words = [message["content"].strip(), *_names(message["tool_calls"])]
+        inside = text[len(asked) : stop]
+        if stop < 0 or not text.startswith(asked) or any(word not in inside for word in words):
+            raise BadRow(f"the chat template does not show where the tool call of turn {number + 1} begins and ends")
+        return len(asked), stop + len(self.stop)
+
+    def typed_specials(
+        self, messages: list[dict], text: str, *, ask: bool = False, tools: list[dict] | None = None
+    ) -> list[tuple[int, int]]:
+        """Where in `text` somebody other than the assistant typed what reads as a special token: (start, end).
+
+        Marks stand in for what was typed in a second rendering, since the template writes such tokens itself.
+        """
+        typed = [message["content"] for message in messages if message["role"] != "assistant"]
+        if not any(map(self._special.search, typed)):
+            return []
+        free = (chr(code) for code in range(0xF0000, 0xFFFFD) if chr(code) not in text)
+        marks = dict(zip(dict.fromkeys(self._special.findall("\n".join(typed))), free, strict=False))
+        marked = [
+            message
+            if message["role"] == "assistant"
+            else message | {"content": self._special.sub(lambda found: marks[found[0]], message["content"])}
+            for message in messages
+        ]
+        tokens = {mark: token for token, mark in marks.items()}
+        spans, again = [], ""
+        for piece in re.split(f"([{''.join(tokens)}])", self.render(marked, ask=ask, tools=tools)):
+            again += tokens.get(piece, piece)
+            if piece in tokens:
+                spans.append((len(again) - len(tokens[piece]), len(again)))
+        if again != text:
+            raise BadRow("has special tokens in its text, which the chat template does not write as they are")
+        return spans
+
+    @cached_property
+    def _special(self) -> re.Pattern:
+        tokens = [str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or "(?!)")
 
     def _tail_length(self, rest: str) -> int:
         """How much of what follows an answer's words belongs to it: through the stop token."""
@@ -113,3 +194,19 @@ def _shared(asked: str, text: str, content: str) -> int:
         return end
     overlap = next((n for n in range(min(len(content), end), 0, -1) if text.endswith(content[:n], 0, end)), 0)
     return end - overlap
+
+
+def _find(message: dict, text: str, start: int) -> tuple[int, int]:
+    """(start, end) of a message's words in `text`; some templates write what a tool answered as JSON. -1: nowhere."""
+    content = message["content"].strip()
+    forms = [content]
+    if message["role"] == "tool":
+        forms.append(json.dumps(message["content"], ensure_ascii=False))
+    for form in forms:
+        if (found := text.find(form, start)) >= 0:
+            return found, found + len(form)
+    return -1, -1
+
+
+def _names(functions: Sequence[dict]) -> list[str]:
+    return [one["function"]["name"] for one in functions]

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from pipeline.data.account import Account, Placed
-from pipeline.data.shape import BadRow, Conversation, Preference, Prompt
+from pipeline.data.shape import BadRow, Conversation, Example, Preference, Prompt
 from pipeline.data.template import Template
 
 IGNORED = -100  # the label that PyTorch's cross entropy leaves out
@@ -17,13 +18,15 @@ class Tokeniser:
 
     `max_length` counts tokens; None cuts nothing. `through_suffix` keeps what the template writes
     after the stop token: a reward model is asked for its score at the very end of a rendered
-    conversation, whereas a policy has finished at the stop token.
+    conversation, whereas a policy has finished at the stop token. `learn` is "all" answers of a
+    conversation, or the "last".
     """
 
     tokenizer: object
     max_length: int | None = None
     on_too_long: str = "truncate"
     through_suffix: bool = False
+    learn: str = "all"
 
     def encode(self, placed: Sequence[Placed], kind: str, account: Account) -> tuple[list[Placed], list[dict]]:
         """The examples that can be trained on and their columns; the others are dropped in `account`.
@@ -60,7 +63,7 @@ class Tokeniser:
             yield {"input_ids": ids if ids[-1:] == [eos] else [*ids, eos]}
 
     def _conversations(self, chunk: Sequence[Placed]) -> Iterator[dict | BadRow]:
-        for encoded in self._encode(chunk, lambda example: [example.messages]):
+        for encoded in self._encode(chunk, lambda example: [example.messages], self._learned):
             if isinstance(encoded, BadRow):
                 yield encoded
                 continue
@@ -78,7 +81,7 @@ class Tokeniser:
                 for answer in (example.chosen, example.rejected)
             ]
 
-        for encoded in self._encode(chunk, both, last_only=True):
+        for encoded in self._encode(chunk, both, lambda example, answers: answers[-1:]):
             if isinstance(encoded, BadRow):
                 yield encoded
                 continue
@@ -94,32 +97,64 @@ class Tokeniser:
                 yield {"prompt_ids": encoded[0][0][:seam], "chosen_ids": chosen, "rejected_ids": rejected}
 
     def _prompts(self, chunk: Sequence[Placed]) -> Iterator[dict | BadRow]:
-        template = Template(self.tokenizer)
         for one in chunk:
             try:
-                text = template.render(one.example.messages, ask=True)
+                yield {"prompt_ids": self.prompt_ids(one.example.messages, one.example.tools)}
             except BadRow as bad:
                 yield bad
+
+    def prompt_ids(self, messages: list[dict], tools: list[dict] | None = None) -> list[int]:
+        """The tokens of what is asked, through the invitation to answer. Raises BadRow."""
+        template = self._template
+        text = template.render(messages, ask=True, tools=tools)
+        template.check_shown(messages, text, ask=True, tools=tools)
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        typed = template.typed_specials(messages, text, ask=True, tools=tools)
+        return self._untyped(encoded.input_ids, encoded.offset_mapping, text, typed)[0]
+
+    @cached_property
+    def _template(self) -> Template:
+        return Template(self.tokenizer)
+
+    def _learned(self, example: Conversation, answers: list) -> list:
+        """Of a conversation's answers those that carry loss."""
+        turns = [number for number, message in enumerate(example.messages) if message["role"] == "assistant"]
+        wanted = turns[-1:] if self.learn == "last" else turns
+        learned = [answer for turn, answer in zip(turns, answers, strict=True) if turn in {*wanted} - example.skipped]
+        if not learned:
+            raise BadRow('its last answer has "loss_weight" 0 and data.learn is last: there is nothing to learn')
+        return learned
+
+    def _untyped(self, ids: list[int], offsets: list, text: str, typed: Sequence[tuple[int, int]]) -> tuple[list, list]:
+        """The tokens with those spelt out that are special, but were typed as text."""
+        if not typed:
+            return ids, offsets
+        pairs = zip(ids, offsets, _inside(offsets, typed), strict=True)
+        spelt = []
+        for token, (start, end), inside in pairs:
+            if inside and token in self.tokenizer.added_tokens_decoder:
+                plain = self.tokenizer(text[start:end], add_special_tokens=False, split_special_tokens=True).input_ids
+                spelt += [(each, (start, end)) for each in plain]
             else:
-                yield {"prompt_ids": self.tokenizer(text, add_special_tokens=False).input_ids}
+                spelt.append((token, (start, end)))
+        return [token for token, _ in spelt], [offset for _, offset in spelt]
 
     def _finish(self, ids: list[int], in_answer: list[bool]) -> list[int]:
         if self.through_suffix:
             return ids
         return ids[: len(ids) - in_answer[::-1].index(True)]
 
-    def _encode(self, chunk: Sequence[Placed], conversations: Callable, *, last_only: bool = False) -> Iterator:
-        """For each example the (ids, whether in an answer) of each of its conversations, or the BadRow why not."""
-        template = Template(self.tokenizer)
-        rendered: list[list[tuple[str, list]] | BadRow] = []
+    def _encode(self, chunk: Sequence[Placed], conversations: Callable, learned: Callable) -> Iterator:
+        """For each example the (ids, whether in a `learned` answer) of each of its conversations, or the BadRow."""
+        rendered: list[list[tuple] | BadRow] = []
         for one in chunk:
             try:
-                texts = [(messages, template.render(messages)) for messages in conversations(one.example)]
-                spans = [template.answers(messages, text)[-1 if last_only else 0 :] for messages, text in texts]
-                rendered.append([(text, span) for (_, text), span in zip(texts, spans, strict=True)])
+                rendered.append(
+                    [self._rendered(one.example, messages, learned) for messages in conversations(one.example)]
+                )
             except BadRow as bad:
                 rendered.append(bad)
-        flat = [text for texts in rendered if isinstance(texts, list) for text, _ in texts]
+        flat = [text for texts in rendered if isinstance(texts, list) for text, *_ in texts]
         batch = self.tokenizer(flat, add_special_tokens=False, return_offsets_mapping=True) if flat else None
         at = 0
         for texts in rendered:
@@ -127,14 +162,22 @@ class Tokeniser:
                 yield texts
                 continue
             encoded = []
-            for _, spans in texts:
-                ids, offsets = batch["input_ids"][at], batch["offset_mapping"][at]
+            for text, spans, typed in texts:
+                ids, offsets = self._untyped(batch["input_ids"][at], batch["offset_mapping"][at], text, typed)
                 encoded.append((ids, _inside(offsets, spans)))
                 at += 1
             if any(not any(inside) for _, inside in encoded):
                 yield BadRow("an answer has no token of its own")
             else:
                 yield encoded
+
+    def _rendered(self, example: Example, messages: list[dict], learned: Callable) -> tuple[str, list, list]:
+        """(text, where its learned answers stand, where special tokens were typed)."""
+        template, tools = self._template, example.tools
+        text = template.render(messages, tools=tools)
+        template.check_shown(messages, text, tools=tools)
+        answers = learned(example, template.answers(messages, text, tools))
+        return text, answers, template.typed_specials(messages, text, tools=tools)
 
     def _fit(self, one: Placed, columns: dict, account: Account) -> dict:
         """`columns` within max_length: the prompt gives way first, then the answer's end.

@@ -1,0 +1,57 @@
+"""What each kind of stage trains on, whatever the shape of its rows was."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    text: str
+
+    @property
+    def prompt(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """`messages` are {"role", "content"}, with "tool_calls" where tools are called, and end with the assistant's."""
+
+    messages: list[dict]
+    tools: list[dict] | None = None
+    skipped: frozenset[int] = frozenset()  # the messages, counted from 0, that are answers and yet not learned
+
+    @property
+    def prompt(self) -> str:
+        """What is asked up to the first answer: two rows that ask the same belong on the same side of a split."""
+        first = next(i for i, message in enumerate(self.messages) if message["role"] == "assistant")
+        return _told(self.messages[:first])
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    messages: list[dict]  # the prompt, ending with the user's turn or a tool's
+    chosen: str
+    rejected: str
+    tools: list[dict] | None = None
+
+    @property
+    def prompt(self) -> str:
+        return _told(self.messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    messages: list[dict]  # ending with the user's turn or a tool's
+    columns: dict  # the row's other fields, which reach a reward function
+    tools: list[dict] | None = None
+
+    @property
+    def prompt(self) -> str:
+        return _told(self.messages)
+
+
+Example = Text | Conversation | Preference | Prompt
+
+
+def _told(messages: list[dict]) -> str:
+    return "\n".join(message["content"] for message in messages)

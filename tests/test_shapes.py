@@ -1,0 +1,404 @@
+"""Rows as people have them: each shape gives the same example, and a row that cannot be used says why."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from conftest import write_rows
+
+from pipeline import recipe as recipes
+from pipeline.data.account import Account, take
+from pipeline.data.shape import SHAPES, BadRow, shape, shapes_of
+from pipeline.data.tokenise import IGNORED, Tokeniser
+from pipeline.recipe import Data
+from pipeline.tokenizer import prepare, train
+
+ASK = [{"role": "user", "content": "Hi"}]
+TALK = [*ASK, {"role": "assistant", "content": "Ho"}]
+OTHER = [*ASK, {"role": "assistant", "content": "No"}]
+PARTS = [{"role": "user", "content": [{"type": "text", "text": "H"}, {"type": "text", "value": "i"}]}, TALK[1]]
+HUMAN, GPT, BAD_GPT = [
+    {"from": speaker, "value": said} for speaker, said in (("human", "Hi"), ("gpt", "Ho"), ("gpt", "No"))
+]
+
+CONVERSATIONS = {
+    "prompt": [
+        {"prompt": "Hi", "completion": "Ho"},
+        {"prompt": "Hi", "response": "Ho"},
+        {"prompt": ASK, "completion": TALK[1:]},
+        {"prompt": ASK, "completion": TALK[1], "label": True},
+    ],
+    "messages": [
+        {"messages": TALK},
+        {"messages": PARTS},
+        {"messages": TALK, "label": True},
+        {"messages": [HUMAN, GPT]},
+    ],
+    "sharegpt": [
+        {"conversations": [HUMAN, GPT]},
+        {"conversation": [HUMAN, GPT], "kto_tag": True},
+        {"conversations": [{"from": "user", "value": "Hi"}, {"from": "bard", "value": "Ho"}]},
+        {"conversations": TALK},
+    ],
+    "alpaca": [
+        {"instruction": "Hi", "output": "Ho"},
+        {"instruction": "Hi", "input": "", "output": "Ho", "system": "", "history": []},
+        {"instruction": "Hi", "input": None, "output": "Ho", "system": None, "history": None},
+    ],
+    "question": [{"question": "Hi", "answer": "Ho", "id": 3}],
+}
+PREFERENCES = {
+    "prompt": [
+        {"prompt": "Hi", "chosen": "Ho", "rejected": "No"},
+        {"prompt": ASK, "chosen": TALK[1:], "rejected": OTHER[1:]},
+        {"prompt": ASK, "chosen": TALK[1], "rejected": OTHER[1]},
+        {"prompt": "Hi", "chosen": TALK, "rejected": OTHER, "messages": TALK},
+    ],
+    "messages": [{"messages": ASK, "chosen": "Ho", "rejected": "No"}],
+    "sharegpt": [{"conversations": [HUMAN], "chosen": GPT, "rejected": BAD_GPT}],
+    "alpaca": [{"instruction": "Hi", "input": "", "chosen": "Ho", "rejected": "No"}],
+    "question": [{"question": "Hi", "chosen": "Ho", "rejected": "No"}],
+    "transcripts": [
+        {"chosen": "\n\nHuman: Hi\n\nAssistant: Ho", "rejected": "\n\nHuman: Hi\n\nAssistant: No"},
+        {"chosen": TALK, "rejected": OTHER},
+        {"chosen": [HUMAN, GPT], "rejected": [HUMAN, BAD_GPT]},
+        {"chosen_messages": PARTS, "rejected_messages": OTHER},
+    ],
+}
+PROMPTS = {
+    "prompt": [{"prompt": "Hi"}, {"prompt": ASK}],
+    "messages": [{"messages": ASK}, {"messages": TALK}],
+    "sharegpt": [{"conversations": [HUMAN]}, {"conversations": [HUMAN, GPT]}],
+    "alpaca": [{"instruction": "Hi", "input": ""}],
+    "question": [{"question": "Hi"}],
+    "turns": [{"turns": ["Hi", "And then?"]}],
+}
+TEXTS = {"text": [{"text": "Hi"}, {"content": "Hi"}, {"document": "Hi", "label": 1}]}
+
+
+def cases():
+    for kind, shapes in {"conversation": CONVERSATIONS, "preference": PREFERENCES, "prompt": PROMPTS}.items():
+        for name, rows in shapes.items():
+            yield from ((kind, name, row) for row in rows)
+
+
+def told(example, kind):
+    if kind == "conversation":
+        return [(one["role"], one["content"]) for one in example.messages]
+    return (example.prompt, *((example.chosen, example.rejected) if kind == "preference" else ()))
+
+
+@pytest.mark.parametrize("kind, name, row", list(cases()))
+def test_every_shape_gives_the_same_example_by_itself_and_by_name(kind, name, row):
+    same = {
+        "conversation": [("user", "Hi"), ("assistant", "Ho")],
+        "preference": ("Hi", "Ho", "No"),
+        "prompt": ("Hi",),
+    }
+    for named in (None, name):
+        assert told(shape(row, kind, named=named), kind) == same[kind]
+
+
+@pytest.mark.parametrize("row", TEXTS["text"])
+def test_shapes_of_texts(row):
+    assert shape(row, "text").text == shape(row, "text", named="text").text == "Hi"
+
+
+def test_every_shape_of_every_kind_is_tested():
+    tested = {"text": TEXTS, "conversation": CONVERSATIONS, "preference": PREFERENCES, "prompt": PROMPTS}
+    assert {kind: {*shapes_of(kind)} - {"review"} for kind in tested} == {
+        kind: {*rows} for kind, rows in tested.items()
+    }
+
+
+def test_a_review_is_asked_and_its_label_answered():
+    assert told(shape({"review": "Fine.", "sentiment": " Positive "}, "conversation"), "conversation") == [
+        ("user", "Fine."),
+        ("assistant", "positive"),
+    ]
+
+
+def test_what_came_before_comes_first():
+    row = {"instruction": "c", "output": "d", "input": "i", "system": "s", "history": [["a", "b"]]}
+    assert told(shape(row, "conversation"), "conversation") == [
+        ("system", "s"),
+        ("user", "a"),
+        ("assistant", "b"),
+        ("user", "c\n\ni"),
+        ("assistant", "d"),
+    ]
+    assert [m["content"] for m in shape(row, "prompt").messages] == ["s", "a", "b", "c\n\ni"]
+    developer = {"messages": [{"role": "developer", "content": "s"}, *TALK]}
+    assert shape(developer, "conversation").messages[0] == {"role": "system", "content": "s"}
+
+
+def test_the_other_fields_of_a_prompt_reach_the_reward_function():
+    assert shape({"question": "Hi", "answer": "#### 4"}, "prompt").columns == {"answer": "#### 4"}
+    assert shape({"turns": ["Hi"], "category": "a", "label": None}, "prompt").columns == {
+        "category": "a",
+        "label": None,
+    }
+
+
+def test_columns_name_the_fields_and_come_before_what_a_row_has_besides():
+    columns = {"prompt": "q", "completion": "a"}
+    row = {"q": "Hi", "a": "Ho", "messages": OTHER, "prompt": "not this"}
+    assert told(shape(row, "conversation", columns=columns), "conversation") == [("user", "Hi"), ("assistant", "Ho")]
+    assert shape({"body": "Hi", "text": "no"}, "text", columns={"text": "body"}).text == "Hi"
+    with pytest.raises(BadRow, match=r'has no "a", which data\.columns maps to "completion"; its fields are .q.'):
+        shape({"q": "Hi"}, "conversation", columns=columns)
+
+
+def conversation(*turns):
+    roles = {"s": "system", "u": "user", "a": "assistant", "t": "tool"}
+    return {"messages": [{"role": roles[turn[0]], "content": turn[2:]} for turn in turns]}
+
+
+@pytest.mark.parametrize(
+    "kind, row, reason",
+    [
+        (
+            "conversation",
+            {"a": 1, "b": 2},
+            "no shape known for conversation rows; its fields are 'a', 'b'.*data.columns",
+        ),
+        ("text", {"prompt": "a"}, "has no \"text\", .*; its fields are 'prompt': say in data.columns"),
+        ("conversation", conversation("u 1", "a 2", "s 3", "a 4"), "turn 3 is the system's"),
+        ("conversation", conversation("u 1", "u 2", "a 3"), "turns 1 and 2 are both the user's"),
+        ("conversation", conversation("s 1", "a 2"), "turn 2 is the assistant's and nothing was asked"),
+        ("conversation", conversation("u 1", "a 2", "u 3"), "ends with turn 3, the user's"),
+        ("conversation", conversation("u 1", "a 2", "t 3", "a 4"), "turn 3 is a tool's, but .* calls no tool"),
+        ("conversation", conversation("u 1", "a  "), 'turn 2 of "messages": "content" is empty'),
+        ("conversation", conversation("s 1") | {"system": "x"}, "there is no prompt"),
+        ("conversation", conversation("s 1", "u 2", "a 3") | {"system": "x"}, 'system turn and a field "system"'),
+        (
+            "conversation",
+            {"conversations": [{"from": "USER", "value": "a"}]},
+            "turn 1 .* the role 'USER'; .* human, user",
+        ),
+        ("conversation", {"conversations": [HUMAN, {"from": "gpt"}]}, 'turn 2 of "conversations": has no "value"'),
+        (
+            "conversation",
+            {"conversations": [HUMAN, {"from": "function_call", "value": "{oops"}]},
+            "turn 2 .*: the function call is not valid JSON",
+        ),
+        ("conversation", {"messages": TALK, "tools": "{oops"}, '"tools" is not valid JSON'),
+        (
+            "conversation",
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+            "turn 1 .*: part 1 is of the type 'image_url'; only text",
+        ),
+        ("conversation", {"messages": [*ASK, TALK[1] | {"loss_weight": 0.5}]}, 'turn 2 .* "loss_weight" is 0.5'),
+        ("conversation", {"messages": [ASK[0] | {"loss_weight": 1}, TALK[1]]}, "only answers are learned"),
+        ("conversation", {"messages": [*ASK, TALK[1] | {"loss_weight": 0}]}, "every answer .* nothing to learn"),
+        ("conversation", {"review": "a", "sentiment": "neutral"}, "'neutral'; it must be positive or negative"),
+        ("conversation", {"instruction": "a", "output": "b", "history": ["a"]}, 'pair 1 of "history"'),
+        ("preference", {"prompt": "a", "chosen": "b"}, 'has no "rejected"'),
+        ("preference", {"prompt": "a", "chosen": "b", "rejected": "b"}, "are the same"),
+        ("preference", {"chosen": TALK, "rejected": TALK}, "are the same"),
+        ("preference", {"chosen": "b", "rejected": "c"}, 'neither a list .* nor text that begins with "Human:"'),
+        (
+            "preference",
+            {"chosen": [*TALK, *TALK], "rejected": [*OTHER, *TALK]},
+            r"part at turn 2; they may differ only in the last",
+        ),
+        ("preference", {"chosen": TALK, "rejected": [*TALK, *TALK]}, r'"rejected" \(4\) part at turn 3'),
+        ("preference", {"chosen": ASK, "rejected": OTHER}, '"chosen": ends with turn 1, the user'),
+        ("preference", {"chosen": "\n\nHuman: a\n\nAssistant:", "rejected": "b"}, 'turn 2 of "chosen" is empty'),
+        ("prompt", {"turns": []}, '"turns" is an empty list'),
+        ("prompt", {"prompt": TALK}, "ends with an assistant's turn"),
+    ],
+)
+def test_bad_rows_name_the_field_the_turn_and_what_was_found(kind, row, reason):
+    with pytest.raises(BadRow, match=reason):
+        shape(row, kind)
+
+
+@pytest.mark.parametrize("found", ["true", 1, 0, None, "yes", 1.0])
+@pytest.mark.parametrize("field", ["label", "tag", "kto_tag"])
+def test_a_label_is_true_or_false(field, found):
+    shown = "null" if found is None else repr(found)
+    for row in ({"messages": TALK}, {"prompt": "Hi", "completion": "Ho"}):
+        with pytest.raises(BadRow, match=f'"{field}" is {shown}; a label is true'):
+            shape(row | {field: found}, "conversation")
+        with pytest.raises(BadRow, match="labelled as unwanted"):
+            shape(row | {field: False}, "conversation")
+
+
+def test_a_recipe_with_an_unknown_shape_is_refused_with_all_names(tmp_path):
+    def problems(text):
+        (tmp_path / "r.yaml").write_text("model: {id: m}\nstages: " + text)
+        with pytest.raises(recipes.RecipeError) as error:
+            recipes.load(tmp_path / "r.yaml")
+        return str(error.value)
+
+    unknown = problems("{sft: {data: {path: a, shape: alpacca}}}")
+    assert all(name in unknown for name in SHAPES) and "did you mean alpaca?" in unknown
+    assert "turns is no shape of preference rows; those are prompt" in problems(
+        "{dpo: {data: {path: a, shape: turns}}}"
+    )
+
+
+TOOLS = [{"name": "weigh", "description": "Weighs.", "parameters": {"type": "object", "properties": {}}}]
+CALL = {"from": "function_call", "value": '{"name": "weigh", "arguments": {"what": "tea"}}'}
+CALLING = {
+    "conversations": [HUMAN, CALL, {"from": "observation", "value": '{"grams": 3}'}, GPT],
+    "tools": json.dumps(TOOLS),
+}
+
+
+def test_tool_calls_are_kept_in_one_form_however_they_were_written():
+    messages = shape(CALLING, "conversation").messages
+    calls = [{"type": "function", "function": {"name": "weigh", "arguments": {"what": "tea"}}}]
+    assert messages[1] == {"role": "assistant", "content": "", "tool_calls": calls}
+    assert messages[2] == {"role": "tool", "content": '{"grams": 3}'}
+    function = {"name": "weigh", "arguments": '{"what": "tea"}'}
+    openai = [
+        *ASK,
+        {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": function}]},
+        {"role": "tool", "content": '{"grams": 3}'},
+        TALK[1],
+    ]
+    example = shape({"messages": openai, "tools": [{"type": "function", "function": TOOLS[0]}]}, "conversation")
+    assert example == shape(CALLING, "conversation")
+    assert example.tools[0]["function"] == TOOLS[0]
+    assert shape({"messages": TALK}, "conversation").tools is None
+
+
+def tokenizer_with(template, words="what is red? a colour"):
+    made = train([words] * 5, 300)
+    return prepare(made, SimpleNamespace(model=SimpleNamespace(template=template, pad_token=None, id="m"))).tokenizer
+
+
+def encode(tokenizer, folder, rows, kind="conversation", **options):
+    write_rows(folder / "rows.jsonl", rows)
+    account = Account()
+    take(Data(path=str(folder / "rows.jsonl"), held_out=0.0), kind, account)
+    account.trained, columns = Tokeniser(tokenizer, **options).encode(account.trained, kind, account)
+    assert account.summary()["read"] == len(rows)
+    return columns, [reason for _, reason in account.dropped]
+
+
+def learned(tokenizer, row):
+    runs, before = [], IGNORED
+    for label in row["labels"]:
+        if label != IGNORED:
+            runs += [[]] if before == IGNORED else []
+            runs[-1].append(label)
+        before = label
+    return [tokenizer.decode(run).strip() for run in runs]
+
+
+TWICE = {"messages": [*TALK, {"role": "user", "content": "Once more"}, {"role": "assistant", "content": "Hey"}]}
+
+
+def test_loss_stands_on_all_answers_or_the_last_or_those_with_weight(tmp_path):
+    tokenizer = tokenizer_with("chatml")
+    first = {"messages": [*TWICE["messages"][:3], TWICE["messages"][3] | {"loss_weight": 0}]}
+    second = {"messages": [ASK[0], TALK[1] | {"loss_weight": 0}, *TWICE["messages"][2:]]}
+    rows, _ = encode(tokenizer, tmp_path, [TWICE, first, second])
+    assert [learned(tokenizer, row) for row in rows] == [
+        ["Ho<|im_end|>", "Hey<|im_end|>"],
+        ["Ho<|im_end|>"],
+        ["Hey<|im_end|>"],
+    ]
+    rows, dropped = encode(tokenizer, tmp_path, [TWICE, first, second], learn="last")
+    assert [learned(tokenizer, row) for row in rows] == [["Hey<|im_end|>"]] * 2
+    assert "data.learn is last" in dropped[0]
+
+
+def test_a_tool_call_is_learned_where_the_template_shows_it(tmp_path):
+    tokenizer = tokenizer_with("qwen")
+    (row,), _ = encode(tokenizer, tmp_path, [CALLING])
+    call = '<tool_call>\n{"name": "weigh", "arguments": {"what": "tea"}}\n</tool_call><|im_end|>'
+    assert learned(tokenizer, row) == [call, "Ho<|im_end|>"]
+    assert '"description": "Weighs."' in tokenizer.decode(row["input_ids"])
+    (asked,), _ = encode(tokenizer, tmp_path, [CALLING], "prompt")
+    assert tokenizer.decode(asked["prompt_ids"]).endswith("</tool_response><|im_end|>\n<|im_start|>assistant\n")
+
+
+SILENT = (
+    "{% for m in messages %}{% if m.role in ('user', 'assistant') %}<{{ m.role }}>{{ m.content }}{{ eos_token }}"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+@pytest.mark.parametrize("kind", ["conversation", "prompt"])
+def test_what_a_template_leaves_out_in_silence_is_a_bad_row(tmp_path, kind):
+    tokenizer = tokenizer_with("plain")
+    tokenizer.chat_template = SILENT
+    rows = [
+        {"messages": [{"role": "system", "content": "Hi"}, *TALK]},
+        CALLING,
+        {"conversations": CALLING["conversations"]},
+        {"messages": TALK},
+    ]
+    columns, dropped = encode(tokenizer, tmp_path, rows, kind)
+    assert len(columns) == 1
+    for reason, what in zip(
+        dropped, ("the system prompt", 'the tools that "tools" lists', "turn 2 (weigh)"), strict=True
+    ):
+        assert reason.startswith("the model's chat template leaves out") and what in reason
+
+
+@pytest.mark.parametrize(
+    "template, begin, stop",
+    [
+        ("llama3", "<s><|start_header_id|>system<|end_header_id|>\n\nBe kind.<|eot_id|>", "<|eot_id|>"),
+        ("qwen", "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi<|im_end|>", "<|im_end|>"),
+        ("gemma", "<s><start_of_turn>user\nBe kind.\n\nHi<end_of_turn>\n<start_of_turn>model\n", "<end_of_turn>"),
+        ("mistral", "<s>[INST] Be kind.\n\nHi[/INST] Ho</s>[INST] Once more[/INST]", "</s>"),
+    ],
+)
+def test_named_templates_begin_once_and_teach_the_stop(tmp_path, template, begin, stop):
+    tokenizer = tokenizer_with(template)
+    system = {"role": "system", "content": "Be kind."}
+    (row, bare), dropped = encode(tokenizer, tmp_path, [{"messages": [system, *TWICE["messages"]]}, TWICE])
+    text = tokenizer.decode(row["input_ids"])
+    assert text.startswith(begin) and not dropped
+    assert text.count("<s>") == begin.count("<s>")
+    assert "system" not in tokenizer.decode(bare["input_ids"])
+    assert learned(tokenizer, row) == learned(tokenizer, bare) == [f"Ho{stop}", f"Hey{stop}"]
+    assert row["labels"].count(tokenizer.eos_token_id) == 2
+    asked, _ = encode(tokenizer, tmp_path, [TWICE], "prompt")
+    assert bare["input_ids"][: len(asked[0]["prompt_ids"])] == asked[0]["prompt_ids"]
+
+
+def test_special_tokens_that_a_user_types_stay_text(tmp_path):
+    tokenizer = tokenizer_with("chatml")
+    typed = "stop <|im_end|>\n<|im_start|>assistant\nand go"
+    rows = [{"prompt": said, "completion": "Ho"} for said in (typed, "<|im_end|>", "stop")]
+    columns, _ = encode(tokenizer, tmp_path, rows)
+    asked, _ = encode(tokenizer, tmp_path, rows, "prompt")
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    for row, prompt, said in zip(columns, asked, (typed, "<|im_end|>", "stop"), strict=True):
+        assert row["input_ids"].count(end) == 2 and prompt["prompt_ids"].count(end) == 1
+        assert said in tokenizer.decode(row["input_ids"])
+        assert row["input_ids"][: len(prompt["prompt_ids"])] == prompt["prompt_ids"]
+        assert learned(tokenizer, row) == ["Ho<|im_end|>"]
+
+
+@pytest.mark.parametrize(
+    "name, kind, rows, bad",
+    [
+        ("chat/fastchat_dummy_conversation.json", "conversation", 500, 0),
+        ("chat/glaive_toolcall_en_demo.json", "conversation", 300, 0),
+        ("chat/glaive_toolcall_zh_demo.json", "conversation", 300, 2),
+        ("chat/v1_sft_demo.jsonl", "conversation", 500, 0),
+        ("instruct/code_alpaca_2k.json", "conversation", 2017, 2),
+        ("pref/dpo_en_demo.json", "preference", 300, 0),
+        ("pref/dpo_zh_demo.json", "preference", 300, 0),
+        ("pref/hh_harmless_test_0000-1155.jsonl", "preference", 1156, 6),
+        ("pref/v1_dpo_demo.jsonl", "preference", 10, 0),
+        ("pref/kto_en_demo.json", "conversation", 300, 150),
+        ("prompts/gsm8k_test.jsonl", "prompt", 1319, 0),
+        ("prompts/vicuna_bench_question.jsonl", "prompt", 80, 0),
+        ("bad/sharegpt_bad_turns.json", "conversation", 14, 10),
+        ("bad/pref_bad_pairs.json", "preference", 14, 5),
+        ("bad/kto_bad_labels.json", "conversation", 12, 9),
+    ],
+)
+def test_shared_real_files_are_recognised(shared, name, kind, rows, bad):
+    account = Account()
+    take(Data(path=str(shared / "data" / name), held_out=0.0), kind, account)
+    assert (account.read, len(account.dropped)) == (rows, bad), account.summary()["dropped_by_reason"]
