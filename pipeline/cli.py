@@ -222,7 +222,9 @@ def _checked(data: recipes.Data, stage: str | None, loaded: recipes.Recipe, runs
     if stage in loaded.stages:
         given = loaded.given(stage, full=False)
         max_length = max_length or train_fields.effective(specs()[stage].config, given).get("max_length")
-    tokeniser = Tokeniser(of_recipe(loaded, runs).tokenizer, max_length, through_suffix=specs()[stage].head == "score")
+    tokeniser = Tokeniser(
+        of_recipe(loaded, runs).tokenizer, max_length, through_suffix=specs()[stage].head == "score", learn=data.learn
+    )
     return check.check(data, kind, tokeniser)
 
 
