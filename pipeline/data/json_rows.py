@@ -14,7 +14,7 @@ from pipeline.errors import PipelineError
 
 _GAP = re.compile(r"[\s,]*")
 _TAIL = 32  # a value that ends this close to the end of what was read may go on: 12 of 12.5e-7
-_COLON = re.compile(r"\s*:?\s*")
+_COLON = re.compile(r"\s*:\s*")
 _OPEN = "{[,:"  # how a line ends inside an object that spans several
 # Fields that a row has and a file of rows has not.
 _FIELDS = {"text", "prompt", "completion", "chosen", "rejected", "instruction", "output", "messages", "conversations"}
@@ -129,7 +129,10 @@ def _members(path: str, whole: str, line: int) -> list[tuple[str, object, int, i
     try:
         while (at := _GAP.match(whole, at).end()) < len(whole) and whole[at] != "}":
             key, end = decode(whole, at)
-            at = _COLON.match(whole, end).end()
+            colon = _COLON.match(whole, end)
+            if not isinstance(key, str) or not colon:
+                raise ValueError("a name and a colon are expected")
+            at = colon.end()
             value, end = decode(whole, at)
             members.append((key, value, at, end))
             at = end

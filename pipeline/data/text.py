@@ -36,14 +36,15 @@ def opened(path: str, encoding: str) -> Iterator[TextIO]:
     their line, and a compressed file that is broken or cut short.
     """
     try:
-        with _bytes(path) as stream, io.TextIOWrapper(stream, encoding=encoding) as text:
-            yield text
-    except UnicodeError:
-        name = "UTF-8" if encoding == "utf-8-sig" else encoding
-        raise PipelineError(
-            f"{path}:{_line_not_decoded(path, encoding)}: not {name} text.",
-            "Name the file's encoding as data.encoding in the recipe, or convert the file to UTF-8.",
-        ) from None
+        try:
+            with _bytes(path) as stream, io.TextIOWrapper(stream, encoding=encoding) as text:
+                yield text
+        except UnicodeError:
+            name = "UTF-8" if encoding == "utf-8-sig" else encoding
+            raise PipelineError(
+                f"{path}:{_line_not_decoded(path, encoding)}: not {name} text.",
+                "Name the file's encoding as data.encoding in the recipe, or convert the file to UTF-8.",
+            ) from None
     except (OSError, EOFError, zlib.error) as error:
         raise PipelineError(
             f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}.",
