@@ -1,7 +1,7 @@
 """What a command would do, and why: decided from the recipe, the data and the artifacts, without torch or a network."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +14,7 @@ from pipeline import artifact, backend, graph, train_fields
 from pipeline.artifact import Attempt, Digests, canonical
 from pipeline.backend import Backend
 from pipeline.base import Base, base_of
+from pipeline.data.files import files
 from pipeline.data.template import named
 from pipeline.errors import PipelineError
 from pipeline.recipe import Recipe
@@ -212,12 +213,13 @@ class Planner:
     def _renamed(self, name: str, change: str) -> str:
         """A changed file by its path, not by its number in the list of digests."""
         data = self.recipe.stage(name).data
-        paths = [data.path] if isinstance(data.path, str) else data.path
-        files = {f"data.files[{number}]": path for number, path in enumerate(paths)}
+        paths = {f"data.files[{number}]": path for number, path in enumerate(files(data.path))}
         if isinstance(data.held_out, str):
-            files["data.held_out"] = data.held_out
+            held_out = files(data.held_out)
+            paths |= {f"data.held_out[{number}]": path for number, path in enumerate(held_out)}
+            paths["data.held_out"] = data.held_out
         key, _, values = change.partition(": ")
-        return f"content of {files[key]}: {values}" if key in files else change
+        return f"content of {paths[key]}: {values}" if key in paths else change
 
     def _parent(self, name: str, above: Step | None, policy: str | None) -> Parent | None:
         if above:
@@ -326,7 +328,6 @@ class Planner:
                 "template": sha256(named(template).encode()).hexdigest() if template else None,
                 "pad_token": recipe.model.pad_token,
             }
-        paths = [data.path] if isinstance(data.path, str) else data.path
         return {
             "stage": name,
             "policy": parent.sha256 if parent else None,
@@ -335,8 +336,8 @@ class Planner:
             "model": model,
             "adapter": adapter,
             "data": {
-                "files": [self.digests.of(Path(path)) for path in paths],
-                "held_out": self.digests.of(Path(data.held_out)) if isinstance(data.held_out, str) else data.held_out,
+                "files": self._digests(data.path),
+                "held_out": self._held_out(data.held_out),
                 "on_bad_row": data.on_bad_row,
                 "on_too_long": data.on_too_long,
                 **data.unusual(),
@@ -344,6 +345,16 @@ class Planner:
             "train": train_fields.what(specs()[name].config, given),
             "seed": recipe.seed,
         }
+
+    def _digests(self, paths: str | Sequence[str]) -> list[str]:
+        return [self.digests.of(Path(path)) for path in files(paths)]
+
+    def _held_out(self, held_out: float | str) -> float | str | list[str]:
+        """A share as it is; a file by its digest, as ever, and several by theirs."""
+        if not isinstance(held_out, str):
+            return held_out
+        digests = self._digests(held_out)
+        return digests[0] if len(digests) == 1 else digests
 
     def _reward_inputs(self, name: str, reward: Parent | None) -> dict:
         settings = self.recipe.stage(name)
@@ -372,9 +383,14 @@ class Planner:
             stage = self.recipe.stage(name)
             paths = [stage.data.path] if isinstance(stage.data.path, str) else list(stage.data.path)
             paths += [stage.data.held_out] if isinstance(stage.data.held_out, str) else []
+            for path in paths:
+                try:
+                    files(path)
+                except PipelineError as error:
+                    missing.append(f"{name}: {error.what}")
             functions = (stage.evaluation.score_function, stage.reward_function)
-            paths += [function.rpartition(":")[0] for function in functions if function]
-            missing += [f"{name}: {path}: no such file." for path in paths if not Path(path).is_file()]
+            sources = [function.rpartition(":")[0] for function in functions if function]
+            missing += [f"{name}: {path}: no such file." for path in sources if not Path(path).is_file()]
         if missing:
             raise PipelineError(
                 f"{self.recipe.path}:\n  " + "\n  ".join(missing),

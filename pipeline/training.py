@@ -15,6 +15,7 @@ from pathlib import Path
 from pipeline import artifact, backend, recipe
 from pipeline.artifact import Attempt
 from pipeline.backend import ASKED, TRANSFORMERS, UNSLOTH
+from pipeline.data.files import files
 from pipeline.errors import PipelineError
 from pipeline.plan import EVALUATE, Planner, Step
 from pipeline.stage import specs
@@ -479,11 +480,10 @@ class Stage:
 
     def _data_summary(self, account) -> dict:
         data = self.settings.data
-        paths = [data.path] if isinstance(data.path, str) else list(data.path)
-        files = dict(zip(paths, self.step.inputs["data"]["files"], strict=True))
+        digests = dict(zip(files(data.path), self.step.inputs["data"]["files"], strict=True))
         if isinstance(data.held_out, str):
-            files[data.held_out] = self.step.inputs["data"]["held_out"]
-        return {"files": files, "rows": account.summary()}
+            digests[data.held_out] = self.step.inputs["data"]["held_out"]
+        return {"files": digests, "rows": account.summary()}
 
     def _base_summary(self, output: str, weights: str) -> dict:
         """The base of what comes after: a whole model is its own."""

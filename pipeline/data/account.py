@@ -76,7 +76,9 @@ class Account:
 def _write(path: Path, lines: list[dict]) -> None:
     path.unlink(missing_ok=True)
     if lines:
-        path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+        # Tables hold dates and bytes, which JSON has not; half of a surrogate pair is written as JSON's own escape.
+        text = "".join(json.dumps(line, ensure_ascii=False, default=str) + "\n" for line in lines)
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def take(data: Data, kind: str, account: Account) -> None:

@@ -1,0 +1,173 @@
+"""The rows of CSV, TSV, plain text, Parquet and Arrow, each as a stream."""
+
+import csv
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from pipeline.data.row import Row
+from pipeline.data.text import BLOCK
+from pipeline.errors import PipelineError
+
+_LONGEST_VALUE = 1 << 26  # characters; beyond, a quote was hardly meant to be closed
+_SHOWN = 8
+_ROWS_AT_ONCE = 500
+_ARROW_FILE, _ARROW_STREAM_END = b"ARROW1", b"\xff\xff\xff\xff\0\0\0\0"
+_DAMAGED = "Export the file again."
+
+
+def csv_rows(path: str, text: TextIO, delimiter: str) -> Iterator[Row]:
+    """One row a record, by the names in the header; every value stays text, blank lines are no records.
+
+    Raises PipelineError for a header that is missing, and for broken quoting: where a record
+    ends is then unknown, so every row after it would be a guess.
+    """
+    csv.field_size_limit(_LONGEST_VALUE)
+    records = _records(path, csv.reader(text, strict=True, delimiter=delimiter))
+    first, names = next(records, (1, []))
+    names = [name.strip() for name in names]
+    if len(set(names)) < len(names):
+        raise PipelineError(
+            f"{path}:{first}: two columns of the header have the same name: {', '.join(names)}.",
+            "The first line has to name the columns, each by its own name.",
+        )
+    empty = True
+    for line, values in records:
+        empty = False
+        value = dict(zip(names, values, strict=False))
+        if len(values) != len(names):
+            problem = f"{_columns(len(values))}, but the header has {len(names)}"
+            yield Row(path, line, value if len(values) < len(names) else values, problem)
+        else:
+            yield Row(path, line, value, _nul(values))
+    if names and empty:
+        raise PipelineError(
+            f"{path}: the file is empty but for its header ({', '.join(names)}).",
+            "Give a file with at least one row; the first line names the columns.",
+        )
+
+
+def _columns(number: int) -> str:
+    return f"{number} column{'' if number == 1 else 's'}"
+
+
+def _nul(values: Iterable[str]) -> str:
+    if any("\0" in value for value in values):
+        return "holds a NUL character: the file is damaged, or in another encoding (data.encoding)"
+    return ""
+
+
+def _records(path: str, reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
+    """Each record and the line that it starts on."""
+    line = 1
+    while True:
+        try:
+            record = next(reader, None)
+        except csv.Error as error:
+            raise _broken_quoting(path, line, error, reader) from None
+        if record is None:
+            return
+        if record:
+            yield line, record
+        line = reader.line_num + 1
+
+
+def _broken_quoting(path: str, line: int, error: csv.Error, reader: Iterator[list[str]]) -> PipelineError:
+    """With the places that follow, so that they can be mended at once."""
+    places = []
+    while len(places) < _SHOWN:
+        start = reader.line_num + 1
+        try:
+            if next(reader, None) is None:
+                break
+        except csv.Error:
+            places.append(str(start))
+    more = f" Likely also on line {', '.join(places)}." if places else ""
+    return PipelineError(
+        f"{path}:{line}: the quoting is broken in the row that starts here ({error}); rows after it cannot be told "
+        f"apart.{more}",
+        'A value with quotes, line ends or the delimiter stands in quotes, and every quote within it is doubled ("").',
+    )
+
+
+def text_rows(path: str, text: TextIO, separator: str | None) -> Iterator[Row]:
+    """Each document as {"text": ...}, without the line feeds around it; its line is that of its first text.
+
+    Nothing but white space after the last separator is no document; a blank one before it is.
+    """
+    if separator is None:
+        documents: Iterable[str] = [text.read()]
+    else:
+        documents = _split(text, separator.replace("\r\n", "\n").replace("\r", "\n"))
+    line, waiting = 1, None
+    for document in documents:
+        if waiting is not None:
+            yield waiting
+        kept = document.strip("\n")
+        starts = line + len(document) - len(document.lstrip("\n")) if kept else line
+        waiting = Row(path, starts, {"text": kept}, _nul([kept]))
+        line += document.count("\n") + (separator or "").count("\n")
+    if waiting is not None and waiting.value["text"].strip():
+        yield waiting
+
+
+def _split(text: TextIO, separator: str) -> Iterator[str]:
+    buffer, searched = "", 0
+    # As much again as is held, so that a long document is not copied once for every block.
+    while block := text.read(max(BLOCK, len(buffer))):
+        buffer += block
+        at = 0
+        while (found := buffer.find(separator, max(at, searched))) >= 0:
+            yield buffer[at:found]
+            at = found + len(separator)
+        buffer = buffer[at:]
+        searched = max(0, len(buffer) - len(separator) + 1)
+    yield buffer
+
+
+def parquet_rows(path: str) -> Iterator[Row]:
+    """Raises PipelineError where the file is not Parquet or is damaged."""
+    from pyarrow import parquet
+
+    # Without these a whole row group lies in memory, and often a file has only one.
+    with _table(path, "Parquet"), parquet.ParquetFile(path, pre_buffer=False, buffer_size=BLOCK) as file:
+        yield from _table_rows(path, file.iter_batches(_ROWS_AT_ONCE))
+
+
+def arrow_rows(path: str) -> Iterator[Row]:
+    """An IPC file or stream; the content decides. Raises PipelineError where it is neither or is damaged."""
+    import pyarrow
+    from pyarrow import ipc
+
+    with _table(path, "Arrow"), pyarrow.memory_map(path) as source:
+        if source.read(len(_ARROW_FILE)) == _ARROW_FILE:
+            file = ipc.open_file(source)
+            yield from _table_rows(path, (file.get_batch(n) for n in range(file.num_record_batches)))
+            return
+        source.seek(0)
+        yield from _table_rows(path, ipc.open_stream(source))
+        source.seek(max(0, source.size() - len(_ARROW_STREAM_END)))
+        if source.read() != _ARROW_STREAM_END:
+            raise PipelineError(f"{path}: the Arrow stream has no end mark: it was cut short.", _DAMAGED)
+
+
+def _table_rows(path: str, batches: Iterable) -> Iterator[Row]:
+    before = 0
+    for batch in batches:
+        batch.validate(full=True)  # a damaged buffer would be read beyond its end
+        for start in range(0, batch.num_rows, _ROWS_AT_ONCE):
+            values = batch.slice(start, _ROWS_AT_ONCE).to_pylist()
+            yield from (Row(path, number, value) for number, value in enumerate(values, start=before + start + 1))
+        before += batch.num_rows
+
+
+@contextmanager
+def _table(path: str, name: str) -> Iterator[None]:
+    """What pyarrow says of a file that it cannot read, as a PipelineError."""
+    from pyarrow import ArrowException
+
+    try:
+        yield
+    except (ArrowException, OSError, ValueError, OverflowError) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise PipelineError(f"{path}: cannot be read as {name}: {said}", _DAMAGED) from None
