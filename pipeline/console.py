@@ -102,6 +102,8 @@ class Display:
         self.console.print(f"  {rows['read']} read = {' + '.join(parts)}")
         if rows["duplicates_kept"]:
             self.console.print(f"  {rows['duplicates_kept']} say the same as an earlier row", style="yellow")
+        if rows["contradictions"]:
+            self.console.print(f"  {rows['contradictions']} pairs prefer what an earlier pair rejects", style="yellow")
         if rows["truncated"]:
             self.console.print(
                 f"  {rows['truncated']} would be cut to max_length: {rows['tokens_cut']} tokens lost, "
@@ -201,6 +203,11 @@ class Display:
         if event["duplicates_kept"]:
             self.console.print(
                 f"    {event['duplicates_kept']} say the same as an earlier row (kept; duplicates.jsonl; data.duplicates: drop)"
+            )
+        if event["contradictions"]:
+            self.console.print(
+                f"    {event['contradictions']} pairs prefer what an earlier pair rejects (see duplicates.jsonl)",
+                style="yellow",
             )
         for reason, count in event["dropped_by_reason"].items():
             self.console.print(f"    dropped {count} x {escape(reason)} (see rejected.jsonl)", style="yellow")

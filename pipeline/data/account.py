@@ -4,12 +4,12 @@ import json
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
 from pipeline.data.read import Row, read
-from pipeline.data.shape import BadRow, Example, shape
+from pipeline.data.shape import BadRow, Example, Preference, shape
 from pipeline.errors import PipelineError
 from pipeline.recipe import Data
 
@@ -33,6 +33,7 @@ class Account:
     dropped: list[tuple[Row, str]] = field(default_factory=list)
     truncated: list[tuple[Row, int]] = field(default_factory=list)  # with the number of tokens cut
     duplicates: list[tuple[Row, str]] = field(default_factory=list)  # with the place of the first of each
+    contradictions: list[tuple[Row, str]] = field(default_factory=list)  # pairs that an earlier one has the other way
     answers_cut: int = 0  # rows among the truncated whose answer lost its end
     trained: list[Placed] = field(default_factory=list)
     held_out: list[Placed] = field(default_factory=list)
@@ -52,6 +53,7 @@ class Account:
         return counts | {
             "dropped_by_reason": dict(Counter(reason for _, reason in self.dropped)),
             "duplicates_kept": len(self.duplicates) - sum(reason == SAME for _, reason in self.dropped),
+            "contradictions": len(self.contradictions),
             "truncated": len(self.truncated),
             "answers_cut": self.answers_cut,
             "tokens_cut": sum(cut for _, cut in self.truncated),
@@ -69,7 +71,8 @@ class Account:
         )
         _write(
             folder / "duplicates.jsonl",
-            [{"file": r.file, "line": r.line, "same_as": first} for r, first in self.duplicates],
+            [{"file": r.file, "line": r.line, "same_as": first} for r, first in self.duplicates]
+            + [{"file": r.file, "line": r.line, "opposite_of": first} for r, first in self.contradictions],
         )
 
 
@@ -112,6 +115,10 @@ def _unlike(good: Iterable[Placed], data: Data, account: Account, seen: dict[int
     """The examples, those that say the same as an earlier one on record; left out with `duplicates: drop`."""
     for placed in good:
         key = sameness(placed.example)
+        if isinstance(example := placed.example, Preference):
+            swapped = sameness(replace(example, chosen=example.rejected, rejected=example.chosen))
+            if swapped in seen:
+                account.contradictions.append((placed.row, seen[swapped]))
         first = seen.setdefault(key, placed.row.place)
         if first == placed.row.place:
             yield placed
