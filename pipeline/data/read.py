@@ -14,7 +14,9 @@ __all__ = ["Row", "files", "read"]
 
 
 def read(paths: str | Sequence[str], *, encoding: str = "utf-8", separator: str | None = None) -> Iterator[Row]:
-    """The rows of files, folders and globs, in order, as a stream: no file is held whole but a top-level object.
+    """The rows of files, folders and globs, in order, as a stream.
+
+    Held whole are only a file that is one object, and a plain text that is one document.
 
     The suffix tells CSV, TSV, plain text, Parquet and Arrow; everything else is JSON, where the content
     decides between an array, JSON Lines and an object. `separator` parts the documents of a plain text.
