@@ -160,7 +160,6 @@ def test_an_object_whose_rows_cannot_be_told_is_refused(tmp_path, value):
         ('{"a": [\n' * 100_000, "nested too deeply"),
         ("[1, " + "9" * 5000 + "]", "rows.json:1: the JSON array breaks off"),
         (" \n\n", "rows.json: the file is empty"),
-        ("[]", "rows.json: the file is empty"),
     ],
 )
 def test_broken_json_names_its_line(tmp_path, content, expected):
@@ -277,6 +276,7 @@ def test_tables_give_plain_values_and_say_what_is_wrong_with_them(tmp_path):
     for name, content in (
         ("cut.arrow", whole[:-8]),
         ("half.arrow", whole[: len(whole) // 2]),
+        ("twice.arrow", whole * 2),
         ("no.parquet", b"PAR1 no"),
     ):
         assert name in refused(written(tmp_path, name, content))
@@ -325,24 +325,24 @@ def test_a_plan_takes_folders_and_keeps_the_fingerprint_of_a_plain_file(tmp_path
     monkeypatch.chdir(tmp_path)
     write_micro(tmp_path)
     (tmp_path / "rows").mkdir()
-    (tmp_path / "chat.jsonl").rename(tmp_path / "rows" / "chat.jsonl")
+    (tmp_path / "text.jsonl").rename(tmp_path / "rows" / "text.jsonl")
     (tmp_path / "held").mkdir()
     for part in "ab":
-        write_rows(tmp_path / "held" / f"{part}.jsonl", ROWS)
+        write_rows(tmp_path / "held" / f"{part}.jsonl", [{"text": part}])
 
-    def data(path, held_out):
-        made = recipe.load("micro.yaml", [f"stages.sft.data={{path: '{path}', held_out: '{held_out}'}}"])
-        (step,) = Planner(made, tmp_path / "runs").plan(["sft"])[-1:]
-        return Planner(made, tmp_path / "runs")._inputs("sft", None, step.base or FakeBase, {}, None)["data"]
+    def step(path, held_out):
+        made = recipe.load("micro.yaml", [f"stages.pretrain.data={{path: '{path}', held_out: '{held_out}'}}"])
+        return Planner(made, tmp_path / "runs").plan(["pretrain"])[0]
 
-    class FakeBase:
-        identity = None
-
-    digest, part = (artifact.file_sha256(tmp_path / name) for name in ("rows/chat.jsonl", "held/a.jsonl"))
-    plain = data("rows/chat.jsonl", "held/a.jsonl")
-    assert plain["files"] == [digest] and plain["held_out"] == part
-    assert data("rows", "held/a*") == plain
-    assert data("ro*/*.jsonl", "held")["held_out"] == [part, part]
+    digests = [artifact.file_sha256(tmp_path / name) for name in ("rows/text.jsonl", "held/a.jsonl", "held/b.jsonl")]
+    plain = step("rows/text.jsonl", "held/a.jsonl")
+    assert (plain.inputs["data"]["files"], plain.inputs["data"]["held_out"]) == ([digests[0]], digests[1])
+    assert step("rows", "held/a*").fingerprint == plain.fingerprint
+    assert step("ro*/*.jsonl", "held").inputs["data"]["held_out"] == digests[1:]
+    with pytest.raises(
+        PipelineError, match=r"pretrain: none: no such file(.|\n)*pretrain: held/\*.csv: no file matches"
+    ):
+        step("none", "held/*.csv")
 
 
 def peak(path, **options):
@@ -397,7 +397,7 @@ def test_damaged_files_end_in_rows_problems_or_a_plain_error(tmp_path_factory, d
     except PipelineError as error:
         assert str(path) in error.what
     else:
-        assert rows and all(row.line >= 1 and row.file == str(path) for row in rows)
+        assert all(row.line >= 1 and row.file == str(path) for row in rows)
 
 
 HARMFUL = [b'"', b"\n", b"\r", b"\0", b"[", b"{", b"}", b"]", b"\\", b"\xff", b"\xef\xbb\xbf", b"9" * 5000, b"[" * 9999]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from pipeline.data.row import Row
+from pipeline.data.row import Row, nothing_in
 from pipeline.data.text import BLOCK
 from pipeline.errors import PipelineError
 
@@ -25,6 +25,8 @@ def csv_rows(path: str, text: TextIO, delimiter: str) -> Iterator[Row]:
     csv.field_size_limit(_LONGEST_VALUE)
     records = _records(path, csv.reader(text, strict=True, delimiter=delimiter))
     first, names = next(records, (1, []))
+    if not names:
+        raise nothing_in(path)
     names = [name.strip() for name in names]
     if len(set(names)) < len(names):
         raise PipelineError(
@@ -40,7 +42,7 @@ def csv_rows(path: str, text: TextIO, delimiter: str) -> Iterator[Row]:
             yield Row(path, line, value if len(values) < len(names) else values, problem)
         else:
             yield Row(path, line, value, _nul(values))
-    if names and empty:
+    if empty:
         raise PipelineError(
             f"{path}: the file is empty but for its header ({', '.join(names)}).",
             "Give a file with at least one row; the first line names the columns.",
@@ -95,20 +97,21 @@ def text_rows(path: str, text: TextIO, separator: str | None) -> Iterator[Row]:
 
     Nothing but white space after the last separator is no document; a blank one before it is.
     """
-    if separator is None:
-        documents: Iterable[str] = [text.read()]
-    else:
-        documents = _split(text, separator.replace("\r\n", "\n").replace("\r", "\n"))
-    line, waiting = 1, None
+    separator = (separator or "").replace("\r\n", "\n").replace("\r", "\n")  # as in the text
+    documents = _split(text, separator) if separator else [text.read()]
+    line, waiting, number = 1, None, 0  # rows given
     for document in documents:
         if waiting is not None:
             yield waiting
+            number += 1
         kept = document.strip("\n")
         starts = line + len(document) - len(document.lstrip("\n")) if kept else line
         waiting = Row(path, starts, {"text": kept}, _nul([kept]))
-        line += document.count("\n") + (separator or "").count("\n")
+        line += document.count("\n") + separator.count("\n")
     if waiting is not None and waiting.value["text"].strip():
         yield waiting
+    elif not number:
+        raise nothing_in(path)
 
 
 def _split(text: TextIO, separator: str) -> Iterator[str]:
@@ -146,9 +149,10 @@ def arrow_rows(path: str) -> Iterator[Row]:
             return
         source.seek(0)
         yield from _table_rows(path, ipc.open_stream(source))
-        source.seek(max(0, source.size() - len(_ARROW_STREAM_END)))
-        if source.read() != _ARROW_STREAM_END:
-            raise PipelineError(f"{path}: the Arrow stream has no end mark: it was cut short.", _DAMAGED)
+        ended = source.tell()
+        source.seek(max(0, ended - len(_ARROW_STREAM_END)))
+        if ended < source.size() or source.read() != _ARROW_STREAM_END:
+            raise PipelineError(f"{path}: the Arrow stream does not end with an end mark: rows are lost.", _DAMAGED)
 
 
 def _table_rows(path: str, batches: Iterable) -> Iterator[Row]:

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import TextIO
 
 from pipeline.data.files import container
-from pipeline.data.row import Row
+from pipeline.data.row import Row, nothing_in
 from pipeline.data.text import BLOCK
 from pipeline.errors import PipelineError
 
@@ -25,6 +25,8 @@ _LAYOUT = "Write the rows as JSON Lines (one object a line) or as one array."
 def json_rows(path: str, text: TextIO) -> Iterator[Row]:
     """Raises PipelineError where an array or an object breaks off."""
     line, start = _start(text)
+    if not start:
+        raise nothing_in(path)
     if start == "[":
         yield from _array(path, text, start, 1, line)
         return

@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline.data.containers import arrow_rows, csv_rows, parquet_rows, text_rows
 from pipeline.data.files import container, files
 from pipeline.data.json_rows import json_rows
-from pipeline.data.row import Row
+from pipeline.data.row import Row, nothing_in
 from pipeline.data.text import known_encoding, opened
 from pipeline.errors import PipelineError
 
@@ -14,7 +14,9 @@ __all__ = ["Row", "files", "read"]
 
 
 def read(paths: str | Sequence[str], *, encoding: str = "utf-8", separator: str | None = None) -> Iterator[Row]:
-    """The rows of files, folders and globs, in order, as a stream: no file is held whole but a top-level object.
+    """The rows of files, folders and globs, in order, as a stream.
+
+    Held whole are only a file that is one object, and a plain text that is one document.
 
     The suffix tells CSV, TSV, plain text, Parquet and Arrow; everything else is JSON, where the content
     decides between an array, JSON Lines and an object. `separator` parts the documents of a plain text.
@@ -26,16 +28,12 @@ def read(paths: str | Sequence[str], *, encoding: str = "utf-8", separator: str 
     if separator == "":
         raise PipelineError("data.separator is empty.", "Leave it out where each file is one document.")
     for path in files(paths):
-        row = None
-        for row in _rows(path, encoding, separator):
-            yield row
-        if row is None:
-            raise PipelineError(f"{path}: the file is empty.", "Give a file with at least one row.")
+        yield from _rows(path, encoding, separator)
 
 
 def _rows(path: str, encoding: str, separator: str | None) -> Iterator[Row]:
     if not Path(path).stat().st_size:
-        return
+        raise nothing_in(path)
     suffix = container(path)
     if suffix == ".parquet":
         yield from parquet_rows(path)

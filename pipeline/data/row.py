@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from pipeline.errors import PipelineError
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -18,3 +20,8 @@ class Row:
     @property
     def place(self) -> str:
         return f"{self.file}:{self.line}"
+
+
+def nothing_in(path: str) -> PipelineError:
+    """For a file without any content; a well-formed one with no rows, such as [], is the account's to judge."""
+    return PipelineError(f"{path}: the file is empty.", "Give a file with at least one row.")
