@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.data.account import Account, refuse_bad_rows, take
+from pipeline.data.account import Account, refuse_bad_rows, refuse_empty, take
 from pipeline.errors import PipelineError
 from pipeline.recipe import Data
 
@@ -30,7 +30,7 @@ ROWS = {
 REFUSED = {
     "alpaca_truncated.json": "alpaca_truncated.json:92: .* breaks off",
     "empty.jsonl": "empty.jsonl: the file is empty",
-    "empty_list.json": "empty_list.json: the file is empty",
+    "empty_list.json": "no row is left to train on",
     "imdb_header_only.csv": "imdb_header_only.csv: .* but for its header",
     "imdb_unescaped_quotes.csv": "imdb_unescaped_quotes.csv:3: the quoting is broken",
 }
@@ -71,7 +71,9 @@ def test_exactly_the_bad_rows_are_left_out(shared, name):
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_told_apart_is_refused(shared, name):
     with pytest.raises(PipelineError, match=REFUSED[name]):
-        take(Data(path=str(shared / "data/bad" / name)), kind_of(name), Account())
+        account = Account()
+        take(Data(path=str(shared / "data/bad" / name)), kind_of(name), account)
+        refuse_empty(account, "sft")
 
 
 def test_a_pair_that_contradicts_an_earlier_one_is_named(shared):
