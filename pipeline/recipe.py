@@ -45,7 +45,7 @@ def _file_or_files(value: object) -> object:
     files = value if isinstance(value, list) else [value]
     if files and all(isinstance(file, str) and file for file in files):
         return value
-    raise ValueError(must_be("a file or a list of files", value))
+    raise ValueError(must_be("a file, a folder, a glob, or a list of them", value))
 
 
 def _regular_expression(value: object) -> object:
