@@ -146,6 +146,13 @@ def load(base: Base, wanted: Model, dtype, options: dict):
         **attention,
         **options,
     )
+    got = {"load_in_4bit": bool(getattr(model, "is_loaded_in_4bit", False)), "dtype": model.dtype}
+    asked = {"load_in_4bit": wanted.load_in_4bit, "dtype": dtype}
+    if got != asked:  # it prints that it takes something else, and goes on
+        raise PipelineError(
+            f"Unsloth loaded the base otherwise than asked: {got}, not {asked}.",
+            "Set use_unsloth: false, or give --no-unsloth (UNSLOTH=0).",
+        )
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return model
