@@ -187,7 +187,7 @@ OWNED = _by_name(
         "the pipeline reads and tokenises the rows; see data": "dataset_text_field dataset_kwargs",
         "the kind of the rows decides which tokens are learned": "completion_only_loss assistant_only_loss",
         "set data.on_too_long": "truncation_mode",
-        "every row is accounted for, one by one": "packing packing_strategy padding_free eval_packing",
+        "packed rows stay whole and apart from each other": "packing_strategy padding_free eval_packing",
         "set model.template": "chat_template_path eos_token",
         "set model.pad_token": "pad_token",
         "set the keys under model": "model_init_kwargs",

@@ -65,6 +65,10 @@ class Context:
         args = self._arguments(config or {})
         data, evaluation = (Dataset.from_list([rows(row) if rows else row for row in some]) if some else None
                             for some in (self.rows, self.held_out))  # fmt: skip
+        lengths = [sum(len(ids) for ids in row.values()) for row in self.rows]
+        if getattr(args, "packing", False):
+            data = packed(data, args.max_length, self.model)
+            lengths = [len(ids) for ids in data["input_ids"]]
         options = {}
         if self.spec.reference and not isinstance(self.model, PeftModel):
             options["ref_model"] = self.load_reference()
@@ -78,7 +82,7 @@ class Context:
                 **options,
             )
         trainer.context = self
-        trainer.lengths = [sum(len(ids) for ids in row.values()) for row in self.rows]
+        trainer.lengths = lengths
         if self.spec.reference and isinstance(self.model, PeftModel):
             self._freeze_reference()
         trainer.remove_callback(PrinterCallback)
@@ -124,6 +128,34 @@ class Context:
         for name, parameter in self.model.named_parameters():
             if ".ref" in name:
                 parameter.requires_grad_(False)
+
+
+def packed(rows: Dataset, length: int | None, model) -> Dataset:
+    """Rows in packs of at most `length` tokens, each whole; positions begin anew with each, and none sees another.
+
+    Raises PipelineError where the model's attention would let them see each other.
+    """
+    if length is None:
+        raise PipelineError("train.packing needs a length to fill.", "Set train.max_length.")
+    if "unsloth" in sys.modules or not _keeps_documents_apart(model):
+        raise PipelineError(
+            "train.packing: with this backend and attention, rows that are packed together would see each other.",
+            "Set train.packing: false, use_unsloth: false, or another model.attn_implementation.",
+        )
+    return trl.pack_dataset(rows, length, strategy="bfd")
+
+
+@torch.no_grad()
+def _keeps_documents_apart(model) -> bool:
+    """Whether a document in a pack has the logits that it has alone: not every attention goes by the positions."""
+    ids = torch.arange(3, 19, device=model.device)[None] % model.config.get_text_config().vocab_size
+    positions = torch.arange(8, device=model.device).repeat(2)[None]
+    training = model.training
+    model.eval()
+    together = model(input_ids=ids, position_ids=positions, use_cache=False).logits[0, 8:].float()
+    alone = model(input_ids=ids[:, 8:], use_cache=False).logits[0].float()
+    model.train(training)
+    return bool((together - alone).abs().mean() < 0.05 * alone.std())
 
 
 def config_class(name: str) -> type:
