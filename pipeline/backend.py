@@ -51,8 +51,10 @@ def choose(
         raise PipelineError(f"{stage}: Unsloth cannot serve it: {reason}.", f"{way_out} {out}".strip())
     if wanted is True:
         return Backend(UNSLOTH, ASKED)
-    if reason or not has_gpu():
-        return Backend(TRANSFORMERS, reason or "no GPU: Unsloth gains nothing on a CPU")
+    if not has_gpu():
+        return Backend(TRANSFORMERS, "no GPU: Unsloth gains nothing on a CPU")
+    if reason:
+        return Backend(TRANSFORMERS, reason)
     return Backend(UNSLOTH, "installed, and there is a GPU")
 
 
