@@ -101,8 +101,10 @@ class Context:
             "logging_nan_inf_filter": False,
         }
         how = {"gradient_checkpointing": cuda, "dataloader_pin_memory": cuda}
-        if self.spec.config == "SFTConfig" and (self._head_is_adapted() or "unsloth" in sys.modules):
-            # TRL's chunked default reads the bare head, without what is trained on it; and it goes round Unsloth's own.
+        fused = cuda and "unsloth" in sys.modules
+        if self.spec.config == "SFTConfig" and (self._head_is_adapted() or fused):
+            # TRL's chunked default reads the bare head, without what is trained on it; and it goes round the fused loss
+            # that Unsloth has on a GPU. On a CPU both backends take TRL's, and are equal to the bit.
             how["loss_type"] = "nll"
         # Every one of them is said: Unsloth changes the defaults of TRL's configs.
         values = train_fields.effective(self.spec.config, how | self.given | owned | config)
