@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 
-from pipeline.base import Base
+from pipeline.base import Base, cached_folder
 from pipeline.errors import PipelineError
 from pipeline.recipe import Model
 from pipeline.stage import Spec
@@ -20,6 +19,7 @@ OLDEST = "2026.10.8"  # the first that trains on a CPU
 # Those that Unsloth has hand-written kernels for; for others it compiles transformers' own code.
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "granite", "cohere")
 ASKED = "asked for"
+WITHOUT = "Set use_unsloth: false, or give --no-unsloth (UNSLOTH=0)."
 IMPORTED_BEFORE = ("trl", "transformers", "peft")
 
 
@@ -47,8 +47,7 @@ def choose(
         return Backend(TRANSFORMERS, unserved)
     reason, way_out = (unserved, "") if unserved else _obstacle(method, model_type)
     if wanted is True and reason:
-        out = "Set use_unsloth: false, or give --no-unsloth (UNSLOTH=0)."
-        raise PipelineError(f"{stage}: Unsloth cannot serve it: {reason}.", f"{way_out} {out}".strip())
+        raise PipelineError(f"{stage}: Unsloth cannot serve it: {reason}.", f"{way_out} {WITHOUT}".strip())
     if wanted is True:
         return Backend(UNSLOTH, ASKED)
     if not has_gpu():
@@ -105,10 +104,8 @@ def model_type(base: Base | None, config: Mapping | None) -> str | None:
     if base is None or base.source is None:
         return (config or {}).get("model_type")
     file = Path(base.source) / "config.json"
-    if not file.is_file() and base.commit and find_spec("huggingface_hub"):
-        home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
-        cache_folder = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-        file = cache_folder / f"models--{base.source.replace('/', '--')}/snapshots/{base.commit}/config.json"
+    if not file.is_file() and base.commit:
+        file = cached_folder(base.source) / "snapshots" / base.commit / "config.json"
     try:
         return json.loads(file.read_text(encoding="utf-8")).get("model_type")
     except (OSError, ValueError):
@@ -153,7 +150,7 @@ def load(base: Base, wanted: Model, dtype, options: dict):
     if got != asked:  # it prints that it takes something else, and goes on
         raise PipelineError(
             f"Unsloth loaded the base otherwise than asked: {got}, not {asked}.",
-            "Set use_unsloth: false, or give --no-unsloth (UNSLOTH=0).",
+            WITHOUT,
         )
     for parameter in model.parameters():
         parameter.requires_grad_(False)

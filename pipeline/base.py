@@ -82,10 +82,14 @@ def _recorded(recipe: Recipe, folder: Path) -> str | None:
 
 def _cached(recipe: Recipe) -> str | None:
     """The commit that the local hub cache has for the revision; read directly, as importing the hub's client is slow."""
-    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
-    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-    reference = cache / f"models--{recipe.model.id.replace('/', '--')}" / "refs" / recipe.model.revision
+    reference = cached_folder(recipe.model.id) / "refs" / recipe.model.revision
     return reference.read_text().strip() if reference.is_file() else None
+
+
+def cached_folder(name: str) -> Path:
+    """Where the local hub cache keeps a repository."""
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    return Path(os.environ.get("HF_HUB_CACHE", home / "hub")) / f"models--{name.replace('/', '--')}"
 
 
 def _tokenizer(spec, digests: Digests) -> dict:

@@ -5,7 +5,6 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, median
@@ -15,7 +14,7 @@ from pipeline.backend import TRANSFORMERS, UNSLOTH
 from pipeline.console import Display
 from pipeline.errors import MachineError, PipelineError
 from pipeline.plan import RUN, Planner, Step
-from pipeline.run import Run, start_worker
+from pipeline.run import Run, give, start_worker
 from pipeline.training import Job
 
 BACKENDS = (TRANSFORMERS, UNSLOTH)
@@ -122,9 +121,7 @@ class Comparison:
         )
         started = time.time()
         process = start_worker()
-        with suppress(BrokenPipeError):
-            process.stdin.write(json.dumps(asdict(job)) + "\n")
-            process.stdin.flush()
+        give(process, job)
         events = [json.loads(line) for line in process.stdout]
         if code := process.wait():
             error = next((event for event in events if event["kind"] == "error"), None)

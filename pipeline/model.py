@@ -149,7 +149,7 @@ class Loader:
         if self.unsloth and config.trainable_token_indices:
             raise PipelineError(
                 "Unsloth's fused loss reads the bare embeddings and would not train the tokens that are new here.",
-                "Set use_unsloth: false, or give --no-unsloth (UNSLOTH=0).",
+                backend.WITHOUT,
             )
         if self.head == "score":
             config.modules_to_save = ["score"]

@@ -106,9 +106,7 @@ class Run:
         if self._warm and self._warm[1] != step.backend.name:
             self._cool_down()
         process, self._warm = self._warm[0] if self._warm else start_worker(), None
-        with suppress(BrokenPipeError):
-            process.stdin.write(json.dumps(asdict(job)) + "\n")
-            process.stdin.flush()
+        give(process, job)
         error = self._watch(process, coming)
         code = process.wait()
         self.display.end()
@@ -194,6 +192,13 @@ def start_worker(options: Sequence[str] = ()) -> subprocess.Popen:
         encoding="utf-8",
         start_new_session=True,  # Ctrl-C reaches it through us alone
     )
+
+
+def give(process: subprocess.Popen, job: Job) -> None:
+    """A process that died before it took its job says so when it is watched."""
+    with suppress(BrokenPipeError):
+        process.stdin.write(json.dumps(asdict(job)) + "\n")
+        process.stdin.flush()
 
 
 class Pending:

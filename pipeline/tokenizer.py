@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from pipeline.data.template import Template, named
 from pipeline.errors import PipelineError
-from pipeline.recipe import Recipe
+from pipeline.recipe import Data, Recipe
 
 # Special tokens that models carry without using them in training; any of them can stand for padding.
 UNUSED = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|fim_pad|>", "<|reserved_special_token_0|>",
@@ -42,20 +42,24 @@ def of_recipe(recipe: Recipe, runs: Path) -> Prepared:
 
     Of a model from scratch it is that of its newest pretraining, else a folder's, else it is learnt again from the texts.
     """
-    from pipeline.data.account import Account, take
-
     if recipe.model.config is None:
         return prepare(load(recipe.model.id, recipe, recipe.model.revision), recipe)
     first = next(iter(recipe.stages))
     trained = runs / recipe.name / first / "latest" / "model"
     if (trained / "tokenizer_config.json").is_file():
         return Prepared(load(trained, recipe))
+    return from_scratch(recipe, recipe.stage(first).data, "text")
+
+
+def from_scratch(recipe: Recipe, data: Data, kind: str) -> Prepared:
+    """Of a model that starts from a config: a folder's, or learnt from the rows that its first stage trains on."""
+    from pipeline.data.account import Account, take
+
     if recipe.model.tokenizer.path:
         return prepare(load(recipe.model.tokenizer.path, recipe), recipe)
     texts = Account()
-    take(recipe.stage(first).data.model_copy(update={"held_out": 0.0}), "text", texts)
-    learnt = train((one.example.prompt for one in texts.trained), recipe.model.tokenizer.vocab_size)
-    return prepare(learnt, recipe)
+    take(data.model_copy(update={"held_out": 0.0}), kind, texts)
+    return prepare(train((one.example.prompt for one in texts.trained), recipe.model.tokenizer.vocab_size), recipe)
 
 
 def train(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:

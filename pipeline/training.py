@@ -111,19 +111,13 @@ class Stage:
     @cached_property
     def prepared(self):
         from pipeline import tokenizer
-        from pipeline.data.account import Account, take
 
         recipe = self.recipe
         if self.parent and (self.parent.folder / "tokenizer_config.json").is_file():
             return tokenizer.Prepared(tokenizer.load(self.parent.folder, recipe))
         if self.base.source is not None:
             return tokenizer.prepare(tokenizer.load(self.base.source, recipe, self.base.commit), recipe)
-        if recipe.model.tokenizer.path:
-            return tokenizer.prepare(tokenizer.load(recipe.model.tokenizer.path, recipe), recipe)
-        texts = Account()
-        take(self.settings.data.model_copy(update={"held_out": 0.0}), self.spec.rows, texts)
-        trained = tokenizer.train((one.example.prompt for one in texts.trained), recipe.model.tokenizer.vocab_size)
-        return tokenizer.prepare(trained, recipe)
+        return tokenizer.from_scratch(recipe, self.settings.data, self.spec.rows)
 
     @cached_property
     def data(self):

@@ -132,8 +132,7 @@ def _unlike(good: Iterable[Placed], data: Data, account: Account, seen: dict[int
 
 def sameness(example: Example) -> int:
     """A number that two examples share if they say the same but for case and white space."""
-    said = json.dumps(_folded(astuple(example)), ensure_ascii=False, sort_keys=True, default=str)
-    return int.from_bytes(sha256(said.encode("utf-8", "surrogatepass")).digest()[:8])
+    return _number(json.dumps(_folded(astuple(example)), ensure_ascii=False, sort_keys=True, default=str))
 
 
 def _folded(value: object) -> object:
@@ -146,22 +145,26 @@ def _folded(value: object) -> object:
 
 def _fraction(prompt: str) -> float:
     """A number in [0, 1) that depends on the prompt alone, whatever its case and white space."""
-    return _number(prompt) / 2**64
+    return _asked(prompt) / 2**64
 
 
-def _number(prompt: str) -> int:
-    return int.from_bytes(sha256(_folded(prompt).encode("utf-8", "surrogatepass")).digest()[:8])
+def _asked(prompt: str) -> int:
+    return _number(_folded(prompt))
+
+
+def _number(said: str) -> int:
+    return int.from_bytes(sha256(said.encode("utf-8", "surrogatepass")).digest()[:8])
 
 
 def prompts_seen(placed: Iterable[Placed]) -> array:
     """What stands for the prompts that were trained on: eight bytes each."""
-    return array("Q", sorted({_number(one.example.prompt) for one in placed}))
+    return array("Q", sorted({_asked(one.example.prompt) for one in placed}))
 
 
 def seen_before(placed: Sequence[Placed], prompts: array) -> int:
     """How many of these rows ask what is among `prompts`."""
     known = set(prompts)
-    return sum(_number(one.example.prompt) in known for one in placed)
+    return sum(_asked(one.example.prompt) in known for one in placed)
 
 
 def refuse_bad_rows(account: Account, stage: str) -> None:
