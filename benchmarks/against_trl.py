@@ -271,8 +271,9 @@ def prepare(world: Path, limit: int | None) -> dict:
     from transformers import AutoTokenizer
     from trl import DPOTrainer, SFTTrainer  # noqa: F401 - read once, so that the first run finds the files in memory
 
-    from pipeline.data.account import Account, take
+    from pipeline.data.prepare import good_rows
     from pipeline.data.template import Template, named
+    from pipeline.recipe import Data
 
     real = REAL.is_dir()
     sources = {
@@ -282,26 +283,26 @@ def prepare(world: Path, limit: int | None) -> dict:
         "sft": (TINY / "sft.jsonl", TINY / "sft_held_out.jsonl"),
         "dpo": (TINY / "pairs.jsonl", TINY / "pairs_held_out.jsonl"),
     }  # fmt: skip
-    accounts = {stage: (Account(), Account()) for stage in STAGES}
-    for stage, kind in STAGES.items():
-        for source, account in zip(sources[stage], accounts[stage], strict=True):
-            take(str(source), kind, 0.0, account)
-    make_base(world / "base", (one.example.prompt for one in accounts["sft"][0].trained), real)
+    good = {
+        stage: [list(good_rows(Data(path=str(source)), kind)) for source in sources[stage]]
+        for stage, kind in STAGES.items()
+    }
+    make_base(world / "base", (one.prompt for _, one in good["sft"][0]), real)
     tokenizer = AutoTokenizer.from_pretrained(world / "base")
     tokenizer.chat_template = named("plain")
     rows = {}
-    for stage, (trained, held_out) in accounts.items():
-        taken = trained.trained[:limit]
-        write_rows(world / f"{stage}.jsonl", [one.row.value for one in taken])
-        few = held_out.trained[: max(round(HELD_OUT * len(taken)), 1)]
-        write_rows(world / f"{stage}_held_out.jsonl", [one.row.value for one in few])
-        texts = [as_text(one.example, Template(tokenizer)) for one in taken]
+    for stage, (trained, held_out) in good.items():
+        taken = trained[:limit]
+        write_rows(world / f"{stage}.jsonl", [row.value for row, _ in taken])
+        few = held_out[: max(round(HELD_OUT * len(taken)), 1)]
+        write_rows(world / f"{stage}_held_out.jsonl", [row.value for row, _ in few])
+        texts = [as_text(one, Template(tokenizer)) for _, one in taken]
         (world / f"trl-{stage}").mkdir()
         write_rows(world / f"trl-{stage}/train.jsonl", texts)
         rows[stage] = {
             "trained": len(taken),
             "held_out": len(few),
-            "rows_whose_tokens_differ": different_tokens(taken, texts, tokenizer, STAGES[stage]),
+            "rows_whose_tokens_differ": different_tokens([one for _, one in taken], texts, tokenizer, STAGES[stage]),
         }
     return {"data": "real" if real else "data/tiny", "base": "stories260K" if real else "random", "rows": rows}
 
@@ -343,12 +344,14 @@ def as_text(example, template) -> dict:
     return row
 
 
-def different_tokens(placed, texts: Sequence[dict], tokenizer, kind: str) -> int:
+def different_tokens(examples, texts: Sequence[dict], tokenizer, kind: str) -> int:
     """Rows whose tokens before the cut to max_length are not the same on both sides, token by token."""
-    from pipeline.data.account import Account
     from pipeline.data.tokenise import Tokeniser
 
-    _, columns = Tokeniser(tokenizer).encode(placed, kind, Account())
+    columns = [
+        {name: ids.tolist() for name, ids in one.pieces[0].items()}
+        for one in Tokeniser(tokenizer).encode(examples, kind)
+    ]
     different = 0
     for row, ours in zip(texts, columns, strict=True):
         prompt, *answers = row.values()

@@ -6,6 +6,8 @@ runs/<recipe>/<stage>/<fingerprint>[-attempt]/
     checkpoints/    checkpoint-N, while the stage is unfinished and after
     adapter/ or model/
     manifest.json   written last: a folder without one is unfinished
+
+Beside them stand the prepared rows of all recipes, in runs/.data/, see pipeline.data.cache.
 """
 
 import json
@@ -22,6 +24,7 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 
 MANIFEST = "manifest.json"
+ROWS = ".data"
 COMPLETE = "complete.json"  # in a checkpoint: the size of every file, written last
 SCHEMA = 1
 

@@ -128,14 +128,16 @@ def gc(
     runs: RunsOption = Path("runs"),
     delete: Annotated[bool, typer.Option("--delete", help="Remove them; without it they are only shown.")] = False,
 ) -> None:
-    """Show the attempts that nothing stands on, and remove them when told to."""
+    """Show the attempts and the prepared rows that nothing stands on, and remove them when told to."""
     console = make_console()
-    found = garbage.unneeded(runs, recipes.load(recipe).name)
-    for attempt in found:
-        state = "finished" if attempt.finished else "unfinished"
-        console.print(f"{attempt.folder}  {state}, {garbage.size(attempt) / 1e6:,.1f} MB", soft_wrap=True)
+    found = {
+        attempt.folder: "finished" if attempt.finished else "unfinished"
+        for attempt in garbage.unneeded(runs, recipes.load(recipe).name)
+    } | dict.fromkeys(garbage.unused_rows(runs), "prepared rows that no artifact was trained on")
+    for folder, what in found.items():
+        console.print(f"{folder}  {what}, {garbage.size(folder) / 1e6:,.1f} MB", soft_wrap=True)
         if delete:
-            garbage.remove(attempt)
+            garbage.remove(folder)
     end = "removed." if delete else "can go: `align gc --delete` removes them."
     console.print(f"{len(found)} {end}" if found else "Nothing to remove.")
 

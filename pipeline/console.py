@@ -212,6 +212,10 @@ class Display:
         for reason, count in event["dropped_by_reason"].items():
             self.console.print(f"    dropped {count} x {escape(reason)} (see rejected.jsonl)", style="yellow")
 
+    def _on_rows(self, event: dict) -> None:
+        if self.bar:
+            self.bar.update(self.bar.task_ids[0], count=f"{event['read']:,} rows")
+
     def _on_note(self, event: dict) -> None:
         self.console.print(f"  note: {escape(event['text'])}", style="yellow")
 

@@ -14,9 +14,9 @@ import numpy
 import torch
 from torch.nn.functional import logsigmoid
 
-from pipeline.data.account import Placed
-from pipeline.data.shape import Conversation, Preference, Prompt, Text
-from pipeline.data.tokenise import CHUNK, IGNORED, Tokeniser
+from pipeline.data.example import Conversation, Example, Preference, Prompt
+from pipeline.data.prepare import CHUNK
+from pipeline.data.tokenise import IGNORED, Tokeniser
 from pipeline.errors import PipelineError
 
 LOGITS_BYTES = 256 << 20  # the largest tensor of logits that an evaluation holds at a time
@@ -48,28 +48,28 @@ class Evaluation:
     settings: object  # recipe.Evaluation
     tokenizer: object
     head: str
-    held_out: Sequence[Placed]
+    kind: str  # of the rows
+    held_out: Sequence[Example]  # none where they are texts
     columns: Sequence[dict]
-    trained: Sequence[Placed]
+    trained: Sequence[Example]
     beta: float | None = None  # DPO's, where its loss is the sigmoid one
     reward: Callable | None = None  # what scores responses to prompts alone, see pipeline.ppo.rewards
 
     def run(self, model, before: Figures | None = None) -> Figures:
         """Evaluate; `before` is the same evaluation of the policy that training started from."""
         figures = Figures()
-        if not self.held_out:
+        if not self.columns:
             return figures
         training = model.training
         model.eval()
         with untouched_random_state(), torch.no_grad(), _precision(model):
-            kind = type(self.held_out[0].example)
-            if kind is Text or kind is Conversation:
+            if self.kind in ("text", "conversation"):
                 self._language_model(model, figures)
             elif self.head == "score":
                 self._reward(model, figures)
-            elif kind is Preference:
+            elif self.kind == "preference":
                 self._preference(model, figures, before)
-            if self.head == "causal" and kind is not Text:
+            if self.head == "causal" and self.kind != "text":
                 self._answers(model, figures, before)
         model.train(training)
         return figures
@@ -124,24 +124,24 @@ class Evaluation:
     def _answers(self, model, figures: Figures, before: Figures | None) -> None:
         """Greedy answers to the held-out prompts, judged as far as the recipe says how."""
         settings, tokeniser = self.settings, Tokeniser(self.tokenizer)
-        asked = [_asked(one.example) for one in self.held_out]
-        only_prompts = isinstance(self.held_out[0].example, Prompt)
+        asked = [_asked(one) for one in self.held_out]
+        only_prompts = self.kind == "prompt"
         judged = settings.answer_pattern or settings.score_function or only_prompts
         number = len(asked) if judged else min(settings.samples, len(asked))
-        tools = [one.example.tools for one in self.held_out]
+        tools = [one.tools for one in self.held_out]
         prompts = [tokeniser.prompt_ids(*one) for one in zip(asked[:number], tools[:number], strict=True)]
         ids, responses = self._generate_ids(model, prompts)
         figures.completions = self._texts(responses)
         metrics = figures.metrics
         if only_prompts:
             metrics["n"] = len(asked)
-            rewards = self.reward(model, [one.example for one in self.held_out], ids, responses)
+            rewards = self.reward(model, self.held_out, ids, responses)
             metrics |= {"mean_reward": float(rewards.mean()), "reward_deviation": float(rewards.std(correction=0))}
-            answers = [one.example.columns.get("answer") for one in self.held_out]
+            answers = [one.columns.get("answer") for one in self.held_out]
             if settings.answer_pattern and None not in answers:
                 metrics["exact_match"] = self._matches(figures.completions, [str(answer) for answer in answers])
         elif settings.answer_pattern:
-            right = [self._answer(_reference(one.example)) for one in self.held_out]
+            right = [self._answer(_reference(one)) for one in self.held_out]
             metrics["exact_match"] = self._matches(figures.completions, right)
             # It needs no model, so it is what it was before.
             known = before.metrics.get("nearest_question") if before else None
@@ -156,7 +156,7 @@ class Evaluation:
                 metrics["win_rate"] = _share_above(now, self._judge(score, before.completions)[1])
 
     def _judge(self, score: Callable, completions: Sequence[str]) -> tuple[float, list[float]]:
-        marks = [float(score(one.example.prompt, text)) for one, text in zip(self.held_out, completions, strict=True)]
+        marks = [float(score(one.prompt, text)) for one, text in zip(self.held_out, completions, strict=True)]
         return float(numpy.mean(marks)), marks
 
     def _answer(self, text: str) -> str | None:
@@ -169,23 +169,20 @@ class Evaluation:
 
     def _looked_up(self) -> list[str]:
         """The answer of the nearest training question, by cosine of character trigrams: what mere memory would say."""
-        asked = _trigrams([one.example.prompt for one in self.held_out])
+        asked = _trigrams([one.prompt for one in self.held_out])
         nearest = numpy.zeros(len(asked), dtype=int)
         likeness = numpy.full(len(asked), -1.0)
         for start in range(0, len(self.trained), CHUNK):
-            like = asked @ _trigrams([one.example.prompt for one in self.trained[start : start + CHUNK]]).T
+            like = asked @ _trigrams([one.prompt for one in self.trained[start : start + CHUNK]]).T
             better = like.max(axis=1) > likeness
             nearest[better] = start + like.argmax(axis=1)[better]
             likeness = numpy.maximum(likeness, like.max(axis=1))
-        return [_reference(self.trained[number].example) for number in nearest]
+        return [_reference(self.trained[int(number)]) for number in nearest]
 
     def _few_shot(self, asked: list[dict]) -> str:
         """Worked examples and then the question, as plain text: how a base that knows no template is asked."""
         step = max(len(self.trained) // self.settings.few_shot, 1)
-        shots = [
-            f"{one.example.prompt}\n{_reference(one.example)}\n\n"
-            for one in self.trained[::step][: self.settings.few_shot]
-        ]
+        shots = [f"{one.prompt}\n{_reference(one)}\n\n" for one in self.trained[::step][: self.settings.few_shot]]
         return "".join(shots) + "\n".join(message["content"] for message in asked) + "\n"
 
     def _generate(self, model, prompts: Sequence[str], stop: str | None) -> list[str]:

@@ -1,11 +1,11 @@
-"""What may be thrown away: attempts that no `latest`, no other artifact and no running process names."""
+"""What may be thrown away: attempts that no `latest`, no other artifact and no running process names; unused rows."""
 
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline import artifact
-from pipeline.artifact import Attempt
+from pipeline.artifact import ROWS, Attempt
 from pipeline.errors import PipelineError
 from pipeline.plan import held
 
@@ -42,10 +42,26 @@ def _named(attempt: Attempt) -> Iterator[tuple[str, ...]]:
         yield source.parts[-3:-1]
 
 
-def size(attempt: Attempt) -> int:
+def unused_rows(runs: Path) -> list[Path]:
+    """Prepared rows that no artifact was trained on; none while a stage runs, for it may be using them."""
+    attempts = [attempt for stage in runs.glob("*/*/") for attempt in artifact.all_attempts(stage)]
+    if any(held(attempt) for attempt in attempts):
+        return []
+    used = {_prepared(attempt) for attempt in attempts if attempt.finished}
+    return [folder for folder in sorted((runs / ROWS).glob("*")) if folder.name not in used]
+
+
+def _prepared(attempt: Attempt) -> str | None:
+    try:
+        return attempt.manifest["data"].get("prepared")
+    except PipelineError:
+        return None
+
+
+def size(folder: Path) -> int:
     """In bytes."""
-    return sum(path.stat().st_size for path in attempt.folder.rglob("*") if path.is_file())
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def remove(attempt: Attempt) -> None:
-    shutil.rmtree(attempt.folder)
+def remove(folder: Path) -> None:
+    shutil.rmtree(folder)

@@ -53,13 +53,11 @@ def of_recipe(recipe: Recipe, runs: Path) -> Prepared:
 
 def from_scratch(recipe: Recipe, data: Data, kind: str) -> Prepared:
     """Of a model that starts from a config: a folder's, or learnt from the rows that its first stage trains on."""
-    from pipeline.data.account import Account, take
+    from pipeline.data.prepare import good_rows
 
     if recipe.model.tokenizer.path:
         return prepare(load(recipe.model.tokenizer.path, recipe), recipe)
-    texts = Account()
-    take(data.model_copy(update={"held_out": 0.0}), kind, texts)
-    return prepare(train((one.example.prompt for one in texts.trained), recipe.model.tokenizer.vocab_size), recipe)
+    return prepare(train((one.prompt for _, one in good_rows(data, kind)), recipe.model.tokenizer.vocab_size), recipe)
 
 
 def train(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:

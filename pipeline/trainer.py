@@ -23,6 +23,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from pipeline import artifact, train_fields
 from pipeline.data.shape import Example
+from pipeline.data.table import lengths
 from pipeline.errors import MachineError, PipelineError
 from pipeline.model import load_adapter
 from pipeline.ppo.config import PPOConfig
@@ -43,8 +44,8 @@ class Context:
     spec: Spec
     model: torch.nn.Module
     tokenizer: object
-    rows: Sequence[dict]  # token columns, see pipeline.data.tokenise
-    held_out: Sequence[dict]
+    rows: Dataset  # token columns, see pipeline.data.tokenise
+    held_out: Dataset
     examples: Sequence[Example]  # what `rows` were made from
     given: dict  # training arguments that differ from TRL's defaults
     seed: int
@@ -63,12 +64,10 @@ class Context:
         `rows` maps the columns of a row to those that the trainer takes; `config` overrides arguments.
         """
         args = self._arguments(config or {})
-        data, evaluation = (Dataset.from_list([rows(row) if rows else row for row in some]) if some else None
+        data, evaluation = (some.map(rows, remove_columns=some.column_names) if rows else some
                             for some in (self.rows, self.held_out))  # fmt: skip
-        lengths = [sum(len(ids) for ids in row.values()) for row in self.rows]
         if getattr(args, "packing", False):
             data = packed(data, args.max_length, self.model)
-            lengths = [len(ids) for ids in data["input_ids"]]
         options = {}
         if self.spec.reference and not isinstance(self.model, PeftModel):
             options["ref_model"] = self.load_reference()
@@ -77,12 +76,12 @@ class Context:
                 model=self.model,
                 args=args,
                 train_dataset=data,
-                eval_dataset=evaluation if args.eval_strategy != "no" else None,
+                eval_dataset=evaluation if len(evaluation) and args.eval_strategy != "no" else None,
                 processing_class=self.tokenizer,
                 **options,
             )
         trainer.context = self
-        trainer.lengths = lengths
+        trainer.lengths = lengths(data).tolist()
         if self.spec.reference and isinstance(self.model, PeftModel):
             self._freeze_reference()
         trainer.remove_callback(PrinterCallback)

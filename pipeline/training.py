@@ -3,10 +3,10 @@
 import importlib
 import json
 import os
+import shutil
 import sys
 import threading
 import time
-from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -121,15 +121,18 @@ class Stage:
 
     @cached_property
     def data(self):
-        """The row account, and the token columns of the trained and the held-out rows."""
+        """The prepared rows, with their account."""
         from pipeline.data import account as rows
+        from pipeline.data.cache import prepared_once
         from pipeline.data.tokenise import Tokeniser
 
         data, stage = self.settings.data, self.job.stage
-        account = rows.Account()
-        rows.take(data, self.spec.rows, account)
-        if data.on_bad_row == "error":
-            rows.refuse_bad_rows(account, stage)
+
+        def check(account: rows.Account) -> None:
+            if data.on_bad_row == "error":
+                rows.refuse_bad_rows(account, stage)
+            rows.refuse_empty(account, stage)
+
         tokeniser = Tokeniser(
             self.prepared.tokenizer,
             self._max_length(),
@@ -137,34 +140,44 @@ class Stage:
             through_suffix=self.spec.head == "score",
             learn=data.learn,
         )
-        account.trained, trained = tokeniser.encode(account.trained, self.spec.rows, account)
-        account.held_out, held_out = tokeniser.encode(account.held_out, self.spec.rows, account)
-        if data.on_bad_row == "error" and data.on_too_long != "drop":
-            rows.refuse_bad_rows(account, stage)
-        rows.refuse_empty(account, stage)
-        account.write(self.folder)
-        self.report("account", **account.summary())
-        self._compare_with_earlier_stages(account)
-        if data.held_out and not account.held_out:
-            asked = len({one.example.prompt for one in account.trained})
-            self.report(
-                "note",
-                text=f"no row is held out, so there will be no figures: the share is taken by prompt, and there are {asked} "
-                "different ones; name a file of its own as data.held_out",
-            )
-        return account, trained, held_out
+        prepared = prepared_once(
+            data,
+            self.spec.rows,
+            tokeniser,
+            Path(self.job.runs),
+            contents={key: self.step.inputs["data"][key] for key in ("files", "held_out")},
+            check=check,
+            processes=self.machine["threads"],
+            progress=lambda rows: self.report("rows", read=rows),
+        )
+        for name in rows.LISTS:
+            (self.folder / name).unlink(missing_ok=True)
+            if (prepared.folder / name).is_file():
+                shutil.copyfile(prepared.folder / name, self.folder / name)
+        self.report("account", **prepared.account.summary())
+        self._compare_with_earlier_stages(prepared)
+        return prepared
 
-    def _compare_with_earlier_stages(self, account) -> None:
+    def _compare_with_earlier_stages(self, prepared) -> None:
         """Say where held-out rows ask what an earlier stage was trained on: their figures are then not of new questions."""
-        from pipeline.data.account import prompts_seen, seen_before
+        import numpy
 
-        (self.folder / PROMPTS).write_bytes(prompts_seen(account.trained).tobytes())
+        from pipeline.data.table import numbers
+
+        asked, held_out = numpy.unique(numbers(prepared.trained, "asked")), numbers(prepared.held_out, "asked")
+        (self.folder / PROMPTS).write_bytes(asked.tobytes())
         for attempt in self._ancestors():
             if (attempt.folder / PROMPTS).is_file():
-                found = seen_before(account.held_out, array("Q", (attempt.folder / PROMPTS).read_bytes()))
-                if found:
-                    text = f"{found} of {len(account.held_out)} held-out prompts were trained on in {attempt.manifest['stage']}"
+                trained = numpy.fromfile(attempt.folder / PROMPTS, dtype=asked.dtype)
+                if found := int(numpy.isin(held_out, trained).sum()):
+                    text = f"{found} of {len(held_out)} held-out prompts were trained on in {attempt.manifest['stage']}"
                     self.report("note", text=text)
+        if self.settings.data.held_out and not len(held_out):
+            self.report(
+                "note",
+                text=f"no row is held out, so there will be no figures: the share is taken by prompt, and there are "
+                f"{len(asked)} different ones; name a file of its own as data.held_out",
+            )
 
     def _ancestors(self) -> list[Attempt]:
         """The artifacts that the policy was trained in, one after the other, as far as they are there."""
@@ -266,18 +279,20 @@ class Stage:
 
     @cached_property
     def evaluation(self):
+        from pipeline.data.table import tokens
         from pipeline.evaluate import Evaluation
         from pipeline.trainer import effective_beta
 
-        account, _, held_out = self.data
-        number = self.settings.evaluation.max_rows
+        held_out = self.data.held_out
+        some = held_out.select(range(min(self.settings.evaluation.max_rows, len(held_out))))
         return Evaluation(
             settings=self.settings.evaluation,
             tokenizer=self.prepared.tokenizer,
             head=self.spec.head,
-            held_out=account.held_out[:number],
-            columns=held_out[:number],
-            trained=account.trained,
+            kind=self.spec.rows,
+            held_out=list(self.data.examples(some)),
+            columns=list(tokens(some)),
+            trained=self.data.examples(self.data.trained),
             beta=effective_beta(self.spec, self.step.given),
             reward=self.reward,
         )
@@ -296,12 +311,12 @@ class Stage:
         if self.attempt.inputs is None:
             artifact.write_json(self.folder / "inputs.json", self.step.inputs)
         self.report("phase", name="data")
-        _, rows, held_out = self.data
+        self.data  # noqa: B018 - its account comes first
         for note in self.prepared.notes:
             self.report("note", text=note)
         self.report("phase", name="model")
         print(f"backend: {self.job.backend} ({self.job.backend_why})", flush=True)
-        trainer = self._trainer(self.load(), rows, held_out)
+        trainer = self._trainer(self.load())
         before = self.before(trainer.model)
         self.report("before", metrics=before.metrics)
         checkpoints = self.attempt.checkpoints()
@@ -352,18 +367,17 @@ class Stage:
             found["driver"] = driver.read_text().splitlines()[0].strip() if driver.is_file() else None
         return found
 
-    def _trainer(self, model, rows, held_out):
+    def _trainer(self, model):
+        from pipeline.data.table import tokens
         from pipeline.trainer import Context
 
-        if self.spec.rows == "text":
-            rows, held_out = (_pieces(some, self._max_length()) for some in (rows, held_out))
         context = Context(
             spec=self.spec,
             model=model,
             tokenizer=self.prepared.tokenizer,
-            rows=rows,
-            held_out=held_out,
-            examples=[one.example for one in self.data[0].trained],
+            rows=tokens(self.data.trained),
+            held_out=tokens(self.data.held_out),
+            examples=self.data.examples(self.data.trained),
             given=self.step.given,
             seed=self.recipe.seed,
             dtype=self.recipe.model.dtype,
@@ -385,7 +399,7 @@ class Stage:
         file = self.folder / SAMPLES
         kept = [line for line in _lines(file) if line.get("step", step) < step]  # a resumed run evaluates again
         kept += [
-            {"step": step, "prompt": one.example.prompt, "completion": text}
+            {"step": step, "prompt": one.prompt, "completion": text}
             for one, text in zip(self.evaluation.held_out, figures.completions, strict=False)
         ]
         _write_lines(file, kept)
@@ -394,8 +408,6 @@ class Stage:
 
     def _save(self, model) -> str:
         """adapter/ or model/, with tokenizer and template, put in place whole."""
-        import shutil
-
         from peft import PeftModel
 
         from pipeline.trainer import could_not_save, save_weights
@@ -414,14 +426,13 @@ class Stage:
         return output
 
     def _finish(self, trainer, output: str, before, after, trained_seconds: float, peak: dict[str, int]) -> None:
-        account, _, _ = self.data
         weights = artifact.weights_sha256(self.folder / output, artifact.Digests())
         self._write_manifest(
             {
                 "stage": self.job.stage,
                 "fingerprint": self.job.fingerprint,
                 "inputs": self.step.inputs,
-                "data": self._data_summary(account),
+                "data": self._data_summary(),
                 "parents": {
                     role: {"stage": one.stage, "folder": str(one.folder), "sha256": one.sha256}
                     for role, one in (("policy", self.parent), ("reward", self.step.reward))
@@ -468,16 +479,16 @@ class Stage:
 
     def _samples(self, before, after) -> list[dict]:
         return [
-            {"prompt": one.example.prompt, "before": was, "after": now}
+            {"prompt": one.prompt, "before": was, "after": now}
             for one, was, now in zip(self.evaluation.held_out, before.completions, after.completions, strict=False)
         ][: self.settings.evaluation.samples]
 
-    def _data_summary(self, account) -> dict:
+    def _data_summary(self) -> dict:
         data = self.settings.data
         digests = dict(zip(files(data.path), self.step.inputs["data"]["files"], strict=True))
         if isinstance(data.held_out, str):
             digests[data.held_out] = self.step.inputs["data"]["held_out"]
-        return {"files": digests, "rows": account.summary()}
+        return {"files": digests, "rows": self.data.account.summary(), "prepared": self.data.folder.name}
 
     def _base_summary(self, output: str, weights: str) -> dict:
         """The base of what comes after: a whole model is its own."""
@@ -530,13 +541,6 @@ def _write_lines(file: Path, lines: list[dict]) -> None:
 
 def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _pieces(rows: list[dict], length: int | None) -> list[dict]:
-    """Documents cut into pieces of at most `length` tokens; none is joined to another, and none is lost."""
-    starts = [(row["input_ids"], at) for row in rows for at in range(0, len(row["input_ids"]), length or 1 << 40)]
-    pieces = [ids[at : at + length if length else None] for ids, at in starts]
-    return [{"input_ids": ids, "labels": ids} for ids in pieces]
 
 
 def _versions(used: str) -> dict[str, str]:

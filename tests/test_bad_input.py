@@ -1,10 +1,10 @@
 """Files that are broken in the ways that files are: refused with file and line, or exactly their bad rows left out."""
 
 import pytest
+from prepared import lines, prepared
 
-from pipeline.data.account import Account, refuse_bad_rows, refuse_empty, take
+from pipeline.data.account import refuse_bad_rows, refuse_empty
 from pipeline.errors import PipelineError
-from pipeline.recipe import Data
 
 # Of each file: the kind, and the bad rows by their number from 0, in order; or the words of a refusal.
 ROWS = {
@@ -48,35 +48,29 @@ def numbered(shared, name: str) -> dict[int, int]:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_exactly_the_bad_rows_are_left_out(shared, name):
-    account = Account()
-    take(Data(path=str(shared / "data/bad" / name), held_out=0.1), kind_of(name), account)
-    summary = account.summary()
-    assert summary["read"] == summary["trained"] + summary["held_out"] + summary["dropped"]
+def test_exactly_the_bad_rows_are_left_out(shared, tmp_path, name):
+    found = prepared(shared / "data/bad" / name, kind_of(name), held_out=0.1, folder=tmp_path)
+    dropped = lines(found, "rejected.jsonl")
     by_line, expected = numbered(shared, name), ROWS[name]
     if name == "kto_bad_labels.json":
-        account.dropped = [one for one in account.dropped if expected[-1] not in one[1]]
+        dropped = [one for one in dropped if expected[-1] not in one["reason"]]
         expected = expected[:-1]
     if expected and isinstance(expected[0], str):
-        assert [f"line {row.line}" for row, _ in account.dropped] == expected
+        assert [f"line {one['line']}" for one in dropped] == expected
     else:
-        assert [by_line[row.line] for row, _ in account.dropped] == expected
-    if account.dropped:
+        assert [by_line[one["line"]] for one in dropped] == expected
+    if dropped:
         with pytest.raises(PipelineError) as caught:
-            refuse_bad_rows(account, "sft")
-        first = account.dropped[0][0]
-        assert f"{name}:{first.line}" in caught.value.what and "on_bad_row=drop" in caught.value.fix
+            refuse_bad_rows(found.account, "sft")
+        assert f"{name}:{dropped[0]['line']}" in caught.value.what and "on_bad_row=drop" in caught.value.fix
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_told_apart_is_refused(shared, name):
+def test_what_cannot_be_told_apart_is_refused(shared, tmp_path, name):
     with pytest.raises(PipelineError, match=REFUSED[name]):
-        account = Account()
-        take(Data(path=str(shared / "data/bad" / name)), kind_of(name), account)
-        refuse_empty(account, "sft")
+        refuse_empty(prepared(shared / "data/bad" / name, kind_of(name), folder=tmp_path).account, "sft")
 
 
-def test_a_pair_that_contradicts_an_earlier_one_is_named(shared):
-    account = Account()
-    take(Data(path=str(shared / "data/bad/pref_bad_pairs.json")), "preference", account)
-    assert len(account.contradictions) == 1 and len(account.duplicates) == 1
+def test_a_pair_that_contradicts_an_earlier_one_is_named(shared, tmp_path):
+    account = prepared(shared / "data/bad/pref_bad_pairs.json", "preference", folder=tmp_path).account
+    assert account.contradictions == 1 and account.duplicates == 1

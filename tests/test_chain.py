@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from pipeline import recipe
 from pipeline.artifact import Attempt
+from pipeline.data.table import tokens
 from pipeline.data.tokenise import IGNORED
 from pipeline.evaluate import log_probabilities
 from pipeline.training import Job, Stage
@@ -39,8 +40,7 @@ def stage_of(chain, tmp_path, monkeypatch):
 
 
 def trainer_of(stage: Stage):
-    _, rows, held_out = stage.data
-    return stage._trainer(stage.load(), rows, held_out), rows
+    return stage._trainer(stage.load()), list(tokens(stage.data.trained))
 
 
 def adapter_of(folder: Path, stage: str) -> dict[str, torch.Tensor]:

@@ -4,8 +4,8 @@ import json
 
 import pytest
 from conftest import align, write_micro, write_rows
+from prepared import asked, lines, prepared
 
-from pipeline.data.account import Account, take
 from pipeline.data.check import kind_of
 from pipeline.errors import PipelineError
 from pipeline.recipe import Data
@@ -13,32 +13,28 @@ from pipeline.recipe import Data
 ROWS = [{"prompt": f"What is {n}?", "completion": f"It is {n}, so they say"} for n in range(40)]
 
 
-def account_of(folder, rows, **options) -> Account:
+def made_of(folder, rows, **options):
     write_rows(folder / "rows.jsonl", rows)
-    account = Account()
-    take(Data(path=str(folder / "rows.jsonl"), **({"held_out": 0.0} | options)), "conversation", account)
-    return account
+    return prepared(folder / "rows.jsonl", folder=folder, **options)
 
 
 def test_rows_that_say_the_same_are_listed_and_left_out_when_asked(tmp_path):
     same = {"prompt": "what IS  3?", "completion": "It is 3, so they say\n"}
     other_answer = {"prompt": "What is 3?", "completion": "Three"}
     rows = [*ROWS, same, other_answer, ROWS[5]]
-    kept = account_of(tmp_path, rows)
-    assert kept.summary()["duplicates_kept"] == 2 and len(kept.trained) == 43
-    assert [(row.line, first.rpartition(":")[2]) for row, first in kept.duplicates] == [(41, "4"), (43, "6")]
-    dropped = account_of(tmp_path, rows, duplicates="drop")
-    assert dropped.summary()["dropped_by_reason"] == {"says the same as an earlier row": 2}
-    assert len(dropped.trained) == 41
-    dropped.write(tmp_path)
-    lines = [json.loads(line) for line in (tmp_path / "duplicates.jsonl").read_text().splitlines()]
-    assert [line["line"] for line in lines] == [41, 43] and all(":" in line["same_as"] for line in lines)
+    kept = made_of(tmp_path, rows)
+    assert kept.account.summary()["duplicates_kept"] == 2 and len(kept.trained) == 43
+    listed = [(line["line"], line["same_as"].rpartition(":")[2]) for line in lines(kept, "duplicates.jsonl")]
+    assert listed == [(41, "4"), (43, "6")]
+    dropped = made_of(tmp_path, rows, duplicates="drop")
+    assert dropped.account.dropped_by_reason == {"says the same as an earlier row": 2}
+    assert len(dropped.trained) == 41 and not dropped.account.bad
 
 
 def test_case_and_white_space_do_not_bring_a_question_to_the_other_side(tmp_path):
     shouted = [row | {"prompt": f"  {row['prompt'].upper()}"} for row in ROWS]
-    account = account_of(tmp_path, ROWS + shouted, held_out=0.4)
-    sides = [{one.example.prompt.strip().lower() for one in side} for side in (account.trained, account.held_out)]
+    found = made_of(tmp_path, ROWS + shouted, held_out=0.4)
+    sides = [{prompt.strip().lower() for prompt in side} for side in asked(found)]
     assert sides[1] and not sides[0] & sides[1]
 
 

@@ -4,14 +4,13 @@ import json
 
 import pytest
 from conftest import write_rows
+from prepared import asked, encode, lines, prepared, reasons
 
-from pipeline.data.account import Account, take
 from pipeline.data.read import read
 from pipeline.data.shape import BadRow, shape
 from pipeline.data.template import Template, named
-from pipeline.data.tokenise import IGNORED, Tokeniser
+from pipeline.data.tokenise import IGNORED
 from pipeline.errors import PipelineError
-from pipeline.recipe import Data
 from pipeline.tokenizer import train
 
 
@@ -81,9 +80,7 @@ def test_bad_rows_say_why(row, reason):
 def test_the_same_question_never_stands_on_both_sides_and_later_rows_move_none(tmp_path):
     def sides(rows):
         write_rows(tmp_path / "rows.jsonl", rows)
-        account = Account()
-        take(Data(path=str(tmp_path / "rows.jsonl"), held_out=0.3), "conversation", account)
-        return [{one.example.prompt for one in side} for side in (account.trained, account.held_out)]
+        return asked(prepared(tmp_path / "rows.jsonl", held_out=0.3, folder=tmp_path))
 
     rows = [{"prompt": f"q{n % 40}", "completion": f"a{n}"} for n in range(120)]
     trained, held_out = sides(rows)
@@ -99,15 +96,6 @@ CHAT = [
     {"role": "user", "content": "a colour"},
     {"role": "assistant", "content": "yes"},
 ]
-
-
-def encode(tokenizer, tmp_path, rows, kind="conversation", **options):
-    write_rows(tmp_path / "rows.jsonl", rows)
-    account = Account()
-    take(Data(path=str(tmp_path / "rows.jsonl"), held_out=0.0), kind, account)
-    account.trained, columns = Tokeniser(tokenizer, **options).encode(account.trained, kind, account)
-    account.summary()
-    return columns, account
 
 
 @pytest.mark.parametrize("template, stop", [("plain", "</s>"), ("raw", "</s>"), ("chatml", "<|im_end|>")])
@@ -130,19 +118,19 @@ def test_loss_stands_on_the_answers_through_their_stop_token_and_on_nothing_else
 def test_the_prompt_gives_way_first_then_the_answers_end(tokenizer, tmp_path):
     long_prompt = {"prompt": "x " * 60, "completion": "red"}
     long_answer = {"prompt": "what is red?", "completion": "y " * 60}
-    (first, second), account = encode(tokenizer, tmp_path, [long_prompt, long_answer], max_length=40)
+    (first, second), found = encode(tokenizer, tmp_path, [long_prompt, long_answer], max_length=40)
     assert len(first["input_ids"]) == len(second["input_ids"]) == 40
     assert tokenizer.decode([t for t in first["labels"] if t != IGNORED]).strip() == "red</s>"
     assert first["input_ids"][0] == tokenizer.bos_token_id
     assert sum(label == IGNORED for label in second["labels"]) == 10  # a quarter stays the prompt's
-    assert [row.line for row, _ in account.truncated] == [1, 2]
+    assert [line["line"] for line in lines(found, "truncated.jsonl")] == [1, 2]
 
 
 def test_too_long_can_be_dropped_instead(tokenizer, tmp_path):
-    columns, account = encode(
+    columns, found = encode(
         tokenizer, tmp_path, [{"prompt": "x " * 60, "completion": "red"}], max_length=40, on_too_long="drop"
     )
-    assert not columns and "max_length is 40" in account.dropped[0][1]
+    assert not columns and "max_length is 40" in reasons(found)[0]
 
 
 def test_pairs_share_their_prompt_and_end_in_the_stop_token(tokenizer, tmp_path):
@@ -176,7 +164,7 @@ def test_an_unknown_template_lists_those_there_are():
     assert "chatml" in error.value.fix
 
 
-def test_every_shared_good_file_of_a_known_shape_is_read(shared):
+def test_every_shared_good_file_of_a_known_shape_is_read(shared, tmp_path):
     known = {
         "instruct/alpaca_en_demo.json": ("conversation", 999),
         "instruct/alpaca_zh_demo.json": ("conversation", 1000),
@@ -186,7 +174,5 @@ def test_every_shared_good_file_of_a_known_shape_is_read(shared):
         "pretrain/c4_demo_000-199.jsonl": ("text", 200),
     }
     for name, (kind, rows) in known.items():
-        account = Account()
-        take(Data(path=str(shared / "data" / name), held_out=0.1), kind, account)
-        summary = account.summary()
+        summary = prepared(shared / "data" / name, kind, held_out=0.1, folder=tmp_path).account.summary()
         assert (summary["read"], summary["dropped"]) == (rows, 0), name

@@ -4,13 +4,11 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from conftest import write_rows
+from prepared import encode, prepared, reasons
 
 from pipeline import recipe as recipes
-from pipeline.data.account import Account, take
 from pipeline.data.shape import SHAPES, BadRow, shape, shapes_of
-from pipeline.data.tokenise import IGNORED, Tokeniser
-from pipeline.recipe import Data
+from pipeline.data.tokenise import IGNORED
 from pipeline.tokenizer import prepare, train
 
 ASK = [{"role": "user", "content": "Hi"}]
@@ -270,15 +268,6 @@ def tokenizer_with(template, words="what is red? a colour"):
     return prepare(made, SimpleNamespace(model=SimpleNamespace(template=template, pad_token=None, id="m"))).tokenizer
 
 
-def encode(tokenizer, folder, rows, kind="conversation", **options):
-    write_rows(folder / "rows.jsonl", rows)
-    account = Account()
-    take(Data(path=str(folder / "rows.jsonl"), held_out=0.0), kind, account)
-    account.trained, columns = Tokeniser(tokenizer, **options).encode(account.trained, kind, account)
-    assert account.summary()["read"] == len(rows)
-    return columns, [reason for _, reason in account.dropped]
-
-
 def learned(tokenizer, row):
     runs, before = [], IGNORED
     for label in row["labels"]:
@@ -302,9 +291,9 @@ def test_loss_stands_on_all_answers_or_the_last_or_those_with_weight(tmp_path):
         ["Ho<|im_end|>"],
         ["Hey<|im_end|>"],
     ]
-    rows, dropped = encode(tokenizer, tmp_path, [TWICE, first, second], learn="last")
+    rows, found = encode(tokenizer, tmp_path, [TWICE, first, second], learn="last")
     assert [learned(tokenizer, row) for row in rows] == [["Hey<|im_end|>"]] * 2
-    assert "data.learn is last" in dropped[0]
+    assert "data.learn is last" in reasons(found)[0]
 
 
 def test_a_tool_call_is_learned_where_the_template_shows_it(tmp_path):
@@ -333,10 +322,10 @@ def test_what_a_template_leaves_out_in_silence_is_a_bad_row(tmp_path, kind):
         {"conversations": CALLING["conversations"]},
         {"messages": TALK},
     ]
-    columns, dropped = encode(tokenizer, tmp_path, rows, kind)
+    columns, found = encode(tokenizer, tmp_path, rows, kind)
     assert len(columns) == 1
     for reason, what in zip(
-        dropped, ("the system prompt", 'the tools that "tools" lists', "turn 2 (weigh)"), strict=True
+        reasons(found), ("the system prompt", 'the tools that "tools" lists', "turn 2 (weigh)"), strict=True
     ):
         assert reason.startswith("the model's chat template leaves out") and what in reason
 
@@ -353,9 +342,9 @@ def test_what_a_template_leaves_out_in_silence_is_a_bad_row(tmp_path, kind):
 def test_named_templates_begin_once_and_teach_the_stop(tmp_path, template, begin, stop):
     tokenizer = tokenizer_with(template)
     system = {"role": "system", "content": "Be kind."}
-    (row, bare), dropped = encode(tokenizer, tmp_path, [{"messages": [system, *TWICE["messages"]]}, TWICE])
+    (row, bare), found = encode(tokenizer, tmp_path, [{"messages": [system, *TWICE["messages"]]}, TWICE])
     text = tokenizer.decode(row["input_ids"])
-    assert text.startswith(begin) and not dropped
+    assert text.startswith(begin) and not found.account.dropped
     assert text.count("<s>") == begin.count("<s>")
     assert "system" not in tokenizer.decode(bare["input_ids"])
     assert learned(tokenizer, row) == learned(tokenizer, bare) == [f"Ho{stop}", f"Hey{stop}"]
@@ -398,7 +387,6 @@ def test_special_tokens_that_a_user_types_stay_text(tmp_path):
         ("bad/kto_bad_labels.json", "conversation", 12, 9),
     ],
 )
-def test_shared_real_files_are_recognised(shared, name, kind, rows, bad):
-    account = Account()
-    take(Data(path=str(shared / "data" / name), held_out=0.0), kind, account)
-    assert (account.read, len(account.dropped)) == (rows, bad), account.summary()["dropped_by_reason"]
+def test_shared_real_files_are_recognised(shared, tmp_path, name, kind, rows, bad):
+    account = prepared(shared / "data" / name, kind, folder=tmp_path).account
+    assert (account.read, account.dropped) == (rows, bad), account.dropped_by_reason

@@ -1,11 +1,17 @@
 """What would become of a file: its rows, their tokens, and which of those carry loss. Nothing is trained."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from pipeline.data.account import SHOWN, Account, Placed, take
+import numpy
+from datasets import Dataset
+
+from pipeline.data.prepare import prepare
 from pipeline.data.read import files, read
 from pipeline.data.shape import BadRow, shape
+from pipeline.data.table import BATCH, numbers
 from pipeline.data.tokenise import IGNORED, Tokeniser
 from pipeline.errors import PipelineError
 from pipeline.recipe import Data
@@ -62,32 +68,33 @@ def _fits(value: object, kind: str, data: Data) -> bool:
     return True
 
 
-def check(data: Data, kind: str, tokeniser: Tokeniser) -> Report:
+def check(data: Data, kind: str, tokeniser: Tokeniser, processes: int = 1) -> Report:
     """Reads, splits and tokenises the rows as a stage would."""
-    account = Account()
-    take(data, kind, account)
-    account.trained, trained = tokeniser.encode(account.trained, kind, account)
-    account.held_out, held_out = tokeniser.encode(account.held_out, kind, account)
-    cut = {row.place: tokens for row, tokens in account.truncated}
-    placed = zip([*account.trained, *account.held_out], [*trained, *held_out], strict=True)
-    lengths = sorted(_length(row) + cut.get(one.row.place, 0) for one, row in placed)
-    return Report(
-        kind=kind,
-        summary=account.summary(),
-        bad=[{"place": row.place, "reason": reason} for row, reason in account.dropped[:SHOWN]],
-        lengths={share: lengths[min(len(lengths) * share // 100, len(lengths) - 1)] for share in PERCENTILES}
-        if lengths
-        else {},
-        histogram=_histogram(lengths),
-        loss_share=_loss_share(trained, kind),
-        sample=_tokens(account.trained, trained, tokeniser),
-    )
+    if kind == "text":  # whole, not in pieces
+        tokeniser = replace(tokeniser, max_length=None)
+    with TemporaryDirectory() as folder:
+        prepared = prepare(data, kind, tokeniser, Path(folder), processes=processes)
+        trained = prepared.trained
+        lengths = numpy.sort(numpy.concatenate([_lengths(rows) for rows in (trained, prepared.held_out)])).tolist()
+        return Report(
+            kind=kind,
+            summary=prepared.account.summary(),
+            bad=prepared.account.first_bad,
+            lengths={share: lengths[min(len(lengths) * share // 100, len(lengths) - 1)] for share in PERCENTILES}
+            if lengths
+            else {},
+            histogram=_histogram(lengths),
+            loss_share=_loss_share(trained, kind),
+            sample=_tokens(trained[0], tokeniser) if len(trained) else [],
+        )
 
 
-def _length(row: dict) -> int:
-    if "prompt_ids" not in row:
-        return len(row["input_ids"])
-    return len(row["prompt_ids"]) + max(len(row.get("chosen_ids", ())), len(row.get("rejected_ids", ())))
+def _lengths(rows: Dataset) -> numpy.ndarray:
+    """What each row takes up, of a pair its longer side, before any was cut."""
+    if "prompt_ids" not in rows.column_names:
+        return numbers(rows, "input_ids") + numbers(rows, "cut")
+    answers = [numbers(rows, name) for name in ("chosen_ids", "rejected_ids") if name in rows.column_names]
+    return numbers(rows, "prompt_ids") + (numpy.maximum(*answers) if answers else 0) + numbers(rows, "cut")
 
 
 def _histogram(lengths: Sequence[int], bins: int = 10) -> list[tuple[int, int, int]]:
@@ -101,18 +108,18 @@ def _histogram(lengths: Sequence[int], bins: int = 10) -> list[tuple[int, int, i
     return [(number * step + 1, (number + 1) * step, count) for number, count in enumerate(counts)]
 
 
-def _loss_share(rows: Sequence[dict], kind: str) -> float | None:
-    if kind != "conversation" or not rows:
+def _loss_share(rows: Dataset, kind: str) -> float | None:
+    if kind != "conversation" or not len(rows):
         return None
-    learned = sum(label != IGNORED for row in rows for label in row["labels"])
-    return learned / sum(len(row["labels"]) for row in rows)
+    learned = every = 0
+    for batch in rows.select_columns(["labels"]).with_format("arrow").iter(BATCH):
+        labels = batch.column("labels").combine_chunks().flatten().to_numpy()
+        learned, every = learned + int((labels != IGNORED).sum()), every + len(labels)
+    return learned / every
 
 
-def _tokens(placed: Sequence[Placed], rows: Sequence[dict], tokeniser: Tokeniser) -> list[Token]:
-    """The first row, token by token; of a pair the chosen side."""
-    if not placed:
-        return []
-    row = rows[0]
+def _tokens(row: dict, tokeniser: Tokeniser) -> list[Token]:
+    """A row, token by token; of a pair the chosen side."""
     if "prompt_ids" in row:
         answer = row.get("chosen_ids", [])
         ids, learned = row["prompt_ids"] + answer, [False] * len(row["prompt_ids"]) + [True] * len(answer)

@@ -1,5 +1,6 @@
 """What each kind of stage trains on, whatever the shape of its rows was."""
 
+import json
 from dataclasses import dataclass
 
 
@@ -51,6 +52,23 @@ class Prompt:
 
 
 Example = Text | Conversation | Preference | Prompt
+KINDS = {"text": Text, "conversation": Conversation, "preference": Preference, "prompt": Prompt}
+
+
+def to_bytes(example: Example) -> bytes:
+    """As JSON. What JSON has not, as dates in a table, becomes text; half of a surrogate pair is kept."""
+    fields = {name: getattr(example, name) for name in example.__slots__}
+    said = json.dumps(
+        fields, ensure_ascii=False, default=lambda value: sorted(value) if isinstance(value, frozenset) else str(value)
+    )
+    return said.encode("utf-8", "surrogatepass")
+
+
+def from_bytes(kind: str, written: bytes) -> Example:
+    fields = json.loads(written.decode("utf-8", "surrogatepass"))
+    if "skipped" in fields:
+        fields["skipped"] = frozenset(fields["skipped"])
+    return KINDS[kind](**fields)
 
 
 def _told(messages: list[dict]) -> str:

@@ -1,15 +1,32 @@
 """Examples to token ids, with the labels that carry loss, cut to length with every cut on record."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
-from pipeline.data.account import Account, Placed
-from pipeline.data.shape import BadRow, Conversation, Example, Preference, Prompt
+import numpy
+
+from pipeline.data.example import Conversation, Example, Preference, Prompt
+from pipeline.data.shape import BadRow
 from pipeline.data.template import Template
 
 IGNORED = -100  # the label that PyTorch's cross entropy leaves out
-CHUNK = 1000  # rows tokenised in one call: the tokenizer works on them in parallel
+
+Ids = numpy.ndarray  # (tokens,) int32
+
+
+class TooLong(BadRow):
+    """A good row that max_length leaves no room for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A row as tokens: one piece, or several of a long text; and how many of its tokens were cut off."""
+
+    pieces: list[dict[str, Ids]]
+    cut: int = 0
+    answer_cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -22,14 +39,14 @@ class Tokeniser:
     conversation, or the "last".
     """
 
-    tokenizer: object
+    tokenizer: object = field(repr=False)
     max_length: int | None = None
     on_too_long: str = "truncate"
     through_suffix: bool = False
     learn: str = "all"
 
-    def encode(self, placed: Sequence[Placed], kind: str, account: Account) -> tuple[list[Placed], list[dict]]:
-        """The examples that can be trained on and their columns; the others are dropped in `account`.
+    def encode(self, examples: Sequence[Example], kind: str) -> Iterator[Encoded | BadRow]:
+        """For each example its tokens, or why it has none to train on.
 
         text: input_ids. conversation: input_ids, labels. preference: prompt_ids, chosen_ids, rejected_ids.
         prompt: prompt_ids.
@@ -40,41 +57,34 @@ class Tokeniser:
             "preference": self._preferences,
             "prompt": self._prompts,
         }
-        encode = encoders[kind]
-        kept, rows = [], []
-        for start in range(0, len(placed), CHUNK):
-            chunk = placed[start : start + CHUNK]
-            for one, columns in zip(chunk, encode(chunk), strict=True):
+        for example, columns in zip(examples, encoders[kind](examples), strict=True):
+            if isinstance(columns, dict):
                 try:
-                    if isinstance(columns, BadRow):
-                        raise columns
-                    if kind != "text":  # texts are trained on in pieces, never cut
-                        columns = self._fit(one, columns, account)
-                except BadRow as bad:
-                    account.drop(one.row, str(bad))
-                else:
-                    kept.append(one)
-                    rows.append(columns)
-        return kept, rows
+                    columns = self._fitted(example, columns)
+                except TooLong as bad:
+                    columns = bad
+            yield columns
 
-    def _texts(self, chunk: Sequence[Placed]) -> Iterator[dict]:
+    def _texts(self, chunk: Sequence[Example]) -> Iterator[Encoded]:
+        """Documents in pieces of at most max_length tokens; none is joined to another, and none is cut."""
         eos = self.tokenizer.eos_token_id
-        for ids in self.tokenizer([one.example.text for one in chunk]).input_ids:
-            yield {"input_ids": ids if ids[-1:] == [eos] else [*ids, eos]}
+        for ids in self.tokenizer([one.text for one in chunk]).input_ids:
+            whole = _array(ids if ids[-1:] == [eos] else [*ids, eos])
+            length = self.max_length or len(whole)
+            yield Encoded([{"input_ids": whole[at : at + length]} for at in range(0, len(whole), length)])
 
-    def _conversations(self, chunk: Sequence[Placed]) -> Iterator[dict | BadRow]:
+    def _conversations(self, chunk: Sequence[Example]) -> Iterator[dict | BadRow]:
         for encoded in self._encode(chunk, lambda example: [example.messages], self._learned):
             if isinstance(encoded, BadRow):
                 yield encoded
                 continue
             ((ids, answers),) = encoded
-            labels = [token if learnt else IGNORED for token, learnt in zip(ids, answers, strict=True)]
-            if not any(answers):
-                yield BadRow("no token of it would carry loss: the chat template leaves the answer out")
-            else:
-                yield {"input_ids": ids, "labels": labels}
+            labels = numpy.full_like(ids, IGNORED)
+            for start, end in answers:
+                labels[start:end] = ids[start:end]
+            yield {"input_ids": ids, "labels": labels}
 
-    def _preferences(self, chunk: Sequence[Placed]) -> Iterator[dict | BadRow]:
+    def _preferences(self, chunk: Sequence[Example]) -> Iterator[dict | BadRow]:
         def both(example: Preference) -> list[list[dict]]:
             return [
                 [*example.messages, {"role": "assistant", "content": answer}]
@@ -85,21 +95,18 @@ class Tokeniser:
             if isinstance(encoded, BadRow):
                 yield encoded
                 continue
-            (chosen, in_chosen), (rejected, in_rejected) = encoded
             # A token may span the seam between prompt and answer on one side only: it then belongs to both answers.
-            seam = min(in_chosen.index(True), in_rejected.index(True))
-            chosen, rejected = (
-                [*ids[seam:]] for ids in (self._finish(chosen, in_chosen), self._finish(rejected, in_rejected))
-            )
-            if chosen == rejected:
+            seam = min(start for _, [(start, _)] in encoded)
+            chosen, rejected = (ids[seam : None if self.through_suffix else end] for ids, [(_, end)] in encoded)
+            if numpy.array_equal(chosen, rejected):
                 yield BadRow('"chosen" and "rejected" become the same tokens')
             else:
                 yield {"prompt_ids": encoded[0][0][:seam], "chosen_ids": chosen, "rejected_ids": rejected}
 
-    def _prompts(self, chunk: Sequence[Placed]) -> Iterator[dict | BadRow]:
+    def _prompts(self, chunk: Sequence[Example]) -> Iterator[dict | BadRow]:
         for one in chunk:
             try:
-                yield {"prompt_ids": self.prompt_ids(one.example.messages, one.example.tools)}
+                yield {"prompt_ids": _array(self.prompt_ids(one.messages, one.tools))}
             except BadRow as bad:
                 yield bad
 
@@ -108,9 +115,8 @@ class Tokeniser:
         template = self._template
         text = template.render(messages, ask=True, tools=tools)
         template.check_shown(messages, text, ask=True, tools=tools)
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        typed = template.typed_specials(messages, text, ask=True, tools=tools)
-        return self._untyped(encoded.input_ids, encoded.offset_mapping, text, typed)[0]
+        encoding = self.tokenizer(text, add_special_tokens=False).encodings[0]
+        return self._tokens(encoding, text, template.typed_specials(messages, text, ask=True, tools=tools)).ids
 
     @cached_property
     def _template(self) -> Template:
@@ -125,51 +131,43 @@ class Tokeniser:
             raise BadRow('its last answer has "loss_weight" 0 and data.learn is last: there is nothing to learn')
         return learned
 
-    def _untyped(self, ids: list[int], offsets: list, text: str, typed: Sequence[tuple[int, int]]) -> tuple[list, list]:
-        """The tokens with those spelt out that are special, but were typed as text."""
+    def _tokens(self, encoding, text: str, typed: Sequence[tuple[int, int]]) -> "_Tokens | _SpeltOut":
+        """Those of a text, where what is special but was `typed` as text is spelt out."""
         if not typed:
-            return ids, offsets
-        pairs = zip(ids, offsets, _inside(offsets, typed), strict=True)
+            return _Tokens(encoding)
+        typed_at = {token for start, end in typed for token in range(*_Tokens(encoding).of(start, end))}
         spelt = []
-        for token, (start, end), inside in pairs:
-            if inside and token in self.tokenizer.added_tokens_decoder:
+        for at, (token, (start, end)) in enumerate(zip(encoding.ids, encoding.offsets, strict=True)):
+            if at in typed_at and token in self.tokenizer.added_tokens_decoder:
                 plain = self.tokenizer(text[start:end], add_special_tokens=False, split_special_tokens=True).input_ids
-                spelt += [(each, (start, end)) for each in plain]
+                spelt += [(each, start, end) for each in plain]
             else:
-                spelt.append((token, (start, end)))
-        return [token for token, _ in spelt], [offset for _, offset in spelt]
+                spelt.append((token, start, end))
+        return _SpeltOut(*map(list, zip(*spelt, strict=True)))
 
-    def _finish(self, ids: list[int], in_answer: list[bool]) -> list[int]:
-        if self.through_suffix:
-            return ids
-        return ids[: len(ids) - in_answer[::-1].index(True)]
-
-    def _encode(self, chunk: Sequence[Placed], conversations: Callable, learned: Callable) -> Iterator:
-        """For each example the (ids, whether in a `learned` answer) of each of its conversations, or the BadRow."""
+    def _encode(self, chunk: Sequence[Example], conversations: Callable, learned: Callable) -> Iterator:
+        """For each example the (ids, where its `learned` answers stand) of each of its conversations, or the BadRow."""
         rendered: list[list[tuple] | BadRow] = []
         for one in chunk:
             try:
-                rendered.append(
-                    [self._rendered(one.example, messages, learned) for messages in conversations(one.example)]
-                )
+                rendered.append([self._rendered(one, messages, learned) for messages in conversations(one)])
             except BadRow as bad:
                 rendered.append(bad)
         flat = [text for texts in rendered if isinstance(texts, list) for text, *_ in texts]
-        batch = self.tokenizer(flat, add_special_tokens=False, return_offsets_mapping=True) if flat else None
-        at = 0
+        encodings = iter(self.tokenizer(flat, add_special_tokens=False).encodings if flat else [])
         for texts in rendered:
             if isinstance(texts, BadRow):
                 yield texts
                 continue
             encoded = []
             for text, spans, typed in texts:
-                ids, offsets = self._untyped(batch["input_ids"][at], batch["offset_mapping"][at], text, typed)
-                encoded.append((ids, _inside(offsets, spans)))
-                at += 1
-            if any(not any(inside) for _, inside in encoded):
-                yield BadRow("an answer has no token of its own")
-            else:
+                tokens = self._tokens(next(encodings), text, typed)
+                answers = [tokens.of(*span) for span in spans]
+                encoded.append((_array(tokens.ids), [(start, end) for start, end in answers if end > start]))
+            if all(answers for _, answers in encoded):
                 yield encoded
+            else:
+                yield BadRow("an answer has no token of its own")
 
     def _rendered(self, example: Example, messages: list[dict], learned: Callable) -> tuple[str, list, list]:
         """(text, where its learned answers stand, where special tokens were typed)."""
@@ -179,48 +177,78 @@ class Tokeniser:
         answers = learned(example, template.answers(messages, text, tools))
         return text, answers, template.typed_specials(messages, text, tools=tools)
 
-    def _fit(self, one: Placed, columns: dict, account: Account) -> dict:
-        """`columns` within max_length: the prompt gives way first, then the answer's end.
+    def _fitted(self, example: Example, columns: dict[str, Ids]) -> Encoded:
+        """`columns` within max_length: the prompt gives way first, then the answer's end. Raises TooLong.
 
         The prompt loses its start, down to a quarter of max_length: an answer to nothing teaches nothing.
         """
-        if isinstance(one.example, Conversation):
-            prompt = next(i for i, label in enumerate(columns["labels"]) if label != IGNORED)
-            answer = len(columns["input_ids"]) - prompt
+        talk = isinstance(example, Conversation)
+        if talk:
+            prompt = int(numpy.argmax(columns["labels"] != IGNORED))
+            answer = len(columns["labels"]) - prompt
         else:
             prompt = len(columns["prompt_ids"])
             answer = max(len(columns.get("chosen_ids", ())), len(columns.get("rejected_ids", ())))
         length, limit = prompt + answer, self.max_length
         if not limit or length <= limit:
-            return columns
+            return Encoded([columns])
         if self.on_too_long != "truncate":
-            raise BadRow(f"is {length} tokens long; max_length is {limit}")
+            raise TooLong(f"is too long: max_length is {limit}")
         kept = max(limit - answer, min(prompt, limit // 4))
-        start = columns.get("prompt_ids", columns.get("input_ids"))
+        start = columns["input_ids" if talk else "prompt_ids"]
         bos = int(kept > 1 and start[0] == self.tokenizer.bos_token_id)
 
-        def cut(ids: list[int]) -> list[int]:
-            return ids[:bos] + ids[prompt - kept + bos :]
+        def cut(ids: Ids) -> Ids:
+            return numpy.concatenate([ids[:bos], ids[prompt - kept + bos :]])
 
-        if isinstance(one.example, Conversation):
+        if talk:
             fitted = {key: cut(ids)[:limit] for key, ids in columns.items()}
-        elif isinstance(one.example, Prompt):
+        elif isinstance(example, Prompt):
             fitted = {"prompt_ids": cut(columns["prompt_ids"])}
         else:
             answers = {key: columns[key][: limit - kept] for key in ("chosen_ids", "rejected_ids")}
-            if answers["chosen_ids"] == answers["rejected_ids"]:
-                raise BadRow(f"is {length} tokens long: cut to max_length ({limit}), both answers are the same")
+            if numpy.array_equal(*answers.values()):
+                raise TooLong(f"is too long: cut to max_length ({limit}), both answers are the same")
             fitted = {"prompt_ids": cut(columns["prompt_ids"])} | answers
-        account.truncated.append((one.row, length - limit))
-        account.answers_cut += answer > limit - kept
-        return fitted
+        return Encoded([fitted], cut=length - limit, answer_cut=answer > limit - kept)
 
 
-def _inside(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[bool]:
-    """Which tokens overlap a span of characters. Both come in ascending order."""
-    inside, which = [], 0
-    for start, end in offsets:
-        while which < len(spans) and start >= spans[which][1]:
-            which += 1
-        inside.append(which < len(spans) and end > spans[which][0] and end > start)
-    return inside
+class _Tokens:
+    """A text's tokens, which the tokenizer can be asked about by place: far cheaper than to have every place told."""
+
+    def __init__(self, encoding):
+        self._encoding = encoding
+
+    @property
+    def ids(self) -> list[int]:
+        return self._encoding.ids
+
+    def of(self, start: int, end: int) -> tuple[int, int]:
+        """(first, behind the last) of the tokens that overlap the characters from `start` to `end`."""
+        at = self._encoding.char_to_token
+        first = next((token for place in range(start, end) if (token := at(place)) is not None), None)
+        if first is None:
+            return 0, 0
+        last = next(token for place in range(end - 1, start - 1, -1) if (token := at(place)) is not None)
+        # Of the tokens that make up one character, `at` names the first.
+        while last + 1 < len(self._encoding) and self._overlaps(last + 1, end):
+            last += 1
+        return first, last + 1
+
+    def _overlaps(self, token: int, end: int) -> bool:
+        place = self._encoding.token_to_chars(token)
+        return place is not None and place[0] < min(end, place[1])
+
+
+class _SpeltOut:
+    """Tokens with their places, in ascending order."""
+
+    def __init__(self, ids: list[int], starts: list[int], ends: list[int]):
+        self.ids, self._starts, self._ends = ids, starts, ends
+
+    def of(self, start: int, end: int) -> tuple[int, int]:
+        return bisect_left(self._ends, start + 1), bisect_left(self._starts, end)
+
+
+def _array(ids: Sequence[int]) -> Ids:
+    return numpy.array(ids, dtype=numpy.int32)

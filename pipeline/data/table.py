@@ -1,0 +1,106 @@
+"""Rows on disk: their tokens and what they were made from, mapped into memory, so that a million cost next to none."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy
+import pyarrow
+import pyarrow.compute
+from datasets import Dataset
+
+from pipeline.data.example import Example, from_bytes
+
+TOKENS = {
+    "text": ("input_ids",),
+    "conversation": ("input_ids", "labels"),
+    "preference": ("prompt_ids", "chosen_ids", "rejected_ids"),
+    "prompt": ("prompt_ids",),
+}
+# Of which row they are: its file and line, its prompt's number, the tokens that it lost, itself.
+BESIDE = {
+    "place": pyarrow.string(),
+    "asked": pyarrow.uint64(),
+    "cut": pyarrow.int32(),
+    "example": pyarrow.binary(),
+}
+BATCH = 1000  # rows written and read at once
+
+
+class Writer:
+    """Writes one table, a batch at a time."""
+
+    def __init__(self, path: Path, tokens: Sequence[str]):
+        ids = {name: pyarrow.list_(pyarrow.int32()) for name in tokens}
+        self.schema = pyarrow.schema(ids | BESIDE)
+        self.tokens = tokens
+        self.rows = 0
+        self._columns: dict[str, list] = {name: [] for name in self.schema.names}
+        self._stream = pyarrow.ipc.new_stream(str(path), self.schema)
+
+    def add(self, tokens: dict[str, numpy.ndarray], **beside: object) -> None:
+        for name, value in (tokens | beside).items():
+            self._columns[name].append(value)
+        self.rows += 1
+        if len(self._columns["place"]) == BATCH:
+            self._write()
+
+    def close(self) -> None:
+        self._write()
+        self._stream.close()
+
+    def _write(self) -> None:
+        arrays = [
+            _lists(column) if name in self.tokens else pyarrow.array(column, self.schema.field(name).type)
+            for name, column in self._columns.items()
+        ]
+        self._stream.write_batch(pyarrow.record_batch(arrays, schema=self.schema))
+        self._columns = {name: [] for name in self.schema.names}
+
+
+def _lists(column: Sequence[numpy.ndarray]) -> pyarrow.Array:
+    ends = numpy.cumsum([0, *map(len, column)], dtype=numpy.int32)
+    values = numpy.concatenate([*column, numpy.empty(0)]).astype(numpy.int32)
+    return pyarrow.ListArray.from_arrays(pyarrow.array(ends), pyarrow.array(values))
+
+
+def table(path: Path) -> Dataset:
+    return Dataset.from_file(str(path))
+
+
+def tokens(rows: Dataset) -> Dataset:
+    """The columns that are trained on."""
+    return rows.select_columns([name for name in rows.column_names if name not in BESIDE])
+
+
+def numbers(rows: Dataset, column: str) -> numpy.ndarray:
+    """A column of one number a row; of a column of tokens, how many of them each row has."""
+    found = [numpy.empty(0, dtype=numpy.uint64 if column == "asked" else numpy.int64)]
+    for batch in rows.select_columns([column]).with_format("arrow").iter(BATCH):
+        values = batch.column(column)
+        counted = pyarrow.compute.list_value_length(values) if pyarrow.types.is_list(values.type) else values
+        found.append(counted.to_numpy())
+    return numpy.concatenate(found)
+
+
+def lengths(rows: Dataset) -> numpy.ndarray:
+    """How many tokens each row has in all its columns."""
+    return sum(numbers(rows, name) for name in tokens(rows).column_names)
+
+
+class Examples(Sequence[Example]):
+    """What the rows of a table were made from, each read when it is asked for."""
+
+    def __init__(self, rows: Dataset, kind: str):
+        self._rows, self.kind = rows.select_columns(["example"]), kind
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, which: int | slice) -> Example | list[Example]:
+        found = self._rows[which]["example"]
+        return (
+            [from_bytes(self.kind, one) for one in found] if isinstance(which, slice) else from_bytes(self.kind, found)
+        )
+
+    def __iter__(self) -> Iterator[Example]:
+        return (from_bytes(self.kind, row["example"]) for row in self._rows)

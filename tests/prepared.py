@@ -1,0 +1,44 @@
+"""Rows prepared as a stage would, for the tests that look at them."""
+
+import json
+from pathlib import Path
+from tempfile import mkdtemp
+
+from conftest import write_rows
+
+from pipeline.data.prepare import Prepared, prepare
+from pipeline.data.tokenise import Tokeniser
+from pipeline.recipe import Data
+
+
+def prepared(path: Path, kind: str = "conversation", tokenizer=None, folder: Path | None = None, **options) -> Prepared:
+    """`options` are those of Data and, where there is a tokenizer, max_length and through_suffix."""
+    own = {name: options.pop(name) for name in ("max_length", "through_suffix") if name in options}
+    data = Data(path=str(path), **({"held_out": 0.0} | options))
+    tokeniser = tokenizer and Tokeniser(tokenizer, on_too_long=data.on_too_long, learn=data.learn, **own)
+    found = prepare(data, kind, tokeniser, Path(mkdtemp(dir=folder)))
+    found.account.summary()  # it adds up
+    return found
+
+
+def encode(tokenizer, folder: Path, rows: list[dict], kind: str = "conversation", **options):
+    """The token columns of rows, and all that became of them."""
+    write_rows(folder / "rows.jsonl", rows)
+    found = prepared(folder / "rows.jsonl", kind, tokenizer, folder, **options)
+    assert found.account.read == len(rows)
+    return list(found.trained), found
+
+
+def lines(found: Prepared, name: str) -> list[dict]:
+    """What one of the lists says."""
+    file = found.folder / name
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+
+
+def reasons(found: Prepared) -> list[str]:
+    return [line["reason"] for line in lines(found, "rejected.jsonl")]
+
+
+def asked(found: Prepared) -> list[set[str]]:
+    """The prompts of the trained and of the held-out rows."""
+    return [{one.prompt for one in found.examples(side)} for side in (found.trained, found.held_out)]

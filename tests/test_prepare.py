@@ -1,0 +1,110 @@
+"""Rows prepared once and kept on disk: the same whichever way they were made, and made again where anything changed."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import align, attempt, manifest, write_micro, write_rows
+from prepared import lines
+
+from pipeline.artifact import ROWS
+from pipeline.data import cache, prepare
+from pipeline.data.tokenise import Tokeniser
+from pipeline.errors import PipelineError
+from pipeline.recipe import Data
+from pipeline.tokenizer import train
+
+TALKS = [{"prompt": f"What is {n % 90}?", "completion": f"It is {n}, so they say"} for n in range(100)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    from pipeline.data.template import named
+
+    made = train(["What is 3? It is 3, so they say"] * 5, 300)
+    made.chat_template = named("plain")
+    return made
+
+
+def test_several_processes_make_the_same_rows_as_one(tokenizer, tmp_path, monkeypatch):
+    rows = [*TALKS, {"prompt": "a", "completion": ""}, TALKS[4]] * 30
+    write_rows(tmp_path / "rows.jsonl", rows)
+    data = Data(path=str(tmp_path / "rows.jsonl"), held_out=0.2, on_bad_row="drop")
+    made = []
+    monkeypatch.setattr(prepare, "CHUNK", 200)
+    monkeypatch.setattr(prepare, "LARGE", 0)
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        made.append(prepare.prepare(data, "conversation", Tokeniser(tokenizer, 30), folder, processes=processes))
+    one, two = made
+    assert one.account == two.account and one.account.dropped == 30 and one.account.read == len(rows)
+    assert one.trained[:] == two.trained[:] and one.held_out[:] == two.held_out[:]
+    for name in ("rejected.jsonl", "truncated.jsonl", "duplicates.jsonl"):
+        assert lines(one, name) == lines(two, name)
+    assert lines(one, "rejected.jsonl") and lines(one, "duplicates.jsonl")
+
+
+def once(data: Data, tokenizer, runs: Path, contents="a", check=lambda account: None, **options):
+    """The folder of the rows, and whether they were made now."""
+    made = []
+    found = cache.prepared_once(
+        data, "conversation", Tokeniser(tokenizer, **options), runs,
+        contents={"files": contents}, check=check, processes=1, progress=made.append,
+    )  # fmt: skip
+    return found.folder, bool(made)
+
+
+def test_the_same_rows_are_prepared_once_and_again_where_anything_changed(tokenizer, tmp_path, monkeypatch):
+    write_rows(tmp_path / "rows.jsonl", TALKS)
+    data = Data(path=str(tmp_path / "rows.jsonl"))
+    first, made = once(data, tokenizer, tmp_path)
+    assert made and once(data, tokenizer, tmp_path) == (first, False)
+    assert once(data.model_copy(update={"on_bad_row": "drop"}), tokenizer, tmp_path) == (first, False)
+    assert once(data, tokenizer, tmp_path, contents="b")[1] and once(data, tokenizer, tmp_path, max_length=20)[1]
+    assert once(data.model_copy(update={"duplicates": "drop"}), tokenizer, tmp_path)[1]
+    other = train(["Other words"] * 5, 301)
+    other.chat_template = tokenizer.chat_template
+    assert once(data, other, tmp_path)[1]
+    other.chat_template += " "
+    assert once(data, other, tmp_path)[1]
+    monkeypatch.setattr(cache, "_code", lambda: "another version")
+    assert once(data, tokenizer, tmp_path)[1]
+
+
+def test_what_was_refused_or_broke_off_leaves_nothing(tokenizer, tmp_path):
+    write_rows(tmp_path / "rows.jsonl", TALKS)
+
+    def refuse(account):
+        raise PipelineError("no")
+
+    with pytest.raises(PipelineError):
+        once(Data(path=str(tmp_path / "rows.jsonl")), tokenizer, tmp_path, check=refuse)
+    assert not list((tmp_path / ROWS).iterdir())
+    (tmp_path / "rows.jsonl").write_text("[" + json.dumps(TALKS[0]))
+    with pytest.raises(PipelineError, match="not closed"):
+        once(Data(path=str(tmp_path / "rows.jsonl")), tokenizer, tmp_path)
+    assert not list((tmp_path / ROWS).iterdir())
+
+
+def test_kept_rows_are_refused_where_bad_ones_are_not_wanted_any_more(tokenizer, tmp_path):
+    from pipeline.data.account import refuse_bad_rows
+
+    write_rows(tmp_path / "rows.jsonl", [*TALKS, {"prompt": "a", "completion": ""}])
+    data = Data(path=str(tmp_path / "rows.jsonl"), on_bad_row="drop")
+    once(data, tokenizer, tmp_path)
+    with pytest.raises(PipelineError, match=r"rows\.jsonl:101"):
+        once(data, tokenizer, tmp_path, check=lambda account: refuse_bad_rows(account, "sft"))
+
+
+def test_stages_share_prepared_rows_and_gc_takes_those_that_none_used(tmp_path):
+    write_micro(tmp_path)
+    align("run", "dpo", "-r", "micro.yaml", cwd=tmp_path)
+    kept = {path.name for path in (tmp_path / "runs" / ROWS).iterdir()}
+    assert kept == {manifest(tmp_path, stage)["data"]["prepared"] for stage in ("pretrain", "sft", "dpo")}
+    first = attempt(tmp_path, "dpo")
+    align("run", "dpo", "-r", "micro.yaml", "--set", "stages.dpo.train.learning_rate=1e-3", cwd=tmp_path)
+    assert {path.name for path in (tmp_path / "runs" / ROWS).iterdir()} == kept and attempt(tmp_path, "dpo") != first
+    (tmp_path / "runs" / ROWS / "old").mkdir()
+    assert "old" in align("gc", "-r", "micro.yaml", "--delete", cwd=tmp_path).stdout
+    assert {path.name for path in (tmp_path / "runs" / ROWS).iterdir()} == kept
