@@ -7,6 +7,7 @@ from tempfile import mkdtemp
 from conftest import write_rows
 
 from pipeline.data.prepare import Prepared, prepare
+from pipeline.data.table import tokens
 from pipeline.data.tokenise import Tokeniser
 from pipeline.recipe import Data
 
@@ -26,7 +27,7 @@ def encode(tokenizer, folder: Path, rows: list[dict], kind: str = "conversation"
     write_rows(folder / "rows.jsonl", rows)
     found = prepared(folder / "rows.jsonl", kind, tokenizer, folder, **options)
     assert found.account.read == len(rows)
-    return list(found.trained), found
+    return list(tokens(found.trained)), found
 
 
 def lines(found: Prepared, name: str) -> list[dict]:

@@ -1,6 +1,7 @@
 """Rows as people have them: each shape gives the same example, and a row that cannot be used says why."""
 
 import json
+import random
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ from prepared import encode, prepared, reasons
 
 from pipeline import recipe as recipes
 from pipeline.data.shape import SHAPES, BadRow, shape, shapes_of
+from pipeline.data.template import Template
 from pipeline.data.tokenise import IGNORED
 from pipeline.tokenizer import prepare, train
 
@@ -268,6 +270,13 @@ def tokenizer_with(template, words="what is red? a colour"):
     return prepare(made, SimpleNamespace(model=SimpleNamespace(template=template, pad_token=None, id="m"))).tokenizer
 
 
+def tokenizer_of(template):
+    """Its template has a name, or is Jinja."""
+    tokenizer = tokenizer_with(template if template.isalnum() else "plain")
+    tokenizer.chat_template = tokenizer.chat_template if template.isalnum() else template
+    return tokenizer
+
+
 def learned(tokenizer, row):
     runs, before = [], IGNORED
     for label in row["labels"]:
@@ -314,8 +323,7 @@ SILENT = (
 
 @pytest.mark.parametrize("kind", ["conversation", "prompt"])
 def test_what_a_template_leaves_out_in_silence_is_a_bad_row(tmp_path, kind):
-    tokenizer = tokenizer_with("plain")
-    tokenizer.chat_template = SILENT
+    tokenizer = tokenizer_of(SILENT)
     rows = [
         {"messages": [{"role": "system", "content": "Hi"}, *TALK]},
         CALLING,
@@ -328,6 +336,67 @@ def test_what_a_template_leaves_out_in_silence_is_a_bad_row(tmp_path, kind):
         reasons(found), ("the system prompt", 'the tools that "tools" lists', "turn 2 (weigh)"), strict=True
     ):
         assert reason.startswith("the model's chat template leaves out") and what in reason
+
+
+OWN_PROMPT = (
+    "{% if messages[0].role != 'system' %}<system>You are a helpful assistant.</s>{% endif %}"
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+@pytest.mark.parametrize("kind", ["conversation", "prompt"])
+def test_a_system_prompt_that_the_template_writes_by_itself_is_not_left_out(tmp_path, kind):
+    tokenizer = tokenizer_of(OWN_PROMPT)
+    told = [{"messages": [{"role": "system", "content": "You are a helpful assistant."}, *TALK]}, {"messages": TALK}]
+    (same, without), found = encode(tokenizer, tmp_path, told, kind)
+    assert same == without and not found.account.dropped
+
+
+THINKS = (
+    "{% for m in messages %}{{ '<' + m.role + '>' }}{% if m.role == 'assistant' and loop.last %}<think></think>{% endif %}"
+    "{{ m.content + '</s>' }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+LISTENS = (
+    "{% for m in messages %}{{ '<' + m.role + '>' + m.content + '</s>' }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% if 'yes' in messages[-1].content %}<think></think>{% endif %}{% endif %}"
+)
+TRICKY = ["yes", "a", "user", "assistant", "<", "think", " yes", "yes \n", ":", "yes\nAssistant: yes", "[/INST] yes"]
+
+
+@pytest.mark.parametrize("template", ["chatml", "gemma", "llama3", "mistral", "plain", "qwen", "raw", THINKS, LISTENS])
+def test_an_answer_stands_between_its_invitation_and_its_stop_whatever_was_said(template):
+    made, rng = Template(tokenizer_of(template)), random.Random(0)
+    invitation = made.render(ASK, ask=True).split("Hi")[1]
+    said = [*TRICKY, invitation + "yes", made.stop, f"yes{made.stop}{invitation}yes"]
+    for _ in range(200):
+        roles = ["system"] * rng.randrange(2) + ["user", "assistant"] * rng.randrange(1, 4)
+        messages = [{"role": role, "content": rng.choice(said) + rng.choice(["", " a"])} for role in roles]
+        text = made.render(messages)
+        made.check_shown(messages, text)
+        asked = [number for number, role in enumerate(roles) if role == "assistant"]
+        for number, (start, end) in zip(asked, made.answers(messages, text), strict=True):
+            prompt = made.render(messages[:number], ask=True)
+            assert start == len(prompt) or not text.startswith(prompt)
+            thought = "<think></think>" * (template == THINKS and number == len(roles) - 1)
+            assert text[start:end].startswith(thought) and text[start:end].endswith(made.stop)
+            words = text[start:end].removeprefix(thought).removesuffix(made.stop)
+            assert words.strip() == messages[number]["content"].strip()
+
+
+@pytest.mark.parametrize("template", ["chatml", "gemma", "llama3", "mistral", "plain", "qwen", THINKS])
+def test_a_usual_row_is_rendered_once(template, monkeypatch):
+    """Rendering takes most of the time that it takes to prepare a row."""
+    tokenizer = tokenizer_of(template)
+    made, calls, apply = Template(tokenizer), [], tokenizer.apply_chat_template
+    monkeypatch.setattr(tokenizer, "apply_chat_template", lambda *a, **k: calls.append(a) or apply(*a, **k))
+    for _ in range(2):  # in the first round the template is learned
+        calls.clear()
+        messages = [{"role": "system", "content": "Be kind."}, *TWICE["messages"]]
+        text = made.render(messages)
+        made.check_shown(messages, text)
+        assert len(made.answers(messages, text)) == 2 and not made.typed_specials(messages, text)
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,13 @@
 
 import json
 import re
+from bisect import bisect
 from collections.abc import Sequence
 from functools import cached_property
-from os.path import commonprefix
 from pathlib import Path
 
-from jinja2.exceptions import TemplateError
+from jinja2 import Environment, nodes
+from jinja2.exceptions import TemplateError, TemplateSyntaxError
 
 from pipeline.data.fields import BadRow
 from pipeline.errors import PipelineError
@@ -15,6 +16,9 @@ from pipeline.errors import PipelineError
 FOLDER = Path(__file__).parent / "templates"
 
 _ASKED, _ANSWERED = "what-is-asked", "what-is-answered"
+_TALK = "user", "assistant", "user", "assistant"
+_BLANK = re.compile(r"\s*")
+_TALKS = [[*system, *_TALK[:turns]] for system in ([], ["system"]) for turns in range(1, 5)]
 
 
 def named(template: str) -> str:
@@ -89,8 +93,11 @@ class Template:
         """
         leaves_out = "the model's chat template leaves out"
         if messages[0]["role"] == "system":
-            words = [messages[0]["content"].strip()]
-            if self._lacks(text, words, messages[1:], ask=ask, tools=tools):
+            told = messages[0]["content"]
+            # With another prompt, not with none: where there is none, a template may write this very one by itself.
+            others = [messages[0] | {"content": told + "?"}, *messages[1:]]
+            shown = not tools and self._spans(messages, text) is not None
+            if not shown and self._lacks(text, [told.strip()], others, ask=ask, tools=tools):
                 raise BadRow(f"{leaves_out} the system prompt")
         if tools and self._lacks(text, _names(tools), messages, ask=ask):
             raise BadRow(f'{leaves_out} the tools that "tools" lists; model.template: qwen is one that shows tools')
@@ -103,17 +110,19 @@ class Template:
             elif message["role"] == "tool" and _find(message, text, 0)[0] < 0:
                 raise BadRow(f"{leaves_out} what the tool answered in turn {number + 1}")
 
-    def _lacks(self, text: str, words: Sequence[str], without: list[dict], **how) -> bool:
-        """Whether the words are not in `text`, or it says no more than it would without what they stand for."""
+    def _lacks(self, text: str, words: Sequence[str], others: list[dict], **how) -> bool:
+        """Whether the words are not in `text`, or stand there for no reason: `others`, without them, gives the same."""
         if any(word not in text for word in words):
             return True
         try:
-            return self.render(without, **how) == text
+            return self.render(others, **how) == text
         except BadRow:
             return False
 
     def answers(self, messages: list[dict], text: str, tools: list[dict] | None = None) -> list[tuple[int, int]]:
         """Where in `text`, the rendered `messages`, each answer stands, through its stop token: (start, end)."""
+        if not tools and (known := self._spans(messages, text)) is not None:
+            return known
         spans, at = [], 0
         for number, message in enumerate(messages):
             is_answer = message["role"] == "assistant"
@@ -131,8 +140,62 @@ class Template:
             if is_answer:
                 # What stands between the invitation and the answer's own words (an empty thought, say) has to
                 # be learned as well: the model must write it when it is asked.
-                spans.append((len(asked) if follows else found, at + self._tail_length(text[at:])))
+                spans.append((len(asked) if follows else found, self._answer_end(text, at)))
         return spans
+
+    def _spans(self, messages: list[dict], text: str) -> list[tuple[int, int]] | None:
+        """Where the answers stand, if `text` is what was said with the known seams between, and nothing else.
+
+        None where it is not: rendering up to each answer tells it for any template, but takes longer than all else.
+        """
+        turns = _turns(messages)
+        seams = [self._seams.get(pair) for pair in zip([None, *turns], [*turns, None], strict=True)]
+        written = [message["content"] for message in messages]
+        stripped = [said.strip() for said in written]
+        if None in seams or not all(stripped) or any(message.get("tool_calls") for message in messages):
+            return None
+        # A template that strips some turns only is not among these: where white space ends would be a guess.
+        for words in (written, stripped):
+            if "".join(map("".join, zip(seams, [*words, ""], strict=True))) == text:
+                return self._between(seams, words, turns, text)
+        return None
+
+    def _between(self, seams: list[str], words: list[str], turns: list[str], text: str) -> list[tuple[int, int]]:
+        """Where the answers stand in `text`, which is the seams with the words between."""
+        invited, spans, at = len(self._seams["user", None]), [], 0
+        for seam, said, turn in zip(seams, words, turns, strict=False):
+            end = at + len(seam) + len(said)
+            if turn in ("assistant", "last"):
+                spans.append((at + invited, self._answer_end(text, end - len(said) + len(said.rstrip()))))
+            at = end
+        return spans
+
+    @cached_property
+    def _seams(self) -> dict[tuple[str | None, str | None], str]:
+        """What the template writes between two turns, by their roles; None is before the first and after the last.
+
+        Learned from examples. Empty where they do not agree, or where what invites an answer may depend on what
+        was said: then no example can tell where an answer begins.
+        """
+        seams = {}
+        if not _invites_alike(self.tokenizer.get_chat_template()):
+            return {}
+        for roles in _TALKS:
+            talk = [{"role": role, "content": f"what-is-said-{number}"} for number, role in enumerate(roles)]
+            try:
+                text = self.render(talk, ask=roles[-1] == "user")
+            except BadRow:  # the template has no words for a system prompt
+                continue
+            words, turns = r"what-is-said-\d", _turns(talk)
+            if re.findall(words, text) != [message["content"] for message in talk]:
+                continue  # it writes a system prompt elsewhere
+            pairs = zip([None, *turns], [*turns, None], strict=True)
+            for pair, seam in zip(pairs, re.split(words, text), strict=True):
+                if seams.setdefault(pair, seam) != seam:
+                    return {}
+        invitation, invited = seams.get(("user", None)), [("user", "assistant"), ("user", "last")]
+        shown = invitation is not None and all(seams.get(pair, "").startswith(invitation) for pair in invited)
+        return seams if shown else {}
 
     def _calling(self, message: dict, number: int, asked: str, text: str) -> tuple[int, int]:
         """Where a turn that calls tools stands. Its words are the template's: all that follows the invitation."""
@@ -176,11 +239,33 @@ class Template:
         tokens = [str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special]
         return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or "(?!)")
 
-    def _tail_length(self, rest: str) -> int:
-        """How much of what follows an answer's words belongs to it: through the stop token."""
-        blank = len(rest) - len(rest.lstrip())
+    def _answer_end(self, text: str, at: int) -> int:
+        """Where an answer ends whose words end at `at`: behind its stop token, if that comes next."""
+        start = _BLANK.match(text, at).end()
         tails = (tail.lstrip() for tail in (self._tail, self.stop))
-        return next((blank + len(tail) for tail in tails if rest.startswith(tail, blank)), 0)
+        return next((start + len(tail) for tail in tails if text.startswith(tail, start)), at)
+
+
+def _turns(messages: list[dict]) -> list[str]:
+    """The role of each; an answer that stands last is "last", since a template may show a thought only there."""
+    roles = [message["role"] for message in messages]
+    return [*roles[:-1], "last" if roles[-1] == "assistant" else roles[-1]]
+
+
+def _invites_alike(template: str) -> bool:
+    """Whether what invites an answer is the same whatever was said: the template decides on it by nothing else."""
+    try:
+        tree = Environment().parse(template)
+    except TemplateSyntaxError:  # in Jinja it is known what each part may use, but not in the tags that some add
+        return False
+    made = {name.name for name in tree.find_all(nodes.Name) if name.ctx != "load"}
+    made |= {macro.name for macro in tree.find_all(nodes.Macro)} | {"messages", "tools"}
+    made.discard("add_generation_prompt")
+    parts = [
+        inner for part in tree.body for inner in (part.iter_child_nodes() if isinstance(part, nodes.For) else [part])
+    ]
+    used = [{name.name for name in part.find_all(nodes.Name)} for part in parts]
+    return not any("add_generation_prompt" in names and names & made for names in used)
 
 
 def _shared(asked: str, text: str, content: str) -> int:
@@ -189,11 +274,15 @@ def _shared(asked: str, text: str, content: str) -> int:
     A template may invite with more than it later shows (an empty thought, say); the answer may begin
     with the letters in which the two still agree.
     """
-    end = len(commonprefix([asked, text]))  # noqa: RUF071 - by characters is what is meant
-    if end == len(asked):
-        return end
-    overlap = next((n for n in range(min(len(content), end), 0, -1) if text.endswith(content[:n], 0, end)), 0)
-    return end - overlap
+    if text.startswith(asked):
+        return len(asked)
+    end = bisect(range(1, len(asked) + 1), False, key=lambda length: not text.startswith(asked[:length]))
+    start = max(0, end - len(content))
+    while (start := text.find(content[:1], start, end)) >= 0:
+        if content.startswith(text[start:end]):
+            return start
+        start += 1
+    return end
 
 
 def _find(message: dict, text: str, start: int) -> tuple[int, int]:
