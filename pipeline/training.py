@@ -8,14 +8,13 @@ import threading
 import time
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from pipeline import artifact, backend, recipe
 from pipeline.artifact import Attempt
 from pipeline.backend import ASKED, TRANSFORMERS, UNSLOTH
-from pipeline.data.files import files
 from pipeline.errors import PipelineError
 from pipeline.plan import EVALUATE, Planner, Step
 from pipeline.stage import specs
@@ -76,6 +75,7 @@ class Stage:
             if parent and parent.attempt:
                 parent.attempt.check_content()
         self.parent, self.base = self.step.parent, self.step.base
+        self.settings = replace(self.settings, data=self.settings.data.pinned(planner.folder))
         self.machine = self._machine()
 
     def _machine(self) -> dict:
@@ -474,9 +474,9 @@ class Stage:
 
     def _data_summary(self, account) -> dict:
         data = self.settings.data
-        digests = dict(zip(files(data.path), self.step.inputs["data"]["files"], strict=True))
-        if isinstance(data.held_out, str):
-            digests[data.held_out] = self.step.inputs["data"]["held_out"]
+        digests = self.planner.identities(data)
+        if data.held_out_rows:
+            digests |= self.planner.identities(data.held_out_rows)
         return {"files": digests, "rows": account.summary()}
 
     def _base_summary(self, output: str, weights: str) -> dict:
@@ -502,8 +502,6 @@ class Stage:
         self.report("phase", name="evaluation before")
         before = self.evaluation.run(model)
         if manifest["output"] == "model":
-            from dataclasses import replace
-
             from pipeline.base import Base
 
             trained = replace(self.loader, base=Base(None, str(self.attempt.output)))

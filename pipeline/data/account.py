@@ -8,10 +8,10 @@ from dataclasses import astuple, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
-from pipeline.data.read import Row, read
+from pipeline.data.read import Row, read_rows
 from pipeline.data.shape import BadRow, Example, Preference, shape
 from pipeline.errors import PipelineError
-from pipeline.recipe import Data
+from pipeline.recipe import Data, Rows
 
 SHOWN = 20
 SAME = "says the same as an earlier row"  # which one, duplicates.jsonl has
@@ -87,21 +87,21 @@ def _write(path: Path, lines: list[dict]) -> None:
 def take(data: Data, kind: str, account: Account) -> None:
     """Read, check and split the rows of a stage into `account`.
 
-    `data.held_out` is a share, or a file of its own. A share is cut by the hash of the prompt, so that
+    `data.held_out` is a share, or rows of their own. A share is cut by the hash of the prompt, so that
     a question never stands on both sides and rows added later move none.
     """
     share = data.held_out if isinstance(data.held_out, float) else 0.0
     seen: dict[int, str] = {}
-    for placed in _unlike(_good(data, data.path, kind, account), data, account, seen):
+    for placed in _unlike(_good(data, data, kind, account), data, account, seen):
         side = account.held_out if _fraction(placed.example.prompt) < share else account.trained
         side.append(placed)
-    if isinstance(data.held_out, str):
-        good = _good(data, data.held_out, kind, account)
+    if data.held_out_rows:
+        good = _good(data, data.held_out_rows, kind, account)
         account.held_out.extend(_unlike(good, data, account, seen))
 
 
-def _good(data: Data, paths: str | Sequence[str], kind: str, account: Account):
-    for row in read(paths, encoding=data.encoding, separator=data.separator):
+def _good(data: Data, rows: Rows, kind: str, account: Account):
+    for row in read_rows(data, rows):
         account.read += 1
         try:
             if row.problem:
