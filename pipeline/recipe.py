@@ -8,7 +8,17 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PrivateAttr, Tag, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from pipeline import stage, train_fields, yaml_source
 from pipeline.data.shape import SHAPES, shapes_of
@@ -210,6 +220,17 @@ class Data(Rows):
     columns: Annotated[dict[str, str], BeforeValidator(_empty_for_null)] = {}  # the expected name: the file's name
     encoding: str = "utf-8"
     separator: str | None = None  # between the documents of a plain text; None: a file is one document
+
+    @model_validator(mode="after")
+    def _holds_out_others(self) -> "Data":
+        rows = self.held_out_rows
+        if isinstance(self.held_out, HeldOut) and all(
+            getattr(rows, key) == getattr(self, key) for key in Rows.model_fields
+        ):
+            raise ValueError(
+                "held_out means the very rows that are trained on; name another split, config or path in it"
+            )
+        return self
 
     @property
     def held_out_rows(self) -> Rows | None:

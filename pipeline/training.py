@@ -473,7 +473,7 @@ class Stage:
         ][: self.settings.evaluation.samples]
 
     def _data_summary(self, account) -> dict:
-        data = self.settings.data
+        data = self.recipe.stage(self.job.stage).data  # by the paths in the recipe
         digests = self.planner.identities(data)
         if data.held_out_rows:
             digests |= self.planner.identities(data.held_out_rows)

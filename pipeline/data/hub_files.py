@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.data import splits
 from pipeline.data.files import hidden, refuse_unknown
 from pipeline.errors import PipelineError
-from pipeline.hub import Repository, asking, commit_of
+from pipeline.hub import Repository, asking, cached_folder, commit_of
 
 _NUMBERED = re.compile(r"(.+)-(\d{5})-of-(\d{5})(.*)")
 
@@ -64,18 +64,33 @@ def _listed(name: str, commit: str, where: str) -> tuple[list[str], Path]:
 
     The names stay in the cache with them, so that without a network no file is missed that was not downloaded.
     """
-    from huggingface_hub import get_cached_repo_tree, snapshot_download
-    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+    from huggingface_hub import HfApi, snapshot_download
 
-    with asking(where):
-        # Downloads no more than the cards, but keeps the names of all files.
-        folder = Path(snapshot_download(name, repo_type="dataset", revision=commit, allow_patterns=list(splits.CARDS)))
+    folder = cached_folder(name, "dataset") / "snapshots" / commit
     try:
-        names = [file.path for file in get_cached_repo_tree(name, repo_type="dataset", revision=commit)]
-    except CachedRepoTreeNotFoundError:  # offline, and an older program filled the cache: it has what it has
+        with asking(where):
+            # Downloads no more than the cards, but keeps the names of all files.
+            snapshot_download(name, repo_type="dataset", revision=commit, allow_patterns=list(splits.CARDS))
+            names = _kept_names(name, commit)
+            if names is None:  # the cache would not take them
+                names = HfApi().list_repo_files(name, repo_type="dataset", revision=commit)
+    except PipelineError:
+        if not folder.is_dir() or _kept_names(name, commit) is not None:
+            raise
+        # No network, and a program that keeps no names filled the cache: it has what it has.
         names = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
         _refuse_missing_parts(where, names)
-    return [name for name in names if not hidden(Path(name))], folder
+    return sorted(name for name in names if not hidden(Path(name))), folder
+
+
+def _kept_names(name: str, commit: str) -> list[str] | None:
+    from huggingface_hub import get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+    try:
+        return [file.path for file in get_cached_repo_tree(name, repo_type="dataset", revision=commit)]
+    except CachedRepoTreeNotFoundError:
+        return None
 
 
 def _refuse_missing_parts(where: str, names: list[str]) -> None:
