@@ -197,7 +197,7 @@ class Rows(Section):
 
 
 class HeldOut(Rows):
-    """Rows to hold out that are not a share of the others; without a path they are of the same place."""
+    """Rows to hold out that are not a share of the others; without a path they are like those but for what is named."""
 
     path: Annotated[str | list[str] | None, BeforeValidator(_file_or_files)] = None
 
@@ -241,7 +241,7 @@ class Data(Rows):
             return Rows(path=self.held_out)
         if self.held_out.path is not None:
             return self.held_out
-        same = self.model_dump(include={"path", "config", "revision"})
+        same = self.model_dump(include=Rows.model_fields.keys())
         return Rows(**(same | self.held_out.model_dump(exclude_unset=True, exclude={"path"})))
 
     def pinned(self, folder: Path | None) -> "Data":
