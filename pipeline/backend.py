@@ -9,8 +9,9 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pipeline.base import Base, cached_folder
+from pipeline.base import Base
 from pipeline.errors import PipelineError
+from pipeline.hub import cached_folder
 from pipeline.recipe import Model
 from pipeline.stage import Spec
 

@@ -1,17 +1,13 @@
 """The base model a chain stands on: a hub repository at one commit, a local folder by content, or one made from scratch."""
 
-import json
-import os
-import re
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from pipeline.artifact import Digests, canonical, weights_sha256, write_json
+from pipeline.artifact import Digests, canonical, weights_sha256
 from pipeline.errors import PipelineError
+from pipeline.hub import Repository, known_commit
 from pipeline.recipe import Recipe
-
-COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,7 @@ def base_of(recipe: Recipe, folder: Path, digests: Digests) -> Base:
                 "Name its base in model.id, and the adapter as the stage's `policy`.",
             )
         return Base({"sha256": weights_sha256(path, digests, ("tokenizer_config.json",))}, str(path.resolve()))
-    commit = model.revision if COMMIT.fullmatch(model.revision) else _recorded(recipe, folder) or _cached(recipe)
+    commit = known_commit(repository_of(recipe), folder)
     identity = {"id": model.id, "commit": commit} if commit else None
     return Base(identity, model.id, commit)
 
@@ -55,41 +51,9 @@ def is_local(name: str) -> bool:
     return name.startswith(("/", ".", "~")) or Path(name).exists() or name.count("/") > 1
 
 
-def resolve_commit(recipe: Recipe, folder: Path) -> None:
-    """Ask the hub which commit the recipe's revision is, and keep the answer: the chain stays on it from then on."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
-
-    try:
-        commit = HfApi().model_info(recipe.model.id, revision=recipe.model.revision, timeout=30).sha
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
-        raise PipelineError(
-            f"model.id: {recipe.model.id}@{recipe.model.revision}: the hub cannot be asked: {str(error).splitlines()[0]}",
-            "Check the name and the network, log in with `hf auth login` where it is gated, or name a local folder.",
-        ) from None
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "base.json", {"id": recipe.model.id, "revision": recipe.model.revision, "commit": commit})
-
-
-def _recorded(recipe: Recipe, folder: Path) -> str | None:
-    try:
-        known = json.loads((folder / "base.json").read_text(encoding="utf-8"))
-        same = (known["id"], known["revision"]) == (recipe.model.id, recipe.model.revision)
-        return known["commit"] if same else None
-    except (OSError, ValueError, KeyError):
-        return None
-
-
-def _cached(recipe: Recipe) -> str | None:
-    """The commit that the local hub cache has for the revision; read directly, as importing the hub's client is slow."""
-    reference = cached_folder(recipe.model.id) / "refs" / recipe.model.revision
-    return reference.read_text().strip() if reference.is_file() else None
-
-
-def cached_folder(name: str) -> Path:
-    """Where the local hub cache keeps a repository."""
-    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
-    return Path(os.environ.get("HF_HUB_CACHE", home / "hub")) / f"models--{name.replace('/', '--')}"
+def repository_of(recipe: Recipe) -> Repository:
+    """The base's on the hub, for a recipe whose model.id is no folder."""
+    return Repository("model", recipe.model.id, recipe.model.revision)
 
 
 def _tokenizer(spec, digests: Digests) -> dict:

@@ -167,7 +167,7 @@ def show_recipe(recipe: Annotated[Path, typer.Argument()] = DEFAULT_RECIPE, over
 
 @data_app.command("check")
 def check_data(
-    files: Annotated[list[str], typer.Argument(help="Files, folders or globs.")],
+    files: Annotated[list[str], typer.Argument(help="Files, folders, globs, or hub:owner/name.")],
     stage: Annotated[
         str | None, typer.Option(help="The stage that would train on them; else it is told by the rows.")
     ] = None,
@@ -176,6 +176,9 @@ def check_data(
     tokenizer: Annotated[str | None, typer.Option(help="A model's id or folder; else the recipe's.")] = None,
     columns: Annotated[list[str] | None, typer.Option("--column", help="expected=name in the file")] = None,
     shape: Annotated[str | None, typer.Option(help="How the rows are written.")] = None,
+    config: Annotated[str | None, typer.Option(help="Of a folder or a data set of the hub.")] = None,
+    split: Annotated[str | None, typer.Option(help="Of a folder or a data set of the hub.")] = None,
+    revision: Annotated[str, typer.Option(help="Of a data set of the hub.")] = "main",
     encoding: Annotated[str, typer.Option(help="Of the text.")] = "utf-8",
     separator: Annotated[str | None, typer.Option(help="Between the documents of a plain text.")] = None,
     template: Annotated[str | None, typer.Option(help="A chat template by name or file; else the model's.")] = None,
@@ -193,10 +196,18 @@ def check_data(
     elif template:
         loaded = loaded.model_copy(update={"model": loaded.model.model_copy(update={"template": template})})
     mapped = dict(pair.split("=", 1) for pair in columns or [])
-    data = recipes.Data(
-        path=files, held_out=held_out, columns=mapped, shape=shape, encoding=encoding, separator=separator
+    data = recipes.data(
+        path=files,
+        config=config,
+        split=split,
+        revision=revision,
+        held_out=held_out,
+        columns=mapped,
+        shape=shape,
+        encoding=encoding,
+        separator=separator,
     )
-    report = _checked(data, stage, loaded, runs, max_length)
+    report = _checked(data.pinned(runs / loaded.name), stage, loaded, runs, max_length)
     if as_json:
         print(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
     else:

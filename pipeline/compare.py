@@ -104,7 +104,8 @@ class Comparison:
     def _plan(self, name: str) -> list[Step]:
         """As if the stage had never been run."""
         planner = Planner(recipe.load(self.path, self.overrides[name]), self.runs)
-        return planner.plan([self.stage], fresh=[self.stage])
+        steps = planner.plan([self.stage], fresh=[self.stage])
+        return planner.plan([self.stage], fresh=[self.stage]) if planner.resolve_commits(steps) else steps
 
     def _trial(self, name: str, step: Step, repeat: int) -> Trial:
         folder = self.folder / f"{name}-{repeat + 1}"

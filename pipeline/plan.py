@@ -1,7 +1,7 @@
 """What a command would do, and why: decided from the recipe, the data and the artifacts, without torch or a network."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,11 +13,12 @@ from filelock import FileLock, Timeout
 from pipeline import artifact, backend, graph, train_fields
 from pipeline.artifact import Attempt, Digests, canonical
 from pipeline.backend import Backend
-from pipeline.base import Base, base_of
-from pipeline.data.files import files
+from pipeline.base import Base, base_of, repository_of
+from pipeline.data.files import files_of
 from pipeline.data.template import named
 from pipeline.errors import PipelineError
-from pipeline.recipe import Recipe
+from pipeline.hub import data_set, known_commit, settle
+from pipeline.recipe import Data, Recipe, Rows
 from pipeline.stage import specs
 
 RUN, CONTINUE, EVALUATE, UP_TO_DATE = "run", "continue", "evaluate", "up to date"
@@ -129,6 +130,10 @@ class Planner:
         if base.identity is None:
             chosen = self._backend(name, above, policy, base)
             return Step(name, RUN, "the base's commit is resolved at run", base=base, parent=parent, backend=chosen)
+        if unknown := self._unknown(name):
+            chosen = self._backend(name, above, policy, base)
+            why = f"the commit of {', '.join(unknown)} is resolved at run"
+            return Step(name, RUN, why, base=base, parent=parent, backend=chosen)
         given = self.recipe.given(name, full=self.trains_model(name, parent))
         inputs = self._inputs(name, parent, base, given, reward)
         common = {"inputs": inputs, "parent": parent, "base": base, "given": given, "reward": reward}
@@ -213,11 +218,12 @@ class Planner:
     def _renamed(self, name: str, change: str) -> str:
         """A changed file by its path, not by its number in the list of digests."""
         data = self.recipe.stage(name).data
-        paths = {f"data.files[{number}]": path for number, path in enumerate(files(data.path))}
-        if isinstance(data.held_out, str):
-            held_out = files(data.held_out)
+        paths = {f"data.files[{number}]": path for number, path in enumerate(files_of(data))}
+        if data.held_out_rows:
+            held_out = files_of(data.held_out_rows)
             paths |= {f"data.held_out[{number}]": path for number, path in enumerate(held_out)}
-            paths["data.held_out"] = data.held_out
+            paths |= {f"data.held_out.files[{number}]": path for number, path in enumerate(held_out)}
+            paths["data.held_out"] = ", ".join(data.held_out_rows.paths)
         key, _, values = change.partition(": ")
         return f"content of {paths[key]}: {values}" if key in paths else change
 
@@ -336,8 +342,8 @@ class Planner:
             "model": model,
             "adapter": adapter,
             "data": {
-                "files": self._digests(data.path),
-                "held_out": self._held_out(data.held_out),
+                "files": list(self.identities(data).values()),
+                "held_out": self._held_out(data),
                 "on_bad_row": data.on_bad_row,
                 "on_too_long": data.on_too_long,
                 **data.unusual(),
@@ -346,15 +352,42 @@ class Planner:
             "seed": recipe.seed,
         }
 
-    def _digests(self, paths: str | Sequence[str]) -> list[str]:
-        return [self.digests.of(Path(path)) for path in files(paths)]
+    def identities(self, rows: Rows) -> dict[str, str]:
+        """What the rows are: each file by its digest, each data set of the hub by its commit, which has to be known."""
+        sets = {path: data_set(path, rows.revision) for path in files_of(rows)}
+        return {
+            path: one.at(known_commit(one, self.folder)) if one else self.digests.of(Path(path))
+            for path, one in sets.items()
+        }
 
-    def _held_out(self, held_out: float | str) -> float | str | list[str]:
-        """A share as it is; a file by its digest, as ever, and several by theirs."""
-        if not isinstance(held_out, str):
-            return held_out
-        digests = self._digests(held_out)
+    def _held_out(self, data: Data) -> float | str | list[str] | dict:
+        """A share as it is; a file by its digest, as ever, and several by theirs; of a split also its name."""
+        rows = data.held_out_rows
+        if not rows:
+            return data.held_out
+        digests = list(self.identities(rows).values())
+        if rows.config is not None or rows.split is not None:
+            return {"files": digests, "config": rows.config, "split": rows.split}
         return digests[0] if len(digests) == 1 else digests
+
+    def _unknown(self, name: str) -> list[str]:
+        """The data sets of a stage whose commit only the hub can tell."""
+        sets = self.recipe.stage(name).data.data_sets()
+        return list(dict.fromkeys(f"hub:{one.name}" for one in sets if not known_commit(one, self.folder)))
+
+    def resolve_commits(self, steps: Iterable[Step]) -> bool:
+        """Settle the commits of what the steps take from the hub; whether any was unknown, so that to plan again tells more.
+
+        Raises PipelineError where the hub cannot be asked.
+        """
+        steps = list(steps)
+        new = any(self._unknown(step.stage) for step in steps)
+        for repository in {one for step in steps for one in self.recipe.stage(step.stage).data.data_sets()}:
+            settle(repository, self.folder)
+        if any(step.base and step.base.identity is None for step in steps):
+            settle(repository_of(self.recipe), self.folder)
+            new = True
+        return new
 
     def _reward_inputs(self, name: str, reward: Parent | None) -> dict:
         settings = self.recipe.stage(name)
@@ -378,23 +411,22 @@ class Planner:
 
     def _check_data(self, names: Iterable[str]) -> None:
         """All missing files of all stages at once."""
-        missing = []
+        missing, fixes = [], []
         for name in names:
             stage = self.recipe.stage(name)
-            paths = [stage.data.path] if isinstance(stage.data.path, str) else list(stage.data.path)
-            paths += [stage.data.held_out] if isinstance(stage.data.held_out, str) else []
-            for path in paths:
+            for rows in filter(None, (stage.data, stage.data.held_out_rows)):
                 try:
-                    files(path)
+                    files_of(rows)
                 except PipelineError as error:
                     missing.append(f"{name}: {error.what}")
+                    fixes.append(error.fix)
             functions = (stage.evaluation.score_function, stage.reward_function)
             sources = [function.rpartition(":")[0] for function in functions if function]
             missing += [f"{name}: {path}: no such file." for path in sources if not Path(path).is_file()]
         if missing:
             raise PipelineError(
                 f"{self.recipe.path}:\n  " + "\n  ".join(missing),
-                "Paths are relative to the folder you run in.",
+                "\n".join(dict.fromkeys(fixes)) or "Paths are relative to the folder you run in.",
             )
 
 

@@ -8,13 +8,25 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from pipeline import stage, train_fields, yaml_source
 from pipeline.data.shape import SHAPES, shapes_of
 from pipeline.errors import PipelineError
+from pipeline.hub import Repository, data_set, pinned
 from pipeline.train_fields import LORA, did_you_mean, must_be, nearest, not_among
 
+_ROWS_TAG = "<rows>"  # pydantic puts it into the place of an error; a recipe has no such key
 Problem = tuple[tuple, str]  # a key path and what is wrong there
 
 LORA_DEFAULTS = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
@@ -35,6 +47,8 @@ def _empty_for_null(value: object) -> object:
 
 def _share_or_file(value: object) -> object:
     if isinstance(value, str) and value:
+        return _file_or_files(value)
+    if isinstance(value, dict):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1:
         return float(value)
@@ -43,9 +57,14 @@ def _share_or_file(value: object) -> object:
 
 def _file_or_files(value: object) -> object:
     files = value if isinstance(value, list) else [value]
-    if files and all(isinstance(file, str) and file for file in files):
-        return value
-    raise ValueError(must_be("a file, a folder, a glob, or a list of them", value))
+    if not files or not all(isinstance(file, str) and file for file in files):
+        raise ValueError(must_be("a file, a folder, a glob, or a list of them", value))
+    for file in files:
+        try:
+            data_set(file)
+        except PipelineError as error:
+            raise ValueError(f"{error.what} {error.fix}") from None
+    return value
 
 
 def _regular_expression(value: object) -> object:
@@ -153,11 +172,44 @@ class Evaluation(Section):
         return self.model_copy(update={key: getattr(other, key) for key in other.model_fields_set})
 
 
-class Data(Section):
-    """A stage's rows."""
+class Rows(Section):
+    """Where rows are: files, folders, globs and data sets of the hub, and what of them is meant."""
 
     path: Annotated[str | list[str], BeforeValidator(_file_or_files)]
-    held_out: Annotated[float | str, BeforeValidator(_share_or_file)] = 0.05
+    config: str | None = None  # of a folder or a data set of the hub, as `datasets` tells them apart
+    split: str | None = None
+    revision: str = "main"  # of a data set of the hub
+
+    def pinned(self, folder: Path | None) -> "Rows":
+        """With every data set of the hub at its commit, so that it stays what it is; asks the hub where that is new.
+
+        `folder` is the recipe's own in runs/, where commits are recorded. Raises PipelineError.
+        """
+        return self.model_copy(update={"path": pinned(self.paths, self.revision, folder)})
+
+    @property
+    def paths(self) -> list[str]:
+        return [self.path] if isinstance(self.path, str) else self.path
+
+    def data_sets(self) -> list[Repository]:
+        """Those of the hub among the paths."""
+        return [one for path in self.paths if (one := data_set(path, self.revision))]
+
+
+class HeldOut(Rows):
+    """Rows to hold out that are not a share of the others; without a path they are like those but for what is named."""
+
+    path: Annotated[str | list[str] | None, BeforeValidator(_file_or_files)] = None
+
+
+class Data(Rows):
+    """A stage's rows."""
+
+    held_out: Annotated[
+        Annotated[float, Tag("share")] | Annotated[str, Tag("file")] | Annotated[HeldOut, Tag(_ROWS_TAG)],
+        Discriminator(lambda value: {float: "share", str: "file"}.get(type(value), _ROWS_TAG)),
+        BeforeValidator(_share_or_file),
+    ] = 0.05
     on_bad_row: Literal["error", "drop"] = "error"
     on_too_long: Literal["truncate", "drop", "error"] = "truncate"
     duplicates: Literal["keep", "drop"] = "keep"  # rows that say the same but for case and white space
@@ -169,9 +221,40 @@ class Data(Section):
     encoding: str = "utf-8"
     separator: str | None = None  # between the documents of a plain text; None: a file is one document
 
+    @model_validator(mode="after")
+    def _holds_out_others(self) -> "Data":
+        rows = self.held_out_rows
+        if isinstance(self.held_out, HeldOut) and all(
+            getattr(rows, key) == getattr(self, key) for key in Rows.model_fields
+        ):
+            raise ValueError(
+                "held_out means the very rows that are trained on; name another split, config or path in it"
+            )
+        return self
+
+    @property
+    def held_out_rows(self) -> Rows | None:
+        """Where the held-out rows are; None where they are a share of the others."""
+        if isinstance(self.held_out, float):
+            return None
+        if isinstance(self.held_out, str):
+            return Rows(path=self.held_out)
+        if self.held_out.path is not None:
+            return self.held_out
+        same = self.model_dump(include=Rows.model_fields.keys())
+        return Rows(**(same | self.held_out.model_dump(exclude_unset=True, exclude={"path"})))
+
+    def pinned(self, folder: Path | None) -> "Data":
+        """Both the rows to train on and those held out."""
+        held_out = self.held_out_rows.pinned(folder) if self.held_out_rows else self.held_out
+        return super().pinned(folder).model_copy(update={"held_out": held_out})
+
+    def data_sets(self) -> list[Repository]:
+        return super().data_sets() + (self.held_out_rows.data_sets() if self.held_out_rows else [])
+
     def unusual(self) -> dict[str, Any]:
-        """What says how rows are read, as far as it was set."""
-        said = self.model_dump(exclude={"path", "held_out", "on_bad_row", "on_too_long"})
+        """What says how rows are read, as far as it was set. A revision says only what its commit says."""
+        said = self.model_dump(exclude={"path", "held_out", "on_bad_row", "on_too_long", "revision"})
         return {key: value for key, value in said.items() if value != type(self).model_fields[key].default}
 
 
@@ -340,6 +423,15 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
+def data(**keys: Any) -> Data:
+    """A stage's data from outside of a recipe. Raises RecipeError with every mistake in it."""
+    try:
+        return Data(**keys)
+    except ValidationError as error:
+        worded = (_worded(each) for each in error.errors(include_url=False))
+        raise RecipeError([f"{'.'.join(map(str, path))}: {what}" for path, what in worded], "") from None
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -393,7 +485,8 @@ _WANTED = {
 
 def _worded(error: Mapping[str, Any]) -> Problem:
     """One of pydantic's errors in a recipe author's words."""
-    path, kind, value = error["loc"], error["type"], error["input"]
+    path = tuple(part for part in error["loc"] if part != _ROWS_TAG)
+    kind, value = error["type"], error["input"]
     if kind == "extra_forbidden":
         in_any_stage = ("stages", "<stage>", *path[2:-1]) if path[0] == "stages" else path[:-1]
         return path, _unknown_key(str(path[-1]), path[:-1], _sections().get(".".join(in_any_stage), ()))
@@ -418,6 +511,7 @@ def _sections() -> dict[str, Iterable[str]]:
         "": Recipe.model_fields,
         "model": Model.model_fields,
         "stages.<stage>.data": Data.model_fields,
+        "stages.<stage>.data.held_out": HeldOut.model_fields,
         "adapter": ("method", *train_fields.fields(LORA)),
         "evaluation": Evaluation.model_fields,
         "stages.<stage>": StageSection.model_fields,

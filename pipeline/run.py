@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pipeline import artifact, recipe
-from pipeline.base import resolve_commit
 from pipeline.console import Display
 from pipeline.errors import MachineError, PipelineError
 from pipeline.plan import UP_TO_DATE, Planner, Step
@@ -50,8 +49,7 @@ class Run:
     def execute(self) -> int:
         """Run what is not up to date. Returns the exit code; raises PipelineError."""
         steps = self._plan()
-        if any(step.base and step.base.identity is None for step in steps):
-            resolve_commit(self.recipe, self.planner.folder)
+        if self.planner.resolve_commits(steps):
             steps = self._plan()
         self.display.plan(steps, f"{self.recipe.name}: the plan")
         try:

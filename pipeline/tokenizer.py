@@ -48,7 +48,7 @@ def of_recipe(recipe: Recipe, runs: Path) -> Prepared:
     trained = runs / recipe.name / first / "latest" / "model"
     if (trained / "tokenizer_config.json").is_file():
         return Prepared(load(trained, recipe))
-    return from_scratch(recipe, recipe.stage(first).data, "text")
+    return from_scratch(recipe, recipe.stage(first).data.pinned(runs / recipe.name), "text")
 
 
 def from_scratch(recipe: Recipe, data: Data, kind: str) -> Prepared:

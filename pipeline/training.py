@@ -8,14 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from pipeline import artifact, backend, recipe
 from pipeline.artifact import Attempt
 from pipeline.backend import ASKED, TRANSFORMERS, UNSLOTH
-from pipeline.data.files import files
 from pipeline.errors import PipelineError
 from pipeline.plan import EVALUATE, Planner, Step
 from pipeline.stage import specs
@@ -76,6 +75,7 @@ class Stage:
             if parent and parent.attempt:
                 parent.attempt.check_content()
         self.parent, self.base = self.step.parent, self.step.base
+        self.settings = replace(self.settings, data=self.settings.data.pinned(planner.folder))
         self.machine = self._machine()
 
     def _machine(self) -> dict:
@@ -484,10 +484,10 @@ class Stage:
         ][: self.settings.evaluation.samples]
 
     def _data_summary(self) -> dict:
-        data = self.settings.data
-        digests = dict(zip(files(data.path), self.step.inputs["data"]["files"], strict=True))
-        if isinstance(data.held_out, str):
-            digests[data.held_out] = self.step.inputs["data"]["held_out"]
+        data = self.recipe.stage(self.job.stage).data  # by the paths in the recipe
+        digests = self.planner.identities(data)
+        if data.held_out_rows:
+            digests |= self.planner.identities(data.held_out_rows)
         return {"files": digests, "rows": self.data.account.summary(), "prepared": self.data.folder.name}
 
     def _base_summary(self, output: str, weights: str) -> dict:
@@ -513,8 +513,6 @@ class Stage:
         self.report("phase", name="evaluation before")
         before = self.evaluation.run(model)
         if manifest["output"] == "model":
-            from dataclasses import replace
-
             from pipeline.base import Base
 
             trained = replace(self.loader, base=Base(None, str(self.attempt.output)))

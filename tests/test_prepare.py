@@ -8,7 +8,7 @@ from conftest import align, attempt, manifest, write_micro, write_rows
 from prepared import lines
 
 from pipeline.artifact import ROWS
-from pipeline.data import cache, prepare
+from pipeline.data import cache, pool, prepare
 from pipeline.data.tokenise import Tokeniser
 from pipeline.errors import PipelineError
 from pipeline.recipe import Data
@@ -32,7 +32,7 @@ def test_several_processes_make_the_same_rows_as_one(tokenizer, tmp_path, monkey
     data = Data(path=str(tmp_path / "rows.jsonl"), held_out=0.2, on_bad_row="drop")
     made = []
     monkeypatch.setattr(prepare, "CHUNK", 200)
-    monkeypatch.setattr(prepare, "LARGE", 0)
+    monkeypatch.setattr(pool, "ALONE", 3)
     for processes in (1, 2):
         folder = tmp_path / str(processes)
         folder.mkdir()

@@ -11,7 +11,7 @@ from tempfile import mkdtemp
 
 from pipeline.artifact import ROWS
 from pipeline.data.account import Account
-from pipeline.data.files import files
+from pipeline.data.files import files_of
 from pipeline.data.prepare import ACCOUNT, Prepared, prepare
 from pipeline.data.tokenise import Tokeniser
 from pipeline.errors import MachineError
@@ -64,7 +64,7 @@ def _key(data: Data, kind: str, tokeniser: Tokeniser, contents: dict) -> str:
     said = {
         "code": _code(),
         "kind": kind,
-        "files": files(data.path),
+        "files": [files_of(rows) for rows in filter(None, (data, data.held_out_rows))],
         "contents": contents,
         "data": data.model_dump(exclude={"on_bad_row"}),
         "tokenizer": tokenizer.backend_tokenizer.to_str(),

@@ -9,7 +9,7 @@ import numpy
 from datasets import Dataset
 
 from pipeline.data.prepare import prepare
-from pipeline.data.read import files, read
+from pipeline.data.read import read_rows
 from pipeline.data.shape import BadRow, shape
 from pipeline.data.table import BATCH, numbers
 from pipeline.data.tokenise import IGNORED, Tokeniser
@@ -45,10 +45,10 @@ class Report:
 
 def kind_of(data: Data) -> str:
     """The kind of row that most of a file's first rows are. Raises PipelineError where they are none."""
-    probed = [row for row, _ in zip(read(data.path, encoding=data.encoding, separator=data.separator), range(PROBED))]  # noqa: B905
+    probed = [row for row, _ in zip(read_rows(data, data), range(PROBED))]  # noqa: B905
     good = {kind: sum(_fits(row.value, kind, data) for row in probed if not row.problem) for kind in KINDS}
     if not probed:
-        raise PipelineError(f"{', '.join(files(data.path))}: has no rows.", "Give a file with at least one row.")
+        raise PipelineError(f"{', '.join(data.paths)}: has no rows.", "Give a file with at least one row.")
     most = max(good.values())
     if not most:
         first = next((row for row in probed if not row.problem), None)

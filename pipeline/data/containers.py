@@ -128,31 +128,31 @@ def _split(text: TextIO, separator: str) -> Iterator[str]:
     yield buffer
 
 
-def parquet_rows(path: str) -> Iterator[Row]:
-    """Raises PipelineError where the file is not Parquet or is damaged."""
+def parquet_rows(place: str, path: str) -> Iterator[Row]:
+    """`path` is where the file lies, `place` what it is called. Raises PipelineError where it is not Parquet or is damaged."""
     from pyarrow import parquet
 
     # Without these a whole row group lies in memory, and often a file has only one.
-    with _table(path, "Parquet"), parquet.ParquetFile(path, pre_buffer=False, buffer_size=BLOCK) as file:
-        yield from _table_rows(path, file.iter_batches(_ROWS_AT_ONCE))
+    with _table(place, "Parquet"), parquet.ParquetFile(path, pre_buffer=False, buffer_size=BLOCK) as file:
+        yield from _table_rows(place, file.iter_batches(_ROWS_AT_ONCE))
 
 
-def arrow_rows(path: str) -> Iterator[Row]:
+def arrow_rows(place: str, path: str) -> Iterator[Row]:
     """An IPC file or stream; the content decides. Raises PipelineError where it is neither or is damaged."""
     import pyarrow
     from pyarrow import ipc
 
-    with _table(path, "Arrow"), pyarrow.memory_map(path) as source:
+    with _table(place, "Arrow"), pyarrow.memory_map(path) as source:
         if source.read(len(_ARROW_FILE)) == _ARROW_FILE:
             file = ipc.open_file(source)
-            yield from _table_rows(path, (file.get_batch(n) for n in range(file.num_record_batches)))
+            yield from _table_rows(place, (file.get_batch(n) for n in range(file.num_record_batches)))
             return
         source.seek(0)
-        yield from _table_rows(path, ipc.open_stream(source))
+        yield from _table_rows(place, ipc.open_stream(source))
         ended = source.tell()
         source.seek(max(0, ended - len(_ARROW_STREAM_END)))
         if ended < source.size() or source.read() != _ARROW_STREAM_END:
-            raise PipelineError(f"{path}: the Arrow stream does not end with an end mark: rows are lost.", _DAMAGED)
+            raise PipelineError(f"{place}: the Arrow stream does not end with an end mark: rows are lost.", _DAMAGED)
 
 
 def _table_rows(path: str, batches: Iterable) -> Iterator[Row]:

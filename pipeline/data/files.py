@@ -1,10 +1,13 @@
-"""Which files a recipe's path means: a file, a list, a folder or a glob."""
+"""Which files a recipe's path means: a file, a list, a folder or a glob; a data set of the hub stays as it is."""
 
 from collections.abc import Sequence
 from glob import glob, has_magic
 from pathlib import Path
 
+from pipeline.data import splits
 from pipeline.errors import PipelineError
+from pipeline.hub import data_set
+from pipeline.recipe import Rows
 
 COMPRESSED = (".gz", ".bz2", ".zst")
 TEXTS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt")
@@ -14,17 +17,30 @@ _NOT_ROWS = ("dataset_info.json", "state.json", "dataset_dict.json")
 _LEFTOVERS = "cache-*.arrow"
 
 
-def files(paths: str | Sequence[str]) -> list[str]:
+def files(paths: str | Sequence[str], config: str | None = None, split: str | None = None) -> list[str]:
     """The files that the paths mean, in the order of the paths; those of a folder or a glob are sorted.
 
-    A folder means all files in and below it with a known suffix, a glob the files that it matches;
-    hidden files and the notes of `datasets` are left out of both. Raises PipelineError for every path
-    that means none.
+    A folder means all files in and below it with a known suffix, or those of one of its splits, a glob the
+    files that it matches; hidden files and the notes of `datasets` are left out of both. Data sets of the hub
+    stay as they are: their files are known only once they are read. Raises PipelineError for every path that
+    means none, and for a folder of several splits of which none is named.
     """
-    found = {path: _files_of(path) for path in ([paths] if isinstance(paths, str) else paths)}
+    paths = [paths] if isinstance(paths, str) else list(paths)
+    named = config is not None or split is not None
+    if named and not any(data_set(path) or Path(path).is_dir() for path in paths):
+        key = "split" if split is not None else "config"
+        raise PipelineError(
+            f"data.{key}: {', '.join(paths)}: only folders and data sets of the hub have a {key}.", "Leave it out."
+        )
+    found = {path: _files_of(path, config, split) for path in paths}
     if missing := [_missing(path) for path, there in found.items() if not there]:
         raise PipelineError("\n  ".join(f"{path}: {what}." for path, what, _ in missing), missing[0][2])
-    return [file for path in ([paths] if isinstance(paths, str) else paths) for file in found[path]]
+    return [file for path in paths for file in found[path]]
+
+
+def files_of(rows: Rows) -> list[str]:
+    """Those that a recipe means."""
+    return files(rows.paths, rows.config, rows.split)
 
 
 def container(path: str) -> str:
@@ -39,15 +55,53 @@ def compression(path: str) -> str:
     return suffix if suffix in COMPRESSED else ""
 
 
-def _files_of(path: str) -> list[str]:
+def refuse_unknown(where: str, names: Sequence[str]) -> None:
+    """Raises PipelineError where a file of a split has rows of a kind that is not read here."""
+    if unknown := [name for name in names if not _known(Path(name))]:
+        raise PipelineError(
+            f"{where}: {len(unknown)} of its {len(names)} files are of a kind that is not read here, such as {unknown[0]}.",
+            f"Rows may stand in {' '.join(TEXTS + TABLES)}.",
+        )
+
+
+def _files_of(path: str, config: str | None, split: str | None) -> list[str]:
     place = Path(path)
-    if place.is_file():
+    if data_set(path) or place.is_file():
         return [path]
     if place.is_dir():
-        below = [file for file in place.rglob("*") if _known(file) and not _hidden(file.relative_to(place))]
+        below = _files_in(place, config, split)
     else:
         below = [Path(file) for file in glob(path, recursive=True)] if has_magic(path) else []
     return [str(file) for file in sorted(below) if file.is_file() and not _beside_rows(file)]
+
+
+def _files_in(folder: Path, config: str | None, split: str | None) -> list[Path]:
+    """Those of a split, where one is named; else all, unless they are of several splits."""
+    if (saved := splits.saved_splits(folder)) is not None:
+        return _below(splits.of_saved(folder, saved, config, split))
+    below = _below(folder)
+    if inner := next((file.parent for file in below if file.name == splits.SAVED), None):
+        raise PipelineError(
+            f"{folder}: {inner} in it was saved by DatasetDict.save_to_disk.", "Name that folder, and data.split."
+        )
+    rows = {file.relative_to(folder).as_posix(): file for file in below if not _beside_rows(file)}
+    if config is not None or split is not None:
+        # With the files of other kinds, such as images, that the split may be of.
+        everything = [file for file in folder.rglob("*") if file.is_file() and not _beside_rows(file)]
+        names = [name for file in everything if not hidden(name := file.relative_to(folder))]
+        found = splits.of_folder(folder, [name.as_posix() for name in names])
+        chosen = splits.choose(str(folder), found, config, split)
+        refuse_unknown(str(folder), chosen)
+        return [folder / name for name in chosen]
+    if splits.may_have_several(folder, rows):
+        found = splits.of_folder(folder, rows)
+        if len(found) > 1 or len(next(iter(found.values()))) > 1:
+            splits.choose(str(folder), found, None, None)  # says which there are
+    return below
+
+
+def _below(folder: Path) -> list[Path]:
+    return [file for file in folder.rglob("*") if _known(file) and not hidden(file.relative_to(folder))]
 
 
 def _known(file: Path) -> bool:
@@ -55,7 +109,7 @@ def _known(file: Path) -> bool:
     return suffix in TEXTS or (suffix in TABLES and not compression(str(file)))
 
 
-def _hidden(path: Path) -> bool:
+def hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
@@ -71,6 +125,6 @@ def _missing(path: str) -> tuple[str, str, str]:
     if has_magic(path):
         return path, "no file matches", "Paths are relative to the folder you run in; ** stands for any folders."
     beside = place.parent.iterdir() if place.parent.is_dir() else []
-    nearby = sorted(str(file) for file in beside if _known(file) and not _hidden(Path(file.name)))[:8]
+    nearby = sorted(str(file) for file in beside if _known(file) and not hidden(Path(file.name)))[:8]
     fix = f"There are: {', '.join(nearby)}" if nearby else "Paths are relative to the folder you run in."
     return path, "no such file", fix

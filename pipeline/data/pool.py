@@ -3,24 +3,27 @@
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from itertools import chain, islice
 from multiprocessing import get_context, parent_process
 
+ALONE = 20  # chunks that this process does itself before it starts others: they have a library or two to load
 AHEAD = 2  # chunks that wait for each process
 
 
-def in_order(work: Callable, chunks: Iterable, processes: int) -> Iterator[tuple]:
+def in_order(work: Callable, chunks: Iterator, processes: int) -> Iterator[tuple]:
     """(chunk, work(chunk)) for each chunk. `work` is sent to each process once, so it has to be pickled."""
-    if processes < 2:
-        for chunk in chunks:
-            yield chunk, work(chunk)
+    for chunk in chunks if processes < 2 else islice(chunks, ALONE):
+        yield chunk, work(chunk)
+    first = next(chunks, None)
+    if first is None:
         return
     # Not forked: this process has threads of its own by now.
     pool = ProcessPoolExecutor(processes, get_context("spawn"), _begin, (work,))
     waiting: deque = deque()
     try:
-        for chunk in chunks:
+        for chunk in chain([first], chunks):
             waiting.append((chunk, pool.submit(_work, chunk)))
             if len(waiting) > AHEAD * processes:
                 done, result = waiting.popleft()

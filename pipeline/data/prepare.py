@@ -5,26 +5,28 @@ each, by which rows that say the same are found.
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
+import numpy
+import pyarrow
 from datasets import Dataset
 
 from pipeline.data import table
 from pipeline.data.account import SAME, Account, Ledger
 from pipeline.data.example import Example, Preference, to_bytes
 from pipeline.data.pool import in_order
-from pipeline.data.read import Row, files, read
+from pipeline.data.read import Row, read_rows
 from pipeline.data.sameness import asked, sameness
 from pipeline.data.shape import BadRow, shape
 from pipeline.data.tokenise import Encoded, Tokeniser, TooLong
 from pipeline.recipe import Data
 
-LARGE = 64 << 20  # bytes of files: below, further processes would have more to load than to do
 CHUNK = 1000  # rows worked on in one go: the tokenizer takes them in parallel
 TRAINED, HELD_OUT, ACCOUNT = "trained.arrow", "held_out.arrow", "account.json"
 
@@ -55,22 +57,31 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a row says, in numbers, and its tokens; or the reason why it cannot be trained on."""
+    """What a row says, in numbers; and the reason why it cannot be trained on, if there is one."""
 
     reason: str = ""
     bad: bool = False  # not one that the recipe asked to leave out
     asked: int = 0
     sameness: int | None = None  # None: it says nothing that could be understood
     opposite: int | None = None  # the sameness of the pair the other way
-    example: bytes = b""
-    encoded: Encoded | None = None
+    cut: int = 0
+    answer_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
     rows: list[Row]
-    held_out: bool  # they come from a file of their own
+    held_out: bool  # they come from a place of their own
     checked_only: bool  # there is a bad row already: nothing will be trained
+
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """A chunk after the work: what became of each row, and the table's rows that were made of those to train on."""
+
+    outcomes: list[Outcome]
+    pieces: pyarrow.RecordBatch
+    row_of: numpy.ndarray  # for each piece the number of its row in the chunk
 
 
 @dataclass(frozen=True)
@@ -81,15 +92,31 @@ class Work:
     kind: str
     tokeniser: Tokeniser | None
 
-    def __call__(self, chunk: Chunk) -> list[Outcome]:
+    def __call__(self, chunk: Chunk) -> Worked:
         shaped = [self.shaped(row) for row in chunk.rows]
         good = [one for one in shaped if not isinstance(one, BadRow)]
         encode = self.tokeniser is not None and not chunk.checked_only
-        encoded = iter(self.tokeniser.encode(good, self.kind) if encode else [None] * len(good))
-        return [
-            Outcome(str(one), bad=True) if isinstance(one, BadRow) else self._outcome(one, next(encoded))
-            for one in shaped
-        ]
+        encoded = iter(self.tokeniser.encode(good, self.kind) if encode else [_NOTHING] * len(good))
+        outcomes, pieces, row_of = [], [], []
+        for number, example in enumerate(shaped):
+            if isinstance(example, BadRow):
+                outcomes.append(Outcome(str(example), bad=True))
+                continue
+            outcome, made = self._outcome(example), next(encoded)
+            if isinstance(made, BadRow):
+                asked_to_go = isinstance(made, TooLong) and self.data.on_too_long == "drop"
+                outcomes.append(replace(outcome, reason=str(made), bad=not asked_to_go))
+                continue
+            outcomes.append(replace(outcome, cut=made.cut, answer_cut=made.answer_cut) if made.cut else outcome)
+            beside = {
+                "place": chunk.rows[number].place,
+                "asked": outcome.asked,
+                "cut": made.cut,
+                "example": b"" if self.kind == "text" else to_bytes(example),
+            }
+            pieces += [piece | beside for piece in made.pieces]
+            row_of += [number] * len(made.pieces)
+        return Worked(outcomes, table.batch(self.kind, pieces), numpy.array(row_of, dtype=int))
 
     def shaped(self, row: Row) -> Example | BadRow:
         if row.problem:
@@ -99,20 +126,13 @@ class Work:
         except BadRow as bad:
             return bad
 
-    def _outcome(self, example: Example, encoded: Encoded | BadRow | None) -> Outcome:
-        refused = encoded if isinstance(encoded, BadRow) else None
-        turned = self.kind == "preference" and Preference(
-            example.messages, example.rejected, example.chosen, example.tools
-        )
-        return Outcome(
-            reason=str(refused or ""),
-            bad=refused is not None and not (isinstance(refused, TooLong) and self.data.on_too_long == "drop"),
-            asked=asked(example),
-            sameness=sameness(example),
-            opposite=sameness(turned) if turned else None,
-            example=b"" if self.kind == "text" else to_bytes(example),
-            encoded=None if refused else encoded,
-        )
+    def _outcome(self, example: Example) -> Outcome:
+        pair = isinstance(example, Preference)
+        turned = replace(example, chosen=example.rejected, rejected=example.chosen) if pair else None
+        return Outcome(asked=asked(example), sameness=sameness(example), opposite=sameness(turned) if turned else None)
+
+
+_NOTHING = Encoded([defaultdict(lambda: numpy.empty(0, dtype=numpy.int32))])  # of rows that are only checked
 
 
 def prepare(
@@ -126,17 +146,14 @@ def prepare(
 ) -> Prepared:
     """Prepare the rows of a stage into `folder`, which is there and empty. `progress` is told the rows read so far.
 
-    `data.held_out` is a share, or a file of its own. A share is cut by the hash of the prompt, so that a question
+    `data.held_out` is a share, or rows of their own. A share is cut by the hash of the prompt, so that a question
     never stands on both sides and rows added later move none. With `on_bad_row: error` nothing is tokenised any more
     once a row was not understood: the rest is read only to count all that are bad.
     """
-    columns = table.TOKENS[kind] if tokeniser else ()
-    with Ledger(folder) as ledger, closing(Pass(data, columns, ledger, folder)) as done:
-        chunks = _chunks(data, done)
-        with closing(in_order(Work(data, kind, tokeniser), chunks, processes if _large(data) else 1)) as worked:
-            for chunk, outcomes in worked:
-                for row, outcome in zip(chunk.rows, outcomes, strict=True):
-                    done.take(row, outcome, chunk.held_out)
+    with Ledger(folder) as ledger, Pass(data, kind, ledger, folder) as done:
+        with closing(in_order(Work(data, kind, tokeniser), _chunks(data, done), processes)) as worked:
+            for chunk, result in worked:
+                done.take(chunk, result)
                 progress(ledger.account.read)
         said = json.dumps(ledger.account.to_json(), ensure_ascii=False)
     (folder / ACCOUNT).write_text(said, encoding="utf-8", errors="backslashreplace")
@@ -146,18 +163,37 @@ def prepare(
 class Pass:
     """One row after the other: dropped, or written to its side."""
 
-    def __init__(self, data: Data, columns: tuple[str, ...], ledger: Ledger, folder: Path):
+    def __init__(self, data: Data, kind: str, ledger: Ledger, folder: Path):
         self.data, self.ledger = data, ledger
-        self.trained, self.held_out = (table.Writer(folder / name, columns) for name in (TRAINED, HELD_OUT))
-        self.seen: dict[int, str] = {}  # sameness: place
         self.not_understood = False
+        self._seen: dict[int, str] = {}  # sameness: place
+        self._share = data.held_out if isinstance(data.held_out, float) else 0.0
+        self._open = ExitStack()
+        self._sides = {
+            name: self._open.enter_context(pyarrow.ipc.new_stream(str(folder / name), table.schema(kind)))
+            for name in (TRAINED, HELD_OUT)
+        }
 
-    def close(self) -> None:
-        self.trained.close()
-        self.held_out.close()
+    def __enter__(self) -> "Pass":
+        return self
 
-    def take(self, row: Row, outcome: Outcome, held_out: bool) -> None:
-        self.ledger.account.read += 1
+    def __exit__(self, *_) -> None:
+        self._open.close()
+
+    def take(self, chunk: Chunk, worked: Worked) -> None:
+        sides = numpy.array(
+            [self._side(*one, chunk.held_out) for one in zip(chunk.rows, worked.outcomes, strict=True)], dtype=object
+        )
+        account = self.ledger.account
+        account.read += len(sides)
+        account.trained += int((sides == TRAINED).sum())
+        account.held_out += int((sides == HELD_OUT).sum())
+        for name, stream in self._sides.items():
+            if (chosen := sides[worked.row_of] == name).any():
+                stream.write_batch(worked.pieces.filter(pyarrow.array(chosen)))
+
+    def _side(self, row: Row, outcome: Outcome, held_out: bool) -> str | None:
+        """Where the row goes; None if nowhere."""
         if outcome.sameness is None:
             self.not_understood = True
             self.ledger.drop(row, outcome.reason)
@@ -166,56 +202,34 @@ class Pass:
         elif outcome.reason:
             self.ledger.drop(row, outcome.reason, bad=outcome.bad)
         else:
-            self._keep(row, outcome, held_out or outcome.asked < self._share * 2**64)
-
-    @property
-    def _share(self) -> float:
-        return self.data.held_out if isinstance(self.data.held_out, float) else 0.0
+            if outcome.cut:
+                self.ledger.cut(row, outcome.cut, outcome.answer_cut)
+            return HELD_OUT if held_out or outcome.asked < self._share * 2**64 else TRAINED
+        return None
 
     def _again(self, row: Row, outcome: Outcome) -> bool:
         """Whether an earlier row says the same. Pairs that one has the other way are put on record, too."""
-        if outcome.opposite in self.seen:
-            self.ledger.opposite(row, self.seen[outcome.opposite])
-        first = self.seen.setdefault(outcome.sameness, row.place)
+        if outcome.opposite in self._seen:
+            self.ledger.opposite(row, self._seen[outcome.opposite])
+        first = self._seen.setdefault(outcome.sameness, row.place)
         if first == row.place:
             return False
         self.ledger.same(row, first)
         return True
 
-    def _keep(self, row: Row, outcome: Outcome, held_out: bool) -> None:
-        side, encoded = self.held_out if held_out else self.trained, outcome.encoded
-        if held_out:
-            self.ledger.account.held_out += 1
-        else:
-            self.ledger.account.trained += 1
-        if encoded and encoded.cut:
-            self.ledger.cut(row, encoded.cut, encoded.answer_cut)
-        for piece in encoded.pieces if encoded else [{}]:
-            side.add(
-                piece,
-                place=row.place,
-                asked=outcome.asked,
-                cut=encoded.cut if encoded else 0,
-                example=outcome.example,
-            )
-
-
-def _large(data: Data) -> bool:
-    return sum(Path(file).stat().st_size for file in files(data.path)) > LARGE
-
 
 def _chunks(data: Data, done: Pass) -> Iterator[Chunk]:
-    for path, held_out in ((data.path, False), (data.held_out, True)):
-        if isinstance(path, float):
+    for source, held_out in ((data, False), (data.held_out_rows, True)):
+        if source is None:
             continue
-        rows = read(path, encoding=data.encoding, separator=data.separator)
+        rows = read_rows(data, source)
         while some := list(islice(rows, CHUNK)):
             yield Chunk(some, held_out, checked_only=done.not_understood and data.on_bad_row == "error")
 
 
 def good_rows(data: Data, kind: str) -> Iterator[tuple[Row, Example]]:
-    """The rows of `data.path` with what they say; bad ones are left out, for an account will have them."""
+    """The rows to train on with what they say; bad ones are left out, for an account will have them."""
     work = Work(data, kind, None)
-    for row in read(data.path, encoding=data.encoding, separator=data.separator):
+    for row in read_rows(data, data):
         if not isinstance(example := work.shaped(row), BadRow):
             yield row, example

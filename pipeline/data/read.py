@@ -3,23 +3,36 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pipeline.data import hub_files
 from pipeline.data.containers import arrow_rows, csv_rows, parquet_rows, text_rows
 from pipeline.data.files import container, files
 from pipeline.data.json_rows import json_rows
 from pipeline.data.row import Row, nothing_in
 from pipeline.data.text import known_encoding, opened
 from pipeline.errors import PipelineError
+from pipeline.hub import data_set
+from pipeline.recipe import Data, Rows
 
-__all__ = ["Row", "files", "read"]
+__all__ = ["Row", "files", "read", "read_rows"]
 
 
-def read(paths: str | Sequence[str], *, encoding: str = "utf-8", separator: str | None = None) -> Iterator[Row]:
-    """The rows of files, folders and globs, in order, as a stream.
+def read(
+    paths: str | Sequence[str],
+    *,
+    config: str | None = None,
+    split: str | None = None,
+    revision: str = "main",
+    encoding: str = "utf-8",
+    separator: str | None = None,
+) -> Iterator[Row]:
+    """The rows of files, folders, globs and data sets of the hub, in order, as a stream.
 
-    Held whole are only a file that is one object, and a plain text that is one document.
+    Held whole are only a file that is one object, and a plain text that is one document. A file on the
+    hub is downloaded when the rows before it have been read.
 
     The suffix tells CSV, TSV, plain text, Parquet and Arrow; everything else is JSON, where the content
-    decides between an array, JSON Lines and an object. `separator` parts the documents of a plain text.
+    decides between an array, JSON Lines and an object. `separator` parts the documents of a plain text;
+    `config` and `split` choose among the files of folders and data sets, `revision` is that of data sets.
 
     Raises PipelineError where a file is missing, empty, not in `encoding`, or broken so that what
     follows cannot be told apart.
@@ -27,24 +40,41 @@ def read(paths: str | Sequence[str], *, encoding: str = "utf-8", separator: str 
     encoding = known_encoding(encoding)
     if separator == "":
         raise PipelineError("data.separator is empty.", "Leave it out where each file is one document.")
-    for path in files(paths):
-        yield from _rows(path, encoding, separator)
+    for path in files(paths, config, split):
+        if repository := data_set(path, revision):
+            for file in hub_files.of_split(repository, config, split):
+                yield from _rows(file.place, file.downloaded(), encoding, separator)
+        else:
+            yield from _rows(path, path, encoding, separator)
 
 
-def _rows(path: str, encoding: str, separator: str | None) -> Iterator[Row]:
+def read_rows(data: Data, rows: Rows) -> Iterator[Row]:
+    """Rows of a recipe, either those of `data` or those that it holds out, read as `data` says."""
+    return read(
+        rows.paths,
+        config=rows.config,
+        split=rows.split,
+        revision=rows.revision,
+        encoding=data.encoding,
+        separator=data.separator,
+    )
+
+
+def _rows(place: str, path: str, encoding: str, separator: str | None) -> Iterator[Row]:
+    """`place` is what rows and messages call the file, `path` is where it lies."""
     if not Path(path).stat().st_size:
-        raise nothing_in(path)
-    suffix = container(path)
+        raise nothing_in(place)
+    suffix = container(place)
     if suffix == ".parquet":
-        yield from parquet_rows(path)
+        yield from parquet_rows(place, path)
         return
     if suffix == ".arrow":
-        yield from arrow_rows(path)
+        yield from arrow_rows(place, path)
         return
-    with opened(path, encoding) as text:
+    with opened(place, path, encoding) as text:
         if suffix in (".csv", ".tsv"):
-            yield from csv_rows(path, text, "," if suffix == ".csv" else "\t")
+            yield from csv_rows(place, text, "," if suffix == ".csv" else "\t")
         elif suffix == ".txt":
-            yield from text_rows(path, text, separator)
+            yield from text_rows(place, text, separator)
         else:
-            yield from json_rows(path, text)
+            yield from json_rows(place, text)

@@ -26,40 +26,28 @@ BESIDE = {
 BATCH = 1000  # rows written and read at once
 
 
-class Writer:
-    """Writes one table, a batch at a time."""
+def schema(kind: str) -> pyarrow.Schema:
+    """Of the tables of one kind of rows."""
+    return pyarrow.schema({name: pyarrow.list_(pyarrow.int32()) for name in TOKENS[kind]} | BESIDE)
 
-    def __init__(self, path: Path, tokens: Sequence[str]):
-        ids = {name: pyarrow.list_(pyarrow.int32()) for name in tokens}
-        self.schema = pyarrow.schema(ids | BESIDE)
-        self.tokens = tokens
-        self.rows = 0
-        self._columns: dict[str, list] = {name: [] for name in self.schema.names}
-        self._stream = pyarrow.ipc.new_stream(str(path), self.schema)
 
-    def add(self, tokens: dict[str, numpy.ndarray], **beside: object) -> None:
-        for name, value in (tokens | beside).items():
-            self._columns[name].append(value)
-        self.rows += 1
-        if len(self._columns["place"]) == BATCH:
-            self._write()
-
-    def close(self) -> None:
-        self._write()
-        self._stream.close()
-
-    def _write(self) -> None:
-        arrays = [
-            _lists(column) if name in self.tokens else pyarrow.array(column, self.schema.field(name).type)
-            for name, column in self._columns.items()
-        ]
-        self._stream.write_batch(pyarrow.record_batch(arrays, schema=self.schema))
-        self._columns = {name: [] for name in self.schema.names}
+def batch(kind: str, pieces: Sequence[dict]) -> pyarrow.RecordBatch:
+    """Rows as the columns that a table has."""
+    columns = schema(kind)
+    return pyarrow.record_batch(
+        [
+            _lists([piece[field.name] for piece in pieces])
+            if field.name in TOKENS[kind]
+            else pyarrow.array([piece[field.name] for piece in pieces], field.type)
+            for field in columns
+        ],
+        schema=columns,
+    )
 
 
 def _lists(column: Sequence[numpy.ndarray]) -> pyarrow.Array:
     ends = numpy.cumsum([0, *map(len, column)], dtype=numpy.int32)
-    values = numpy.concatenate([*column, numpy.empty(0)]).astype(numpy.int32)
+    values = numpy.concatenate([*column, numpy.empty(0, dtype=numpy.int32)])
     return pyarrow.ListArray.from_arrays(pyarrow.array(ends), pyarrow.array(values))
 
 

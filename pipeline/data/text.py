@@ -29,8 +29,8 @@ def known_encoding(name: str) -> str:
 
 
 @contextmanager
-def opened(path: str, encoding: str) -> Iterator[TextIO]:
-    """The file's text; CRLF and lone CR arrive as LF.
+def opened(place: str, path: str, encoding: str) -> Iterator[TextIO]:
+    """The text of the file at `path`, which messages call `place`; CRLF and lone CR arrive as LF.
 
     What goes wrong while it is read becomes a PipelineError: bytes that are not in `encoding`, with
     their line, and a compressed file that is broken or cut short.
@@ -42,12 +42,12 @@ def opened(path: str, encoding: str) -> Iterator[TextIO]:
         except UnicodeError:
             name = "UTF-8" if encoding == "utf-8-sig" else encoding
             raise PipelineError(
-                f"{path}:{_line_not_decoded(path, encoding)}: not {name} text.",
+                f"{place}:{_line_not_decoded(path, encoding)}: not {name} text.",
                 "Name the file's encoding as data.encoding in the recipe, or convert the file to UTF-8.",
             ) from None
     except (OSError, EOFError, zlib.error) as error:
         raise PipelineError(
-            f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}.",
+            f"{place}: cannot be read: {getattr(error, 'strerror', None) or error}.",
             "The compressed file is broken or was cut short: get it again." if compression(path) else "",
         ) from None
 
