@@ -36,8 +36,8 @@ job = Job("micro.yaml", [], "runs", stage_name, out, step.fingerprint, "run", ba
 Path(out).mkdir()
 stage = Stage(job, Attempt(Path(out)), lambda *_, **__: None, threading.Event())
 stage.check()
-_, rows, held_out = stage.data
-trainer = stage._trainer(stage.load(), rows, held_out)
+stage.data
+trainer = stage._trainer(stage.load())
 
 import torch
 from safetensors.torch import save_file
