@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import chain, islice
 from multiprocessing import get_context, parent_process
 
-ALONE = 20  # chunks that this process does itself before it starts others: they have a library or two to load
+ALONE = 50  # chunks that this process does itself before it starts others: they have a library or two to load
 AHEAD = 2  # chunks that wait for each process
 
 

@@ -1,6 +1,5 @@
 """Examples to token ids, with the labels that carry loss, cut to length with every cut on record."""
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -8,6 +7,7 @@ from functools import cached_property
 import numpy
 
 from pipeline.data.example import Conversation, Example, Preference, Prompt
+from pipeline.data.places import Places
 from pipeline.data.shape import BadRow
 from pipeline.data.template import Template
 
@@ -115,8 +115,13 @@ class Tokeniser:
         template = self._template
         text = template.render(messages, ask=True, tools=tools)
         template.check_shown(messages, text, ask=True, tools=tools)
-        encoding = self.tokenizer(text, add_special_tokens=False).encodings[0]
-        return self._tokens(encoding, text, template.typed_specials(messages, text, ask=True, tools=tools)).ids
+        typed = template.typed_specials(messages, text, ask=True, tools=tools)
+        (tokens,) = self._places.of([text], [typed])
+        return list(map(int, tokens.ids))
+
+    @cached_property
+    def _places(self) -> Places:
+        return Places(self.tokenizer)
 
     @cached_property
     def _template(self) -> Template:
@@ -131,20 +136,6 @@ class Tokeniser:
             raise BadRow('its last answer has "loss_weight" 0 and data.learn is last: there is nothing to learn')
         return learned
 
-    def _tokens(self, encoding, text: str, typed: Sequence[tuple[int, int]]) -> "_Tokens | _SpeltOut":
-        """Those of a text, where what is special but was `typed` as text is spelt out."""
-        if not typed:
-            return _Tokens(encoding)
-        typed_at = {token for start, end in typed for token in range(*_Tokens(encoding).of(start, end))}
-        spelt = []
-        for at, (token, (start, end)) in enumerate(zip(encoding.ids, encoding.offsets, strict=True)):
-            if at in typed_at and token in self.tokenizer.added_tokens_decoder:
-                plain = self.tokenizer(text[start:end], add_special_tokens=False, split_special_tokens=True).input_ids
-                spelt += [(each, start, end) for each in plain]
-            else:
-                spelt.append((token, start, end))
-        return _SpeltOut(*map(list, zip(*spelt, strict=True)))
-
     def _encode(self, chunk: Sequence[Example], conversations: Callable, learned: Callable) -> Iterator:
         """For each example the (ids, where its `learned` answers stand) of each of its conversations, or the BadRow."""
         rendered: list[list[tuple] | BadRow] = []
@@ -153,16 +144,16 @@ class Tokeniser:
                 rendered.append([self._rendered(one, messages, learned) for messages in conversations(one)])
             except BadRow as bad:
                 rendered.append(bad)
-        flat = [text for texts in rendered if isinstance(texts, list) for text, *_ in texts]
-        encodings = iter(self.tokenizer(flat, add_special_tokens=False).encodings if flat else [])
+        flat = [one for texts in rendered if isinstance(texts, list) for one in texts]
+        every = iter(self._places.of([text for text, *_ in flat], [typed for *_, typed in flat]))
         for texts in rendered:
             if isinstance(texts, BadRow):
                 yield texts
                 continue
             encoded = []
-            for text, spans, typed in texts:
-                tokens = self._tokens(next(encodings), text, typed)
-                answers = [tokens.of(*span) for span in spans]
+            for _, spans, _ in texts:
+                tokens = next(every)
+                answers = [tokens.at(*span) for span in spans]
                 encoded.append((_array(tokens.ids), [(start, end) for start, end in answers if end > start]))
             if all(answers for _, answers in encoded):
                 yield encoded
@@ -211,43 +202,6 @@ class Tokeniser:
                 raise TooLong(f"is too long: cut to max_length ({limit}), both answers are the same")
             fitted = {"prompt_ids": cut(columns["prompt_ids"])} | answers
         return Encoded([fitted], cut=length - limit, answer_cut=answer > limit - kept)
-
-
-class _Tokens:
-    """A text's tokens, which the tokenizer can be asked about by place: far cheaper than to have every place told."""
-
-    def __init__(self, encoding):
-        self._encoding = encoding
-
-    @property
-    def ids(self) -> list[int]:
-        return self._encoding.ids
-
-    def of(self, start: int, end: int) -> tuple[int, int]:
-        """(first, behind the last) of the tokens that overlap the characters from `start` to `end`."""
-        at = self._encoding.char_to_token
-        first = next((token for place in range(start, end) if (token := at(place)) is not None), None)
-        if first is None:
-            return 0, 0
-        last = next(token for place in range(end - 1, start - 1, -1) if (token := at(place)) is not None)
-        # Of the tokens that make up one character, `at` names the first.
-        while last + 1 < len(self._encoding) and self._overlaps(last + 1, end):
-            last += 1
-        return first, last + 1
-
-    def _overlaps(self, token: int, end: int) -> bool:
-        place = self._encoding.token_to_chars(token)
-        return place is not None and place[0] < min(end, place[1])
-
-
-class _SpeltOut:
-    """Tokens with their places, in ascending order."""
-
-    def __init__(self, ids: list[int], starts: list[int], ends: list[int]):
-        self.ids, self._starts, self._ends = ids, starts, ends
-
-    def of(self, start: int, end: int) -> tuple[int, int]:
-        return bisect_left(self._ends, start + 1), bisect_left(self._starts, end)
 
 
 def _array(ids: Sequence[int]) -> Ids:
