@@ -272,8 +272,8 @@ def prepare(world: Path, limit: int | None) -> dict:
     from trl import DPOTrainer, SFTTrainer  # noqa: F401 - read once, so that the first run finds the files in memory
 
     from pipeline.data.prepare import good_rows
+    from pipeline.data.source import Data
     from pipeline.data.template import Template, named
-    from pipeline.recipe import Data
 
     real = REAL.is_dir()
     sources = {

@@ -197,6 +197,8 @@ class Display:
     def _on_account(self, event: dict) -> None:
         parts = [f"{event[key]} {words}" for key, words in (("trained", "trained"), ("held_out", "held out"), ("dropped", "dropped"))]  # fmt: skip
         line = f"  rows: {event['read']} read = {' + '.join(parts)}"
+        if event.get("partial"):
+            line += "; there are more, which max_steps does not need"
         if event["truncated"]:
             line += f"; {event['truncated']} cut to max_length ({event['tokens_cut']} tokens lost, see truncated.jsonl)"
         self.console.print(line)

@@ -15,10 +15,11 @@ from pipeline.artifact import Attempt, Digests, canonical
 from pipeline.backend import Backend
 from pipeline.base import Base, base_of, repository_of
 from pipeline.data.files import files_of
+from pipeline.data.source import Data, Part, Rows
 from pipeline.data.template import named
 from pipeline.errors import PipelineError
 from pipeline.hub import data_set, known_commit, settle
-from pipeline.recipe import Data, Recipe, Rows
+from pipeline.recipe import Recipe
 from pipeline.stage import specs
 
 RUN, CONTINUE, EVALUATE, UP_TO_DATE = "run", "continue", "evaluate", "up to date"
@@ -218,7 +219,10 @@ class Planner:
     def _renamed(self, name: str, change: str) -> str:
         """A changed file by its path, not by its number in the list of digests."""
         data = self.recipe.stage(name).data
-        paths = {f"data.files[{number}]": path for number, path in enumerate(files_of(data))}
+        paths = {
+            f"data.files[{number}]": path
+            for number, path in enumerate(file for part in data.parts for file in files_of(part))
+        }
         if data.held_out_rows:
             held_out = files_of(data.held_out_rows)
             paths |= {f"data.held_out[{number}]": path for number, path in enumerate(held_out)}
@@ -342,7 +346,8 @@ class Planner:
             "model": model,
             "adapter": adapter,
             "data": {
-                "files": list(self.identities(data).values()),
+                "files": [one for part in data.parts for one in self.identities(part).values()],
+                **({"mixture": [self._part(part) for part in data.mixture]} if data.mixture else {}),
                 "held_out": self._held_out(data),
                 "on_bad_row": data.on_bad_row,
                 "on_too_long": data.on_too_long,
@@ -359,6 +364,10 @@ class Planner:
             path: one.at(known_commit(one, self.folder)) if one else self.digests.of(Path(path))
             for path, one in sets.items()
         }
+
+    def _part(self, part: Part) -> dict:
+        """How many of the files a part of a mixture has, and how they are read."""
+        return {"files": len(files_of(part)), **part.unusual()}
 
     def _held_out(self, data: Data) -> float | str | list[str] | dict:
         """A share as it is; a file by its digest, as ever, and several by theirs; of a split also its name."""
@@ -414,7 +423,7 @@ class Planner:
         missing, fixes = [], []
         for name in names:
             stage = self.recipe.stage(name)
-            for rows in filter(None, (stage.data, stage.data.held_out_rows)):
+            for rows in (*stage.data.parts, *filter(None, [stage.data.held_out_rows])):
                 try:
                     files_of(rows)
                 except PipelineError as error:

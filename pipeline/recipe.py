@@ -8,25 +8,15 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    PrivateAttr,
-    Tag,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from pipeline import stage, train_fields, yaml_source
 from pipeline.data.shape import SHAPES, shapes_of
+from pipeline.data.source import ROWS_TAG, Data, HeldOut, Part
 from pipeline.errors import PipelineError
-from pipeline.hub import Repository, data_set, pinned
+from pipeline.section import Section, empty_for_null
 from pipeline.train_fields import LORA, did_you_mean, must_be, nearest, not_among
 
-_ROWS_TAG = "<rows>"  # pydantic puts it into the place of an error; a recipe has no such key
 Problem = tuple[tuple, str]  # a key path and what is wrong there
 
 LORA_DEFAULTS = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
@@ -38,33 +28,6 @@ class RecipeError(PipelineError):
     def __init__(self, problems: Sequence[str], fix: str = "Mend the recipe and run the same command again."):
         self.problems = tuple(problems)
         super().__init__("\n".join(self.problems), fix)
-
-
-def _empty_for_null(value: object) -> object:
-    """`train:` with every line below it commented out is an empty mapping."""
-    return {} if value is None else value
-
-
-def _share_or_file(value: object) -> object:
-    if isinstance(value, str) and value:
-        return _file_or_files(value)
-    if isinstance(value, dict):
-        return value
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1:
-        return float(value)
-    raise ValueError(must_be("a share of the rows from 0 to below 1, or a file", value))
-
-
-def _file_or_files(value: object) -> object:
-    files = value if isinstance(value, list) else [value]
-    if not files or not all(isinstance(file, str) and file for file in files):
-        raise ValueError(must_be("a file, a folder, a glob, or a list of them", value))
-    for file in files:
-        try:
-            data_set(file)
-        except PipelineError as error:
-            raise ValueError(f"{error.what} {error.fix}") from None
-    return value
 
 
 def _regular_expression(value: object) -> object:
@@ -93,26 +56,13 @@ def _tuning_method(value: object) -> object:
     return value
 
 
-class Section(BaseModel):
-    """A part of a recipe: exact types, no unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
 def _switch(value: object) -> object:
     if isinstance(value, bool) or value == "auto":
         return value
     raise ValueError(must_be("true, false or auto", value))
 
 
-def _shape_name(value: object) -> object:
-    if value is None or (isinstance(value, str) and value in SHAPES):
-        return value
-    hint = did_you_mean(value, SHAPES) if isinstance(value, str) else ""
-    raise ValueError(must_be(f"one of {', '.join(SHAPES)}", value) + hint)
-
-
-Keys = Annotated[dict[str, Any], BeforeValidator(_empty_for_null)]
+Keys = Annotated[dict[str, Any], BeforeValidator(empty_for_null)]
 Switch = Annotated[bool | str, BeforeValidator(_switch)]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -172,102 +122,16 @@ class Evaluation(Section):
         return self.model_copy(update={key: getattr(other, key) for key in other.model_fields_set})
 
 
-class Rows(Section):
-    """Where rows are: files, folders, globs and data sets of the hub, and what of them is meant."""
-
-    path: Annotated[str | list[str], BeforeValidator(_file_or_files)]
-    config: str | None = None  # of a folder or a data set of the hub, as `datasets` tells them apart
-    split: str | None = None
-    revision: str = "main"  # of a data set of the hub
-
-    def pinned(self, folder: Path | None) -> "Rows":
-        """With every data set of the hub at its commit, so that it stays what it is; asks the hub where that is new.
-
-        `folder` is the recipe's own in runs/, where commits are recorded. Raises PipelineError.
-        """
-        return self.model_copy(update={"path": pinned(self.paths, self.revision, folder)})
-
-    @property
-    def paths(self) -> list[str]:
-        return [self.path] if isinstance(self.path, str) else self.path
-
-    def data_sets(self) -> list[Repository]:
-        """Those of the hub among the paths."""
-        return [one for path in self.paths if (one := data_set(path, self.revision))]
-
-
-class HeldOut(Rows):
-    """Rows to hold out that are not a share of the others; without a path they are like those but for what is named."""
-
-    path: Annotated[str | list[str] | None, BeforeValidator(_file_or_files)] = None
-
-
-class Data(Rows):
-    """A stage's rows."""
-
-    held_out: Annotated[
-        Annotated[float, Tag("share")] | Annotated[str, Tag("file")] | Annotated[HeldOut, Tag(_ROWS_TAG)],
-        Discriminator(lambda value: {float: "share", str: "file"}.get(type(value), _ROWS_TAG)),
-        BeforeValidator(_share_or_file),
-    ] = 0.05
-    on_bad_row: Literal["error", "drop"] = "error"
-    on_too_long: Literal["truncate", "drop", "error"] = "truncate"
-    duplicates: Literal["keep", "drop"] = "keep"  # rows that say the same but for case and white space
-    learn: Literal["all", "last"] = "all"  # which answers of a conversation carry loss
-    shape: Annotated[str | None, BeforeValidator(_shape_name)] = (
-        None  # how the rows are written, where it is not to be recognised
-    )
-    columns: Annotated[dict[str, str], BeforeValidator(_empty_for_null)] = {}  # the expected name: the file's name
-    encoding: str = "utf-8"
-    separator: str | None = None  # between the documents of a plain text; None: a file is one document
-
-    @model_validator(mode="after")
-    def _holds_out_others(self) -> "Data":
-        rows = self.held_out_rows
-        if isinstance(self.held_out, HeldOut) and all(
-            getattr(rows, key) == getattr(self, key) for key in Rows.model_fields
-        ):
-            raise ValueError(
-                "held_out means the very rows that are trained on; name another split, config or path in it"
-            )
-        return self
-
-    @property
-    def held_out_rows(self) -> Rows | None:
-        """Where the held-out rows are; None where they are a share of the others."""
-        if isinstance(self.held_out, float):
-            return None
-        if isinstance(self.held_out, str):
-            return Rows(path=self.held_out)
-        if self.held_out.path is not None:
-            return self.held_out
-        same = self.model_dump(include=Rows.model_fields.keys())
-        return Rows(**(same | self.held_out.model_dump(exclude_unset=True, exclude={"path"})))
-
-    def pinned(self, folder: Path | None) -> "Data":
-        """Both the rows to train on and those held out."""
-        held_out = self.held_out_rows.pinned(folder) if self.held_out_rows else self.held_out
-        return super().pinned(folder).model_copy(update={"held_out": held_out})
-
-    def data_sets(self) -> list[Repository]:
-        return super().data_sets() + (self.held_out_rows.data_sets() if self.held_out_rows else [])
-
-    def unusual(self) -> dict[str, Any]:
-        """What says how rows are read, as far as it was set. A revision says only what its commit says."""
-        said = self.model_dump(exclude={"path", "held_out", "on_bad_row", "on_too_long", "revision"})
-        return {key: value for key, value in said.items() if value != type(self).model_fields[key].default}
-
-
 class StageSection(Section):
     """What a recipe says of one stage by itself; `Recipe.stage` adds what it says of all."""
 
-    data: Annotated[Data, BeforeValidator(_empty_for_null)]
-    train: Keys = {}
+    data: Annotated[Data, BeforeValidator(empty_for_null)]
+    train: Annotated[Keys, Field(default_factory=dict)]
     policy: str | None = None
     reward: str | None = None
     reward_function: Annotated[str | None, BeforeValidator(_function_in_file)] = None
     reward_function_weight: float = 1.0
-    evaluation: Annotated[Evaluation, BeforeValidator(_empty_for_null)] = Evaluation()
+    evaluation: Annotated[Evaluation, BeforeValidator(empty_for_null)] = Evaluation()
     adapter: Adapter | None = None
     use_unsloth: Switch | None = None
 
@@ -290,15 +154,15 @@ class Recipe(Section):
     """One whole chain. Its stages stand in the pipeline's order, whatever theirs was in the file."""
 
     name: Annotated[str, BeforeValidator(_folder_name)]
-    model: Annotated[Model, BeforeValidator(_empty_for_null)]
-    adapter: Annotated[Adapter, BeforeValidator(_empty_for_null)] = Adapter()
+    model: Annotated[Model, BeforeValidator(empty_for_null)]
+    adapter: Annotated[Adapter, BeforeValidator(empty_for_null)] = Adapter()
     use_unsloth: Switch = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     threads: Positive | None = None
-    train: Keys = {}
-    evaluation: Annotated[Evaluation, BeforeValidator(_empty_for_null)] = Evaluation()
+    train: Annotated[Keys, Field(default_factory=dict)]
+    evaluation: Annotated[Evaluation, BeforeValidator(empty_for_null)] = Evaluation()
     stages: Annotated[
-        dict[str, Annotated[StageSection, BeforeValidator(_empty_for_null)]], BeforeValidator(_empty_for_null)
+        dict[str, Annotated[StageSection, BeforeValidator(empty_for_null)]], BeforeValidator(empty_for_null)
     ]
 
     _path: Path = PrivateAttr(default=Path())
@@ -364,6 +228,13 @@ class Recipe(Section):
         """A stage's training arguments as far as they differ from TRL's defaults; `full` tuning has no adapter's."""
         adapter = {} if full else stage.specs()[name].adapter_defaults
         return train_fields.DEFAULTS | adapter | self.stage(name).train
+
+    def rows_needed(self, name: str) -> int | None:
+        """Of streamed data the sequences that max_steps take in; None where all rows are read."""
+        if not self.stages[name].data.streaming:
+            return None
+        values = train_fields.effective(stage.specs()[name].config, self.stage(name).train)
+        return values["max_steps"] * values["per_device_train_batch_size"] * values["gradient_accumulation_steps"]
 
     def wants_unsloth(self, name: str) -> tuple[bool | str, bool]:
         """(true, false or "auto", whether the stage itself says so)."""
@@ -485,10 +356,11 @@ _WANTED = {
 
 def _worded(error: Mapping[str, Any]) -> Problem:
     """One of pydantic's errors in a recipe author's words."""
-    path = tuple(part for part in error["loc"] if part != _ROWS_TAG)
+    path = tuple(part for part in error["loc"] if part != ROWS_TAG)
     kind, value = error["type"], error["input"]
     if kind == "extra_forbidden":
         in_any_stage = ("stages", "<stage>", *path[2:-1]) if path[0] == "stages" else path[:-1]
+        in_any_stage = [part for part in in_any_stage if not isinstance(part, int)]
         return path, _unknown_key(str(path[-1]), path[:-1], _sections().get(".".join(in_any_stage), ()))
     if kind == "missing":
         return path, "is missing"
@@ -512,6 +384,7 @@ def _sections() -> dict[str, Iterable[str]]:
         "model": Model.model_fields,
         "stages.<stage>.data": Data.model_fields,
         "stages.<stage>.data.held_out": HeldOut.model_fields,
+        "stages.<stage>.data.mixture": Part.model_fields,
         "adapter": ("method", *train_fields.fields(LORA)),
         "evaluation": Evaluation.model_fields,
         "stages.<stage>": StageSection.model_fields,
@@ -580,7 +453,8 @@ def _contradictions(raw: dict) -> Iterator[Problem]:
         if name in specs:
             yield from _train_problems(_mapping(stages, name, "train"), (*where, "train"), specs[name].config)
             yield from _adapter_problems(raw, (*where, "adapter"))
-            yield from _shape_problems(_mapping(stages, name, "data").get("shape"), where, specs[name].rows)
+            yield from _data_problems(_mapping(stages, name, "data"), (*where, "data"), specs[name].rows)
+            yield from _streaming_problems(raw, name)
         else:
             yield where, f"unknown stage{did_you_mean(str(name), specs)} (there are {', '.join(specs)})"
     given = {name: _mapping(stages, name).get("policy") for name in stages if name in specs}
@@ -648,9 +522,25 @@ def _passed_through(given: dict, where: tuple, config: str, owned: Mapping[str, 
             yield (*where, key), complaint
 
 
-def _shape_problems(shape: object, where: tuple, kind: str) -> Iterator[Problem]:
-    if isinstance(shape, str) and shape in SHAPES and shape not in shapes_of(kind):
-        yield (*where, "data", "shape"), f"{shape} is no shape of {kind} rows; those are {', '.join(shapes_of(kind))}"
+def _data_problems(data: dict, where: tuple, kind: str) -> Iterator[Problem]:
+    if not data.get("path") and not data.get("mixture"):
+        yield (*where, "path"), "is missing"
+    parts = data["mixture"] if isinstance(data.get("mixture"), list) else []
+    every = [(where, data), *(((*where, "mixture", n), part) for n, part in enumerate(parts) if isinstance(part, dict))]
+    for place, source in every:
+        shape = source.get("shape")
+        if isinstance(shape, str) and shape in SHAPES and shape not in shapes_of(kind):
+            what = f"{shape} is no shape of {kind} rows; those are {', '.join(shapes_of(kind))}"
+            yield (*place, "shape"), what
+
+
+def _streaming_problems(raw: dict, name: str) -> Iterator[Problem]:
+    own = _mapping(raw, "stages", name)
+    train = _mapping(raw, "train") | _mapping(own, "train")
+    steps = train.get("max_steps", -1)
+    if _mapping(own, "data").get("streaming") is True and isinstance(steps, int) and steps < 1:
+        what = f"needs train.max_steps: it says how many rows are read; give stages.{name}.train.max_steps"
+        yield ("stages", name, "data", "streaming"), what
 
 
 def _adapter_problems(raw: dict, where: tuple) -> Iterator[Problem]:

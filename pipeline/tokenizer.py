@@ -7,9 +7,11 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from pipeline.data.source import Data
 from pipeline.data.template import Template, named
 from pipeline.errors import PipelineError
-from pipeline.recipe import Data, Recipe
+from pipeline.recipe import Recipe
+from pipeline.stage import specs
 
 # Special tokens that models carry without using them in training; any of them can stand for padding.
 UNUSED = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|fim_pad|>", "<|reserved_special_token_0|>",
@@ -48,16 +50,17 @@ def of_recipe(recipe: Recipe, runs: Path) -> Prepared:
     trained = runs / recipe.name / first / "latest" / "model"
     if (trained / "tokenizer_config.json").is_file():
         return Prepared(load(trained, recipe))
-    return from_scratch(recipe, recipe.stage(first).data.pinned(runs / recipe.name), "text")
+    return from_scratch(recipe, first, recipe.stage(first).data.pinned(runs / recipe.name))
 
 
-def from_scratch(recipe: Recipe, data: Data, kind: str) -> Prepared:
+def from_scratch(recipe: Recipe, stage: str, data: Data) -> Prepared:
     """Of a model that starts from a config: a folder's, or learnt from the rows that its first stage trains on."""
     from pipeline.data.prepare import good_rows
 
     if recipe.model.tokenizer.path:
         return prepare(load(recipe.model.tokenizer.path, recipe), recipe)
-    return prepare(train((one.prompt for _, one in good_rows(data, kind)), recipe.model.tokenizer.vocab_size), recipe)
+    rows = good_rows(data, specs()[stage].rows, recipe.rows_needed(stage))
+    return prepare(train((one.prompt for _, one in rows), recipe.model.tokenizer.vocab_size), recipe)
 
 
 def train(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:

@@ -289,6 +289,7 @@ FOREIGN = _by_name(
         "model.template": "chat_template",
         "model.pad_token": "special_tokens",
         "data.path": "dataset datasets dataset_path dataset_dir train_file data_path",
+        "data.mixture": "mix_strategy interleave_probs",
         "data.held_out": "val_size val_set_size eval_dataset test_datasets",
         "policy": "adapter_name_or_path lora_model_dir",
     }

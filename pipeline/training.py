@@ -117,7 +117,7 @@ class Stage:
             return tokenizer.Prepared(tokenizer.load(self.parent.folder, recipe))
         if self.base.source is not None:
             return tokenizer.prepare(tokenizer.load(self.base.source, recipe, self.base.commit), recipe)
-        return tokenizer.from_scratch(recipe, self.settings.data, self.spec.rows)
+        return tokenizer.from_scratch(recipe, self.job.stage, self.settings.data)
 
     @cached_property
     def data(self):
@@ -146,6 +146,7 @@ class Stage:
             tokeniser,
             Path(self.job.runs),
             contents={key: self.step.inputs["data"][key] for key in ("files", "held_out")},
+            enough=self._enough(),
             check=check,
             processes=self.machine["threads"],
             progress=lambda rows: self.report("rows", read=rows),
@@ -157,6 +158,15 @@ class Stage:
         self.report("account", **prepared.account.summary())
         self._compare_with_earlier_stages(prepared)
         return prepared
+
+    def _enough(self):
+        """What max_steps can use up, for data that are not read to the end."""
+        from pipeline.data.prepare import Enough
+
+        if (rows := self.recipe.rows_needed(self.job.stage)) is None:
+            return None
+        packing = self.step.given.get("packing", False)
+        return Enough(tokens=rows * self._max_length()) if packing else Enough(pieces=rows)
 
     def _compare_with_earlier_stages(self, prepared) -> None:
         """Say where held-out rows ask what an earlier stage was trained on: their figures are then not of new questions."""
@@ -485,9 +495,9 @@ class Stage:
 
     def _data_summary(self) -> dict:
         data = self.recipe.stage(self.job.stage).data  # by the paths in the recipe
-        digests = self.planner.identities(data)
-        if data.held_out_rows:
-            digests |= self.planner.identities(data.held_out_rows)
+        digests = {}
+        for rows in (*data.parts, *filter(None, [data.held_out_rows])):
+            digests |= self.planner.identities(rows)
         return {"files": digests, "rows": self.data.account.summary(), "prepared": self.data.folder.name}
 
     def _base_summary(self, output: str, weights: str) -> dict:

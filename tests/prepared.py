@@ -7,9 +7,9 @@ from tempfile import mkdtemp
 from conftest import write_rows
 
 from pipeline.data.prepare import Prepared, prepare
+from pipeline.data.source import Data
 from pipeline.data.table import tokens
 from pipeline.data.tokenise import Tokeniser
-from pipeline.recipe import Data
 
 
 def prepared(path: Path, kind: str = "conversation", tokenizer=None, folder: Path | None = None, **options) -> Prepared:

@@ -7,8 +7,8 @@ from conftest import align, write_micro, write_rows
 from prepared import asked, lines, prepared
 
 from pipeline.data.check import kind_of
+from pipeline.data.source import Data
 from pipeline.errors import PipelineError
-from pipeline.recipe import Data
 
 ROWS = [{"prompt": f"What is {n}?", "completion": f"It is {n}, so they say"} for n in range(40)]
 

@@ -175,6 +175,17 @@ def test_files_are_downloaded_when_the_rows_before_them_are_read(hub):
     assert (some[20].file.rpartition("/")[2], some[20].line) == ("train-00001-of-00003.jsonl", 1)
 
 
+def test_of_a_streamed_data_set_only_the_files_are_downloaded_whose_rows_are_needed(hub, tmp_path):
+    shards = {f"data/train-{n:05}-of-00003.jsonl": lines(3000 * n, 3000) for n in range(3)}
+    hub.push("me/big", shards)
+    write_micro(tmp_path)
+    data = "stages.pretrain.data={path: 'hub:me/big', streaming: true, columns: {text: prompt}}"
+    align("run", "pretrain", "-r", "micro.yaml", "--set", data, cwd=tmp_path, env=hub.online)
+    assert hub.downloads() == list(shards)[:1]
+    rows = manifest(tmp_path, "pretrain")["data"]["rows"]
+    assert rows["partial"] and rows["read"] < 3000
+
+
 def test_without_a_network_every_shard_is_read_or_missed(hub, monkeypatch):
     from huggingface_hub import constants
 

@@ -9,9 +9,9 @@ from prepared import lines
 
 from pipeline.artifact import ROWS
 from pipeline.data import cache, pool, prepare
+from pipeline.data.source import Data
 from pipeline.data.tokenise import Tokeniser
 from pipeline.errors import PipelineError
-from pipeline.recipe import Data
 from pipeline.tokenizer import train
 
 TALKS = [{"prompt": f"What is {n % 90}?", "completion": f"It is {n}, so they say"} for n in range(100)]

@@ -134,8 +134,8 @@ def test_all_mistakes_are_told_at_once_each_at_its_line(problems):
         "my.yaml:7: stages.sft.data.held_out: must be a share of the rows from 0 to below 1, or a file, not 2",
         "my.yaml:8: stages.sft.learning_rate: unknown key; did you mean stages.sft.train.learning_rate?",
         "my.yaml:10: stages.dpo.policy: reward trains a reward model, and a reward model is never a policy",
-        "my.yaml:11: stages.dpo.data.path: is missing",
         "my.yaml:11: stages.dpo.data.paht: unknown key; did you mean path?",
+        "my.yaml:11: stages.dpo.data.path: is missing",
         "my.yaml:13: stages.dpo.train.betaa: unknown key; did you mean beta?",
         'my.yaml:14: stages.dpo.train.learning_rate: must be a number, not "2e-4"; leave out the quotes',
     ]

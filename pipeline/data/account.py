@@ -30,6 +30,7 @@ class Account:
     truncated: int = 0
     answers_cut: int = 0  # rows among the truncated whose answer lost its end
     tokens_cut: int = 0
+    partial: bool = False  # there are more rows than were read
     first_bad: list[dict] = field(default_factory=list)  # place and reason
 
     @property
@@ -51,6 +52,7 @@ class Account:
             "truncated": self.truncated,
             "answers_cut": self.answers_cut,
             "tokens_cut": self.tokens_cut,
+            **({"partial": True} if self.partial else {}),
         }
 
     def to_json(self) -> dict:

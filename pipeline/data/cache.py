@@ -12,10 +12,10 @@ from tempfile import mkdtemp
 from pipeline.artifact import ROWS
 from pipeline.data.account import Account
 from pipeline.data.files import files_of
-from pipeline.data.prepare import ACCOUNT, Prepared, prepare
+from pipeline.data.prepare import ACCOUNT, Enough, Prepared, prepare
+from pipeline.data.source import Data
 from pipeline.data.tokenise import Tokeniser
 from pipeline.errors import MachineError
-from pipeline.recipe import Data
 
 UNFINISHED = ".unfinished-"
 
@@ -27,6 +27,7 @@ def prepared_once(
     runs: Path,
     *,
     contents: dict,
+    enough: Enough | None = None,
     check: Callable[[Account], None],
     processes: int,
     progress: Callable[[int], None],
@@ -37,7 +38,7 @@ def prepared_once(
     kept then. Raises MachineError where the disk is full.
     """
     place = runs / ROWS
-    folder = place / _key(data, kind, tokeniser, contents)
+    folder = place / _key(data, kind, tokeniser, contents, enough)
     if (folder / ACCOUNT).is_file():
         found = Prepared(folder, kind)
         check(found.account)
@@ -45,7 +46,8 @@ def prepared_once(
     place.mkdir(parents=True, exist_ok=True)
     unfinished = Path(mkdtemp(prefix=UNFINISHED, dir=place))
     try:
-        check(prepare(data, kind, tokeniser, unfinished, processes=processes, progress=progress).account)
+        made = prepare(data, kind, tokeniser, unfinished, enough=enough, processes=processes, progress=progress)
+        check(made.account)
         if not folder.exists():  # a stage beside this one may have been quicker
             os.rename(unfinished, folder)
     except OSError as error:
@@ -59,13 +61,14 @@ def prepared_once(
     return Prepared(folder, kind)
 
 
-def _key(data: Data, kind: str, tokeniser: Tokeniser, contents: dict) -> str:
+def _key(data: Data, kind: str, tokeniser: Tokeniser, contents: dict, enough: Enough | None) -> str:
     tokenizer = tokeniser.tokenizer
     said = {
         "code": _code(),
         "kind": kind,
-        "files": [files_of(rows) for rows in filter(None, (data, data.held_out_rows))],
+        "files": [files_of(rows) for rows in (*data.parts, *filter(None, [data.held_out_rows]))],
         "contents": contents,
+        "enough": enough and [enough.pieces, enough.tokens],
         "data": data.model_dump(exclude={"on_bad_row"}),
         "tokenizer": tokenizer.backend_tokenizer.to_str(),
         "template": tokenizer.chat_template,

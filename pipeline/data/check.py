@@ -11,10 +11,10 @@ from datasets import Dataset
 from pipeline.data.prepare import prepare
 from pipeline.data.read import read_rows
 from pipeline.data.shape import BadRow, shape
+from pipeline.data.source import Data
 from pipeline.data.table import BATCH, numbers
 from pipeline.data.tokenise import IGNORED, Tokeniser
 from pipeline.errors import PipelineError
-from pipeline.recipe import Data
 
 KINDS = ("preference", "conversation", "text", "prompt")  # the more telling first
 PROBED = 50  # rows that tell what kind a file is
@@ -45,7 +45,7 @@ class Report:
 
 def kind_of(data: Data) -> str:
     """The kind of row that most of a file's first rows are. Raises PipelineError where they are none."""
-    probed = [row for row, _ in zip(read_rows(data, data), range(PROBED))]  # noqa: B905
+    probed = [row for row, _ in zip(read_rows(data), range(PROBED))]  # noqa: B905
     good = {kind: sum(_fits(row.value, kind, data) for row in probed if not row.problem) for kind in KINDS}
     if not probed:
         raise PipelineError(f"{', '.join(data.paths)}: has no rows.", "Give a file with at least one row.")

@@ -5,9 +5,9 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from pipeline.data import splits
+from pipeline.data.source import Rows
 from pipeline.errors import PipelineError
 from pipeline.hub import data_set
-from pipeline.recipe import Rows
 
 COMPRESSED = (".gz", ".bz2", ".zst")
 TEXTS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt")

@@ -10,22 +10,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy
 import pyarrow
 from datasets import Dataset
 
-from pipeline.data import table
+from pipeline.data import mixture, table
 from pipeline.data.account import SAME, Account, Ledger
 from pipeline.data.example import Example, Preference, to_bytes
 from pipeline.data.pool import in_order
 from pipeline.data.read import Row, read_rows
 from pipeline.data.sameness import asked, sameness
 from pipeline.data.shape import BadRow, shape
+from pipeline.data.source import Data, Source
 from pipeline.data.tokenise import Encoded, Tokeniser, TooLong
-from pipeline.recipe import Data
 
 CHUNK = 1000  # rows worked on in one go: the tokenizer takes them in parallel
 TRAINED, HELD_OUT, ACCOUNT = "trained.arrow", "held_out.arrow", "account.json"
@@ -56,6 +56,23 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
+class Enough:
+    """What a training can use up; where rows are packed it is counted in tokens."""
+
+    pieces: int = 0  # of texts there may be several a row
+    tokens: int = 0
+
+
+@dataclass(slots=True)
+class Taken:
+    """What there is to train on from one part of the data."""
+
+    rows: int = 0
+    pieces: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What a row says, in numbers; and the reason why it cannot be trained on, if there is one."""
 
@@ -71,7 +88,7 @@ class Outcome:
 @dataclass(frozen=True, slots=True)
 class Chunk:
     rows: list[Row]
-    held_out: bool  # they come from a place of their own
+    part: int | None  # of the mixture; None where they are held out, and come from a place of their own
     checked_only: bool  # there is a bad row already: nothing will be trained
 
 
@@ -93,12 +110,13 @@ class Work:
     tokeniser: Tokeniser | None
 
     def __call__(self, chunk: Chunk) -> Worked:
-        shaped = [self.shaped(row) for row in chunk.rows]
-        good = [one for one in shaped if not isinstance(one, BadRow)]
+        source = self.data.held_out_rows if chunk.part is None else self.data.parts[chunk.part]
+        examples = [shaped(row, self.kind, source) for row in chunk.rows]
+        good = [one for one in examples if not isinstance(one, BadRow)]
         encode = self.tokeniser is not None and not chunk.checked_only
         encoded = iter(self.tokeniser.encode(good, self.kind) if encode else [_NOTHING] * len(good))
         outcomes, pieces, row_of = [], [], []
-        for number, example in enumerate(shaped):
+        for number, example in enumerate(examples):
             if isinstance(example, BadRow):
                 outcomes.append(Outcome(str(example), bad=True))
                 continue
@@ -112,24 +130,26 @@ class Work:
                 "place": chunk.rows[number].place,
                 "asked": outcome.asked,
                 "cut": made.cut,
+                "part": chunk.part or 0,
                 "example": b"" if self.kind == "text" else to_bytes(example),
             }
             pieces += [piece | beside for piece in made.pieces]
             row_of += [number] * len(made.pieces)
         return Worked(outcomes, table.batch(self.kind, pieces), numpy.array(row_of, dtype=int))
 
-    def shaped(self, row: Row) -> Example | BadRow:
-        if row.problem:
-            return BadRow(row.problem)
-        try:
-            return shape(row.value, self.kind, columns=self.data.columns, named=self.data.shape)
-        except BadRow as bad:
-            return bad
-
     def _outcome(self, example: Example) -> Outcome:
         pair = isinstance(example, Preference)
         turned = replace(example, chosen=example.rejected, rejected=example.chosen) if pair else None
         return Outcome(asked=asked(example), sameness=sameness(example), opposite=sameness(turned) if turned else None)
+
+
+def shaped(row: Row, kind: str, source: Source) -> Example | BadRow:
+    if row.problem:
+        return BadRow(row.problem)
+    try:
+        return shape(row.value, kind, columns=source.columns, named=source.shape)
+    except BadRow as bad:
+        return bad
 
 
 _NOTHING = Encoded([defaultdict(lambda: numpy.empty(0, dtype=numpy.int32))])  # of rows that are only checked
@@ -141,10 +161,13 @@ def prepare(
     tokeniser: Tokeniser | None,
     folder: Path,
     *,
+    enough: Enough | None = None,
     processes: int = 1,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Prepared:
     """Prepare the rows of a stage into `folder`, which is there and empty. `progress` is told the rows read so far.
+
+    All rows are read, or with `data.streaming` as many as are `enough`; the account is then marked as partial.
 
     `data.held_out` is a share, or rows of their own. A share is cut by the hash of the prompt, so that a question
     never stands on both sides and rows added later move none. With `on_bad_row: error` nothing is tokenised any more
@@ -153,8 +176,12 @@ def prepare(
     with Ledger(folder) as ledger, Pass(data, kind, ledger, folder) as done:
         with closing(in_order(Work(data, kind, tokeniser), _chunks(data, done), processes)) as worked:
             for chunk, result in worked:
+                if chunk.part is not None and done.has(enough):
+                    ledger.account.partial = True
+                    break
                 done.take(chunk, result)
                 progress(ledger.account.read)
+        done.finish()
         said = json.dumps(ledger.account.to_json(), ensure_ascii=False)
     (folder / ACCOUNT).write_text(said, encoding="utf-8", errors="backslashreplace")
     return Prepared(folder, kind)
@@ -168,7 +195,8 @@ class Pass:
         self.not_understood = False
         self._seen: dict[int, str] = {}  # sameness: place
         self._share = data.held_out if isinstance(data.held_out, float) else 0.0
-        self._open = ExitStack()
+        self._parts = [Taken() for _ in data.parts]
+        self._folder, self._open = folder, ExitStack()
         self._sides = {
             name: self._open.enter_context(pyarrow.ipc.new_stream(str(folder / name), table.schema(kind)))
             for name in (TRAINED, HELD_OUT)
@@ -182,7 +210,8 @@ class Pass:
 
     def take(self, chunk: Chunk, worked: Worked) -> None:
         sides = numpy.array(
-            [self._side(*one, chunk.held_out) for one in zip(chunk.rows, worked.outcomes, strict=True)], dtype=object
+            [self._side(*one, chunk.part is None) for one in zip(chunk.rows, worked.outcomes, strict=True)],
+            dtype=object,
         )
         account = self.ledger.account
         account.read += len(sides)
@@ -190,7 +219,46 @@ class Pass:
         account.held_out += int((sides == HELD_OUT).sum())
         for name, stream in self._sides.items():
             if (chosen := sides[worked.row_of] == name).any():
-                stream.write_batch(worked.pieces.filter(pyarrow.array(chosen)))
+                batch = worked.pieces.filter(pyarrow.array(chosen))
+                stream.write_batch(batch)
+                if name == TRAINED:
+                    part = self._parts[chunk.part]
+                    part.rows += int((sides == TRAINED).sum())
+                    part.pieces += len(batch)
+                    part.tokens += len(batch.column(0).flatten())
+
+    def has(self, enough: Enough | None) -> bool:
+        """Whether there is enough, counting of each part only what the weights will leave of it."""
+        if enough is None:
+            return False
+        rows = [part.rows for part in self._parts]
+        shares = mixture.shares(rows, self.data.weights) if self.data.weights else rows
+        left = [(part, share / part.rows) for part, share in zip(self._parts, shares, strict=True) if share]
+        return (
+            sum(part.pieces * share for part, share in left) >= enough.pieces
+            and sum(part.tokens * share for part, share in left) >= enough.tokens
+        )
+
+    def finish(self) -> None:
+        """Leave out what the weights of a mixture have no room for."""
+        if self.data.weights is None:
+            return
+        self._open.close()
+        file, whole = self._folder / TRAINED, self._folder / f"all-{TRAINED}"
+        file.rename(whole)
+        with pyarrow.memory_map(str(whole)) as source:
+            rows = pyarrow.ipc.open_stream(source).read_all()
+            taken = mixture.chosen(rows, self.data.weights)
+            for place in mixture.left_out(rows, taken):
+                name, _, line = place.rpartition(":")
+                self.ledger.drop(Row(name, int(line), None), mixture.LEFT_OUT, bad=False)
+                self.ledger.account.trained -= 1
+            with pyarrow.ipc.new_stream(str(file), rows.schema) as stream:
+                at = 0
+                for batch in rows.to_batches():
+                    stream.write_batch(batch.filter(pyarrow.array(taken[at : at + len(batch)])))
+                    at += len(batch)
+        whole.unlink()
 
     def _side(self, row: Row, outcome: Outcome, held_out: bool) -> str | None:
         """Where the row goes; None if nowhere."""
@@ -219,17 +287,35 @@ class Pass:
 
 
 def _chunks(data: Data, done: Pass) -> Iterator[Chunk]:
-    for source, held_out in ((data, False), (data.held_out_rows, True)):
-        if source is None:
-            continue
-        rows = read_rows(data, source)
-        while some := list(islice(rows, CHUNK)):
-            yield Chunk(some, held_out, checked_only=done.not_understood and data.on_bad_row == "error")
+    """Held-out rows of their own, then the parts: one by one, or in turn where they may not be read to the end."""
+    if data.held_out_rows:
+        yield from _of(None, data.held_out_rows, data, done)
+    parts = [_of(number, part, data, done) for number, part in enumerate(data.parts)]
+    if not data.streaming:
+        yield from chain.from_iterable(parts)
+        return
+    weights, given = data.weights or [1.0] * len(parts), [0] * len(parts)
+    while open_ones := [number for number, part in enumerate(parts) if part is not None]:
+        number = min(open_ones, key=lambda number: given[number] / weights[number])
+        given[number] += 1
+        if (chunk := next(parts[number], None)) is None:
+            parts[number] = None
+        else:
+            yield chunk
 
 
-def good_rows(data: Data, kind: str) -> Iterator[tuple[Row, Example]]:
-    """The rows to train on with what they say; bad ones are left out, for an account will have them."""
-    work = Work(data, kind, None)
-    for row in read_rows(data, data):
-        if not isinstance(example := work.shaped(row), BadRow):
-            yield row, example
+def _of(part: int | None, source: Source, data: Data, done: Pass) -> Iterator[Chunk]:
+    rows = read_rows(source)
+    while some := list(islice(rows, CHUNK)):
+        yield Chunk(some, part, checked_only=done.not_understood and data.on_bad_row == "error")
+
+
+def good_rows(data: Data, kind: str, most: int | None = None) -> Iterator[tuple[Row, Example]]:
+    """The rows to train on with what they say, at `most` so many of each part are read.
+
+    Bad ones are left out, for an account will have them.
+    """
+    for source in data.parts:
+        for row in islice(read_rows(source), most):
+            if not isinstance(example := shaped(row, kind, source), BadRow):
+                yield row, example

@@ -8,10 +8,10 @@ from pipeline.data.containers import arrow_rows, csv_rows, parquet_rows, text_ro
 from pipeline.data.files import container, files
 from pipeline.data.json_rows import json_rows
 from pipeline.data.row import Row, nothing_in
+from pipeline.data.source import Source
 from pipeline.data.text import known_encoding, opened
 from pipeline.errors import PipelineError
 from pipeline.hub import data_set
-from pipeline.recipe import Data, Rows
 
 __all__ = ["Row", "files", "read", "read_rows"]
 
@@ -48,15 +48,15 @@ def read(
             yield from _rows(path, path, encoding, separator)
 
 
-def read_rows(data: Data, rows: Rows) -> Iterator[Row]:
-    """Rows of a recipe, either those of `data` or those that it holds out, read as `data` says."""
+def read_rows(source: Source) -> Iterator[Row]:
+    """Rows of a recipe."""
     return read(
-        rows.paths,
-        config=rows.config,
-        split=rows.split,
-        revision=rows.revision,
-        encoding=data.encoding,
-        separator=data.separator,
+        source.paths,
+        config=source.config,
+        split=source.split,
+        revision=source.revision,
+        encoding=source.encoding,
+        separator=source.separator,
     )
 
 

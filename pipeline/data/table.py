@@ -16,11 +16,13 @@ TOKENS = {
     "preference": ("prompt_ids", "chosen_ids", "rejected_ids"),
     "prompt": ("prompt_ids",),
 }
-# Of which row they are: its file and line, its prompt's number, the tokens that it lost, itself.
+# Of which row they are: its file and line, its prompt's number, the tokens that it lost, the part of the mixture that
+# it comes from, itself.
 BESIDE = {
     "place": pyarrow.string(),
     "asked": pyarrow.uint64(),
     "cut": pyarrow.int32(),
+    "part": pyarrow.int16(),
     "example": pyarrow.binary(),
 }
 BATCH = 1000  # rows written and read at once

@@ -1,0 +1,174 @@
+"""What a recipe says of a stage's rows: where they are, how they are written, which are held out."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+
+from pipeline.data.shape import SHAPES
+from pipeline.errors import PipelineError
+from pipeline.hub import Repository, data_set, pinned
+from pipeline.section import Section, empty_for_null
+from pipeline.train_fields import did_you_mean, must_be
+
+ROWS_TAG = "<rows>"  # pydantic puts it into the place of an error; a recipe has no such key
+
+
+def _share_or_file(value: object) -> object:
+    if isinstance(value, str) and value:
+        return _file_or_files(value)
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1:
+        return float(value)
+    raise ValueError(must_be("a share of the rows from 0 to below 1, or a file", value))
+
+
+def _file_or_files(value: object) -> object:
+    files = value if isinstance(value, list) else [value]
+    if not files or not all(isinstance(file, str) and file for file in files):
+        raise ValueError(must_be("a file, a folder, a glob, or a list of them", value))
+    for file in files:
+        try:
+            data_set(file)
+        except PipelineError as error:
+            raise ValueError(f"{error.what} {error.fix}") from None
+    return value
+
+
+def _shape_name(value: object) -> object:
+    if value is None or (isinstance(value, str) and value in SHAPES):
+        return value
+    hint = did_you_mean(value, SHAPES) if isinstance(value, str) else ""
+    raise ValueError(must_be(f"one of {', '.join(SHAPES)}", value) + hint)
+
+
+Path_ = Annotated[str | list[str], BeforeValidator(_file_or_files)]
+OptionalPath = Annotated[str | list[str] | None, BeforeValidator(_file_or_files)]
+
+
+class Rows(Section):
+    """Where rows are: files, folders, globs and data sets of the hub, and what of them is meant."""
+
+    path: Path_
+    config: str | None = None  # of a folder or a data set of the hub, as `datasets` tells them apart
+    split: str | None = None
+    revision: str = "main"  # of a data set of the hub
+
+    def pinned(self, folder: Path | None) -> "Rows":
+        """With every data set of the hub at its commit, so that it stays what it is; asks the hub where that is new.
+
+        `folder` is the recipe's own in runs/, where commits are recorded. Raises PipelineError.
+        """
+        return self.model_copy(update={"path": pinned(self.paths, self.revision, folder)})
+
+    @property
+    def paths(self) -> list[str]:
+        return [self.path] if isinstance(self.path, str) else self.path
+
+    def data_sets(self) -> list[Repository]:
+        """Those of the hub among the paths."""
+        return [one for path in self.paths if (one := data_set(path, self.revision))]
+
+
+class Source(Rows):
+    """Rows, and how they are written."""
+
+    shape: Annotated[str | None, BeforeValidator(_shape_name)] = None  # where it is not to be recognised
+    columns: Annotated[
+        dict[str, str], BeforeValidator(empty_for_null), Field(default_factory=dict)
+    ]  # the expected name: the file's name
+    encoding: str = "utf-8"
+    separator: str | None = None  # between the documents of a plain text; None: a file is one document
+
+    def unusual(self) -> dict[str, Any]:
+        """What says how rows are read, as far as it was set. A revision says only what its commit says."""
+        said = self.model_dump(exclude={"path", "held_out", "on_bad_row", "on_too_long", "revision", "mixture"})
+        fields = type(self).model_fields
+        return {
+            key: value for key, value in said.items() if value != fields[key].get_default(call_default_factory=True)
+        }
+
+
+class Part(Source):
+    """One of several sources; `weight` is its share of the trained rows, against the other parts' weights."""
+
+    weight: Annotated[float, Field(gt=0, strict=False)] | None = None
+
+
+class HeldOut(Rows):
+    """Rows to hold out that are not a share of the others; without a path they are like those but for what is named."""
+
+    path: OptionalPath = None
+
+
+class Data(Source):
+    """A stage's rows."""
+
+    path: OptionalPath = None
+    mixture: Annotated[list[Part], Field(default_factory=list)]
+    streaming: bool = False  # read no more rows than max_steps need
+    held_out: Annotated[
+        Annotated[float, Tag("share")] | Annotated[str, Tag("file")] | Annotated[HeldOut, Tag(ROWS_TAG)],
+        Discriminator(lambda value: {float: "share", str: "file"}.get(type(value), ROWS_TAG)),
+        BeforeValidator(_share_or_file),
+    ] = 0.05
+    on_bad_row: Literal["error", "drop"] = "error"
+    on_too_long: Literal["truncate", "drop", "error"] = "truncate"
+    duplicates: Literal["keep", "drop"] = "keep"  # rows that say the same but for case and white space
+    learn: Literal["all", "last"] = "all"  # which answers of a conversation carry loss
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Data":
+        if self.path is not None and self.mixture:
+            raise ValueError("give a path or a mixture, not both")
+        weighted = [part.weight is not None for part in self.mixture]
+        if any(weighted) and not all(weighted):
+            raise ValueError("give every part of the mixture a weight, or none")
+        if isinstance(self.held_out, HeldOut) and self.held_out.path is None and self.mixture:
+            raise ValueError("held_out needs a path beside a mixture")
+        rows = self.held_out_rows
+        if isinstance(self.held_out, HeldOut) and all(
+            getattr(rows, key) == getattr(self, key) for key in Rows.model_fields
+        ):
+            raise ValueError(
+                "held_out means the very rows that are trained on; name another split, config or path in it"
+            )
+        return self
+
+    @property
+    def parts(self) -> list[Source]:
+        """Where the rows to train on come from, though a share of them may be held out."""
+        return self.mixture or [self]
+
+    @property
+    def weights(self) -> list[float] | None:
+        """Of the parts; None where all their rows are taken."""
+        weights = [part.weight for part in self.mixture]
+        return None if not weights or weights[0] is None else weights
+
+    @property
+    def held_out_rows(self) -> Source | None:
+        """Where the held-out rows are, written like the others; None where they are a share of those."""
+        if isinstance(self.held_out, float):
+            return None
+        if isinstance(self.held_out, Source):  # at its commit
+            return self.held_out
+        how = self.model_dump(include=Source.model_fields.keys() - Rows.model_fields.keys())
+        if isinstance(self.held_out, str):
+            return Source(**how, path=self.held_out)
+        where = self.held_out.model_dump()
+        if self.held_out.path is None:
+            named = self.held_out.model_dump(exclude_unset=True, exclude={"path"})
+            where = self.model_dump(include=Rows.model_fields.keys()) | named
+        return Source(**how, **where)
+
+    def pinned(self, folder: Path | None) -> "Data":
+        """Both the rows to train on and those held out."""
+        held_out = self.held_out if isinstance(self.held_out, float) else self.held_out_rows.pinned(folder)
+        update = {"held_out": held_out, "mixture": [part.pinned(folder) for part in self.mixture]}
+        return (self if self.mixture else super().pinned(folder)).model_copy(update=update)
+
+    def data_sets(self) -> list[Repository]:
+        every = [*self.parts, *filter(None, [self.held_out_rows])]
+        return [repository for rows in every for repository in Rows.data_sets(rows)]
