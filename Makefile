@@ -7,7 +7,7 @@
 #   make dpo UNSLOTH=0                        the backend: 1, 0 or auto; `make unsloth` installs it
 #   make sft SET="seed=1 stages.sft.train.learning_rate=1e-3"
 #   make compare STAGE=sft STEPS=40 REPEATS=2  one stage with and without Unsloth
-#   make plan | status | all | test | lint | bench | bench-ppo
+#   make plan | status | all | test | lint | bench | bench-ppo | bench-data
 
 RECIPE ?= recipes/tiny.yaml
 RUNS   ?= runs
@@ -24,7 +24,7 @@ OPTIONS = $(WHERE) $(if $(POLICY),--policy $(POLICY)) $(if $(filter 1,$(FRESH)),
 # All stages named in one call are one `align run`: the first of them does it, the others are then done.
 GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
 
-.PHONY: $(STAGES) all plan status compare unsloth test lint bench bench-ppo clean
+.PHONY: $(STAGES) all plan status compare unsloth test lint bench bench-ppo bench-data clean
 .DEFAULT_GOAL := all
 
 ifneq ($(filter plan,$(MAKECMDGOALS)),)  # make plan sft: only asks
@@ -64,6 +64,9 @@ bench: $(VENV)/.ready
 
 bench-ppo: $(VENV)/.ready
 	$(VENV)/bin/python benchmarks/ppo_against_trl.py $(ARGS)
+
+bench-data: $(VENV)/.ready
+	$(VENV)/bin/python benchmarks/data_scale.py $(ARGS)
 
 # Installed with pinned versions (constraints.txt has what they need in turn); nothing outside .venv.
 $(VENV)/.ready: pyproject.toml constraints.txt

@@ -216,7 +216,7 @@ def check_data(
 
 
 def _checked(data: recipes.Data, stage: str | None, loaded: recipes.Recipe, runs: Path, max_length: int | None):
-    from pipeline.training import before_imports
+    from pipeline.training import available_cores, before_imports
 
     before_imports(False)
     from transformers import logging
@@ -238,7 +238,7 @@ def _checked(data: recipes.Data, stage: str | None, loaded: recipes.Recipe, runs
     tokeniser = Tokeniser(
         of_recipe(loaded, runs).tokenizer, max_length, through_suffix=specs()[stage].head == "score", learn=data.learn
     )
-    return check.check(data, kind, tokeniser)
+    return check.check(data, kind, tokeniser, threads=available_cores())
 
 
 def _with_switch(recipe: Path, overrides: list[str], unsloth: bool | None) -> list[str]:

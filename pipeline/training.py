@@ -148,7 +148,7 @@ class Stage:
             contents={key: self.step.inputs["data"][key] for key in ("files", "held_out")},
             enough=self._enough(),
             check=check,
-            processes=self.machine["threads"],
+            threads=self.machine["threads"],
             progress=lambda rows: self.report("rows", read=rows),
         )
         for name in rows.LISTS:

@@ -7,7 +7,7 @@ from conftest import align, manifest, write_micro, write_rows
 from prepared import lines
 
 from pipeline import recipe
-from pipeline.data import pool, prepare
+from pipeline.data import prepare
 from pipeline.data.mixture import LEFT_OUT, shares
 from pipeline.data.prepare import Enough
 from pipeline.data.source import Data
@@ -96,14 +96,13 @@ def test_a_long_text_is_one_row_of_a_mixture(tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize("weights", [None, (0.2, 0.8)])
-def test_streaming_reads_no_more_than_is_enough_whatever_the_processes(tokenizer, tmp_path, monkeypatch, weights):
+def test_streaming_reads_no_more_than_is_enough_whatever_the_threads(tokenizer, tmp_path, monkeypatch, weights):
     monkeypatch.setattr(prepare, "CHUNK", 10)
-    monkeypatch.setattr(pool, "ALONE", 3)
     parts = [{"path": talks(tmp_path, "a", 1000)}, {"path": talks(tmp_path, "b", 1000)}]
     if weights:
         parts = [part | {"weight": weight} for part, weight in zip(parts, weights, strict=True)]
     data = Data(mixture=parts, streaming=True, held_out=0.1)
-    one, two = (made(data, tokenizer, tmp_path, enough=Enough(100), processes=processes) for processes in (1, 2))
+    one, two = (made(data, tokenizer, tmp_path, enough=Enough(100), threads=threads) for threads in (1, 2))
     assert one.trained[:] == two.trained[:] and one.account == two.account
     taken = by_source(one)
     assert 100 <= sum(taken.values()) <= 120 and one.account.read < 200 and one.account.partial

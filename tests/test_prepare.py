@@ -8,7 +8,7 @@ from conftest import align, attempt, manifest, write_micro, write_rows
 from prepared import lines
 
 from pipeline.artifact import ROWS
-from pipeline.data import cache, pool, prepare
+from pipeline.data import cache, prepare
 from pipeline.data.source import Data
 from pipeline.data.tokenise import Tokeniser
 from pipeline.errors import PipelineError
@@ -26,17 +26,16 @@ def tokenizer():
     return made
 
 
-def test_several_processes_make_the_same_rows_as_one(tokenizer, tmp_path, monkeypatch):
+def test_several_threads_make_the_same_rows_as_one(tokenizer, tmp_path, monkeypatch):
     rows = [*TALKS, {"prompt": "a", "completion": ""}, TALKS[4]] * 30
     write_rows(tmp_path / "rows.jsonl", rows)
     data = Data(path=str(tmp_path / "rows.jsonl"), held_out=0.2, on_bad_row="drop")
     made = []
     monkeypatch.setattr(prepare, "CHUNK", 200)
-    monkeypatch.setattr(pool, "ALONE", 3)
-    for processes in (1, 2):
-        folder = tmp_path / str(processes)
+    for threads in (1, 2):
+        folder = tmp_path / str(threads)
         folder.mkdir()
-        made.append(prepare.prepare(data, "conversation", Tokeniser(tokenizer, 30), folder, processes=processes))
+        made.append(prepare.prepare(data, "conversation", Tokeniser(tokenizer, 30), folder, threads=threads))
     one, two = made
     assert one.account == two.account and one.account.dropped == 30 and one.account.read == len(rows)
     assert one.trained[:] == two.trained[:] and one.held_out[:] == two.held_out[:]
@@ -50,7 +49,7 @@ def once(data: Data, tokenizer, runs: Path, contents="a", check=lambda account: 
     made = []
     found = cache.prepared_once(
         data, "conversation", Tokeniser(tokenizer, **options), runs,
-        contents={"files": contents}, check=check, processes=1, progress=made.append,
+        contents={"files": contents}, check=check, threads=1, progress=made.append,
     )  # fmt: skip
     return found.folder, bool(made)
 

@@ -29,7 +29,7 @@ def prepared_once(
     contents: dict,
     enough: Enough | None = None,
     check: Callable[[Account], None],
-    processes: int,
+    threads: int,
     progress: Callable[[int], None],
 ) -> Prepared:
     """The prepared rows, made now or found in `runs`.
@@ -46,7 +46,7 @@ def prepared_once(
     place.mkdir(parents=True, exist_ok=True)
     unfinished = Path(mkdtemp(prefix=UNFINISHED, dir=place))
     try:
-        made = prepare(data, kind, tokeniser, unfinished, enough=enough, processes=processes, progress=progress)
+        made = prepare(data, kind, tokeniser, unfinished, enough=enough, threads=threads, progress=progress)
         check(made.account)
         if not folder.exists():  # a stage beside this one may have been quicker
             os.rename(unfinished, folder)

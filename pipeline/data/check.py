@@ -68,12 +68,12 @@ def _fits(value: object, kind: str, data: Data) -> bool:
     return True
 
 
-def check(data: Data, kind: str, tokeniser: Tokeniser, processes: int = 1) -> Report:
+def check(data: Data, kind: str, tokeniser: Tokeniser, threads: int = 1) -> Report:
     """Reads, splits and tokenises the rows as a stage would."""
     if kind == "text":  # whole, not in pieces
         tokeniser = replace(tokeniser, max_length=None)
     with TemporaryDirectory() as folder:
-        prepared = prepare(data, kind, tokeniser, Path(folder), processes=processes)
+        prepared = prepare(data, kind, tokeniser, Path(folder), threads=threads)
         trained = prepared.trained
         lengths = numpy.sort(numpy.concatenate([_lengths(rows) for rows in (trained, prepared.held_out)])).tolist()
         return Report(

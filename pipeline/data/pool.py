@@ -1,50 +1,58 @@
-"""A piece of work over many chunks, in order, on several processes where that pays; never more than a few chunks ahead."""
+"""A piece of work over many chunks, in order, on several threads; never more than a few chunks ahead."""
 
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from itertools import chain, islice
-from multiprocessing import get_context, parent_process
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from copy import deepcopy
+from threading import local
 
-ALONE = 50  # chunks that this process does itself before it starts others: they have a library or two to load
-AHEAD = 2  # chunks that wait for each process
+AHEAD = 2  # chunks that wait for each thread
+MOST = 4  # threads: a third of the work is Python's own, which one thread does at a time
 
 
-def in_order(work: Callable, chunks: Iterator, processes: int) -> Iterator[tuple]:
-    """(chunk, work(chunk)) for each chunk. `work` is sent to each process once, so it has to be pickled."""
-    for chunk in chunks if processes < 2 else islice(chunks, ALONE):
-        yield chunk, work(chunk)
-    first = next(chunks, None)
-    if first is None:
+def in_order(work: Callable, chunks: Iterator, threads: int) -> Iterator[tuple]:
+    """(chunk, work(chunk)) for each chunk. Each thread has a copy of `work`, and with it a tokenizer of its own.
+
+    Most of the time goes into tokenizers, which do not hold Python's lock: threads start at once, share all memory,
+    and need nothing to be sent.
+    """
+    if threads < 2:
+        for chunk in chunks:
+            yield chunk, work(chunk)
         return
-    # Not forked: this process has threads of its own by now.
-    pool = ProcessPoolExecutor(processes, get_context("spawn"), _begin, (work,))
+    threads, own = min(threads, MOST), local()
+
+    def worked(chunk: object) -> object:
+        if not hasattr(own, "work"):
+            own.work = deepcopy(work)
+        return own.work(chunk)
+
     waiting: deque = deque()
+    pool = ThreadPoolExecutor(threads)
     try:
-        for chunk in chain([first], chunks):
-            waiting.append((chunk, pool.submit(_work, chunk)))
-            if len(waiting) > AHEAD * processes:
-                done, result = waiting.popleft()
+        with _one_thread_a_tokenizer():
+            for chunk in chunks:
+                waiting.append((chunk, pool.submit(worked, chunk)))
+                if len(waiting) > AHEAD * threads:
+                    done, result = waiting.popleft()
+                    yield done, result.result()
+            for done, result in waiting:
                 yield done, result.result()
-        for done, result in waiting:
-            yield done, result.result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _begin(work: Callable) -> None:
-    global _WORK
-    _WORK = work
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there is a process for each core
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _work(chunk: object) -> object:
-    return _WORK(chunk)
-
-
-def _die_with_parent() -> None:
-    parent_process().join()
-    os._exit(1)
+@contextmanager
+def _one_thread_a_tokenizer() -> Iterator[None]:
+    """Else each starts as many as there are cores."""
+    before = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TOKENIZERS_PARALLELISM"]
+        else:
+            os.environ["TOKENIZERS_PARALLELISM"] = before

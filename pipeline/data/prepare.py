@@ -162,7 +162,7 @@ def prepare(
     folder: Path,
     *,
     enough: Enough | None = None,
-    processes: int = 1,
+    threads: int = 1,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Prepared:
     """Prepare the rows of a stage into `folder`, which is there and empty. `progress` is told the rows read so far.
@@ -174,7 +174,7 @@ def prepare(
     once a row was not understood: the rest is read only to count all that are bad.
     """
     with Ledger(folder) as ledger, Pass(data, kind, ledger, folder) as done:
-        with closing(in_order(Work(data, kind, tokeniser), _chunks(data, done), processes)) as worked:
+        with closing(in_order(Work(data, kind, tokeniser), _chunks(data, done), threads)) as worked:
             for chunk, result in worked:
                 if chunk.part is not None and done.has(enough):
                     ledger.account.partial = True
