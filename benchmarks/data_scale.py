@@ -81,7 +81,7 @@ def main() -> None:
 def ours(world: Path, file: Path, cores: int, name: str) -> dict:
     """As a stage does it; then once more, to see what it costs where the rows are there."""
     command = [sys.executable, __file__, "--here", str(file), str(world / "tokenizer"), name, str(cores)]
-    first = watched(command, world, name)
+    first = watched(command, world, name, cores)
     again = json.loads(measure(command, world, environment_of(world, name)).output.splitlines()[-1])
     kept = sum(part.stat().st_size for part in (world / name).rglob("*") if part.is_file())
     shutil.rmtree(world / name)
@@ -136,6 +136,7 @@ def factory(world: Path, file: Path, cores: int, name: str) -> dict:
         [str(FACTORY_ENVIRONMENT / "bin/python"), "factory.py", str(world / "tokenizer"), json.dumps(settings)],
         world,
         name,
+        cores,
     )
     shutil.rmtree(world / name)
     shutil.rmtree(world / f"cache-{name}")
@@ -197,10 +198,11 @@ def make_environment() -> None:
 # -- measuring ---------------------------------------------------------------------------------------
 
 
-def watched(command: Sequence[str], world: Path, name: str) -> dict:
+def watched(command: Sequence[str], world: Path, name: str, cores: int) -> dict:
     """What the command says, its whole time, and its memory: of the largest process, and of all at the same moment."""
+    alone = {"TOKENIZERS_PARALLELISM": "false"} if cores == 1 else {}  # else a tokenizer takes all cores by itself
     with Watch() as watch:
-        process = measure(list(command), world, environment_of(world, name))
+        process = measure(list(command), world, environment_of(world, name) | alone)
     said = json.loads(process.output.splitlines()[-1])
     whole = {f"whole_{key}": value for key, value in figures(process).items()}
     return said | whole | {"peak_of_all_mib": round(watch.peak / 2**20)}

@@ -187,7 +187,7 @@ OWNED = _by_name(
         "the pipeline reads and tokenises the rows; see data": "dataset_text_field dataset_kwargs",
         "the kind of the rows decides which tokens are learned": "completion_only_loss assistant_only_loss",
         "set data.on_too_long": "truncation_mode",
-        "packed rows stay whole and apart from each other": "packing_strategy padding_free eval_packing",
+        "packed rows stay whole and apart from each other": "packing_strategy eval_packing",
         "set model.template": "chat_template_path eos_token",
         "set model.pad_token": "pad_token",
         "set the keys under model": "model_init_kwargs",
@@ -232,11 +232,14 @@ REFUSED_VALUES = {
     ),
 }
 
+# Fields that a config has and its trainer does nothing with.
+UNSERVED = {"DPOConfig": ("padding_free",)}
+
 # Fields that say how, not what, is trained: the fingerprint leaves them out.
 HOW = frozenset(
     """
     per_device_train_batch_size gradient_accumulation_steps per_device_eval_batch_size use_cache
-    gradient_checkpointing gradient_checkpointing_kwargs activation_offloading torch_empty_cache_steps
+    gradient_checkpointing gradient_checkpointing_kwargs activation_offloading padding_free torch_empty_cache_steps
     torch_compile torch_compile_backend torch_compile_mode tf32 use_liger_kernel liger_kernel_config
     full_determinism debug pad_to_multiple_of precompute_ref_log_probs precompute_ref_batch_size
     logging_strategy logging_steps logging_first_step log_on_each_node log_level log_level_replica
@@ -318,7 +321,10 @@ def regenerate() -> dict[str, dict[str, dict]]:
     common = _rows(TrainingArguments)
     listed = {COMMON: common}
     for config in (SFTConfig, RewardConfig, DPOConfig, PPOConfig):
-        listed[config.__name__] = {name: row for name, row in _rows(config).items() if row != common.get(name)}
+        unserved = UNSERVED.get(config.__name__, ())
+        listed[config.__name__] = {
+            name: row for name, row in _rows(config).items() if row != common.get(name) and name not in unserved
+        }
     return listed | {LORA: _rows(LoraConfig)}
 
 

@@ -68,6 +68,8 @@ class Context:
                             for some in (self.rows, self.held_out))  # fmt: skip
         if getattr(args, "packing", False):
             data = packed(data, args.max_length, self.model)
+        elif getattr(args, "padding_free", False):
+            refuse_mixed_attention(self.model, "padding_free")
         options = {}
         if self.spec.reference and not isinstance(self.model, PeftModel):
             options["ref_model"] = self.load_reference()
@@ -105,6 +107,8 @@ class Context:
             # TRL's chunked default reads the bare head, without what is trained on it; and it goes round the fused loss
             # that Unsloth has on a GPU. On a CPU both backends take TRL's, and are equal to the bit.
             how["loss_type"] = "nll"
+        if self.given.get("padding_free") and not self.given.get("packing"):
+            config = config | {"max_length": None}  # rows are cut already, and TRL could not cut them then
         # Every one of them is said: Unsloth changes the defaults of TRL's configs.
         values = train_fields.effective(self.spec.config, how | self.given | owned | config)
         try:
@@ -138,12 +142,17 @@ def packed(rows: Dataset, length: int | None, model) -> Dataset:
     """
     if length is None:
         raise PipelineError("train.packing needs a length to fill.", "Set train.max_length.")
+    refuse_mixed_attention(model, "packing")
+    return trl.pack_dataset(rows, length, strategy="bfd")
+
+
+def refuse_mixed_attention(model, key: str) -> None:
+    """Raises PipelineError where rows that stand in one sequence would see each other."""
     if "unsloth" in sys.modules or not _keeps_documents_apart(model):
         raise PipelineError(
-            "train.packing: with this backend and attention, rows that are packed together would see each other.",
-            "Set train.packing: false, use_unsloth: false, or another model.attn_implementation.",
+            f"train.{key}: with this backend and attention, rows in one sequence would see each other.",
+            f"Set train.{key}: false, use_unsloth: false, or another model.attn_implementation.",
         )
-    return trl.pack_dataset(rows, length, strategy="bfd")
 
 
 @torch.no_grad()
@@ -223,9 +232,10 @@ class StageTrainer:
         return Order(self.lengths, batch, args.seed, group=args.train_sampling_strategy == "group_by_length")
 
     def training_step(self, model, inputs, num_items_in_batch=None):
-        counted = inputs.get("attention_mask", inputs.get("input_ids"))
-        if counted is not None:
-            self.tokens += int((counted != 0).sum())
+        if "attention_mask" in inputs:
+            self.tokens += int(inputs["attention_mask"].sum())
+        elif "input_ids" in inputs:  # rows in one sequence have no padding
+            self.tokens += inputs["input_ids"].numel()
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
             self._not_finite("loss")

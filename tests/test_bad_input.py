@@ -36,6 +36,15 @@ REFUSED = {
 }
 
 
+def word_tokenizer():
+    from pipeline.data.template import named
+    from pipeline.tokenizer import train
+
+    made = train(["What is a? It is b"] * 5, 300)
+    made.chat_template = named("plain")
+    return made
+
+
 def kind_of(name: str) -> str:
     return {"pref": "preference", "spec": "text"}.get(name[:4], "conversation")
 
@@ -74,3 +83,12 @@ def test_what_cannot_be_told_apart_is_refused(shared, tmp_path, name):
 def test_a_pair_that_contradicts_an_earlier_one_is_named(shared, tmp_path):
     account = prepared(shared / "data/bad/pref_bad_pairs.json", "preference", folder=tmp_path).account
     assert account.contradictions == 1 and account.duplicates == 1
+
+
+def test_half_of_a_character_is_a_bad_row_and_no_crash(tmp_path):
+    rows = [r'{"prompt": "a", "completion": "so \ud83d"}', r'{"prompt": "b", "completion": "\ud83d\ude00"}']
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    found = prepared(tmp_path / "rows.jsonl", folder=tmp_path, tokenizer=word_tokenizer())
+    (dropped,) = lines(found, "rejected.jsonl")
+    assert dropped["line"] == 1 and r"half of a character ('\ud83d')" in dropped["reason"]
+    assert found.account.trained == 1

@@ -55,3 +55,20 @@ def test_a_packed_stage_sees_the_same_tokens_in_fewer_rows(chain, tmp_path):
     assert dense["data"]["rows"] == plain["data"]["rows"]
     assert attempt(tmp_path, "pretrain", "plain").name != attempt(tmp_path, "pretrain", "packed").name
     assert dense["metrics"]["after"]["loss"] < dense["metrics"]["before"]["loss"]
+
+
+def test_without_padding_the_same_is_learned(tmp_path):
+    write_micro(tmp_path)
+    for runs, free in (("padded", "false"), ("free", "true")):
+        switch = ("--set", f"stages.sft.train.padding_free={free}")
+        align("run", "sft", "-r", "micro.yaml", *switch, "--runs", runs, cwd=tmp_path)
+    padded, free = manifest(tmp_path, "sft", "padded"), manifest(tmp_path, "sft", "free")
+    assert free["tokens"] == padded["tokens"] and free["fingerprint"] == padded["fingerprint"]
+    assert free["metrics"]["after"]["loss"] == pytest.approx(padded["metrics"]["after"]["loss"], abs=1e-5)
+    assert free["metrics"]["after"]["loss"] < free["metrics"]["before"]["loss"]
+
+
+def test_a_stage_that_cannot_do_without_padding_says_so(tmp_path):
+    write_micro(tmp_path)
+    done = align("plan", "-r", "micro.yaml", "--set", "stages.dpo.train.padding_free=true", cwd=tmp_path, check=False)
+    assert done.returncode == 2 and "padding_free: unknown key; did you mean" in done.stderr + done.stdout

@@ -55,13 +55,15 @@ Example = Text | Conversation | Preference | Prompt
 KINDS = {"text": Text, "conversation": Conversation, "preference": Preference, "prompt": Prompt}
 
 
+_WRITER = json.JSONEncoder(ensure_ascii=False, default=str)  # what JSON has not, as dates in a table, becomes text
+
+
 def to_bytes(example: Example) -> bytes:
-    """As JSON. What JSON has not, as dates in a table, becomes text; half of a surrogate pair is kept."""
+    """As JSON; half of a surrogate pair is kept."""
     fields = {name: getattr(example, name) for name in example.__slots__}
-    said = json.dumps(
-        fields, ensure_ascii=False, default=lambda value: sorted(value) if isinstance(value, frozenset) else str(value)
-    )
-    return said.encode("utf-8", "surrogatepass")
+    if "skipped" in fields:
+        fields["skipped"] = sorted(fields["skipped"])
+    return _WRITER.encode(fields).encode("utf-8", "surrogatepass")
 
 
 def from_bytes(kind: str, written: bytes) -> Example:

@@ -22,7 +22,7 @@ from pipeline.data.account import SAME, Account, Ledger
 from pipeline.data.example import Example, Preference, to_bytes
 from pipeline.data.pool import in_order
 from pipeline.data.read import Row, read_rows
-from pipeline.data.sameness import asked, sameness
+from pipeline.data.sameness import asked, said, sameness
 from pipeline.data.shape import BadRow, shape
 from pipeline.data.source import Data, Source
 from pipeline.data.tokenise import Encoded, Tokeniser, TooLong
@@ -147,9 +147,13 @@ def shaped(row: Row, kind: str, source: Source) -> Example | BadRow:
     if row.problem:
         return BadRow(row.problem)
     try:
-        return shape(row.value, kind, columns=source.columns, named=source.shape)
+        example = shape(row.value, kind, columns=source.columns, named=source.shape)
+        said(example).encode()
     except BadRow as bad:
         return bad
+    except UnicodeEncodeError as error:
+        return BadRow(f"has half of a character ({error.object[error.start]!a}), which no tokenizer can read")
+    return example
 
 
 _NOTHING = Encoded([defaultdict(lambda: numpy.empty(0, dtype=numpy.int32))])  # of rows that are only checked
@@ -182,8 +186,8 @@ def prepare(
                 done.take(chunk, result)
                 progress(ledger.account.read)
         done.finish()
-        said = json.dumps(ledger.account.to_json(), ensure_ascii=False)
-    (folder / ACCOUNT).write_text(said, encoding="utf-8", errors="backslashreplace")
+        account = json.dumps(ledger.account.to_json(), ensure_ascii=False)
+    (folder / ACCOUNT).write_text(account, encoding="utf-8", errors="backslashreplace")
     return Prepared(folder, kind)
 
 

@@ -21,6 +21,7 @@ kto_tag (or with label or tag, where it is of the first three shapes) is learned
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from pipeline.data import preference
 from pipeline.data.conversation import (
@@ -113,11 +114,13 @@ class Shape:
             return [(*asked, (chosen,), (rejected,)) for chosen, rejected in self.pairs]
         return [asked]
 
-    def present(self, row: dict, kind: str) -> float:
+    def present(self, fields: Iterable[str], kind: str) -> float:
         """The share of its fields that a row has, of the alternative of which it has the most."""
-        return max(sum(any(name in row for name in one) for one in group) / len(group) for group in self.groups(kind))
+        return max(
+            sum(any(name in fields for name in one) for one in group) / len(group) for group in self.groups(kind)
+        )
 
-    def is_named_by(self, columns: Mapping[str, str], kind: str) -> bool:
+    def is_named_by(self, columns: Iterable[str], kind: str) -> bool:
         return any(name in columns for group in self.groups(kind) for one in group for name in one)
 
 
@@ -160,15 +163,20 @@ def shape(value: object, kind: str, *, columns: Mapping[str, str] = {}, named: s
 
 
 def _recognised(row: dict, kind: str, columns: Mapping[str, str]) -> Shape:
-    possible = [SHAPES[name] for name in shapes_of(kind)]
-    possible.sort(key=lambda one: not one.is_named_by(columns, kind))
-    best = max(possible, key=lambda one: one.present(row, kind))
-    if not best.present(row, kind):
+    if (best := _of_fields(tuple(row), kind, tuple(columns))) is None:
         lacks = 'has no "text", "content" or "document"' if kind == "text" else f"is of no shape known for {kind} rows"
         raise BadRow(
             f"{lacks}; its fields are {names(row)}: say in data.columns which is which, as in {EXAMPLES[kind]}"
         )
     return best
+
+
+@lru_cache  # the rows of a file have the same fields, most often
+def _of_fields(fields: tuple[str, ...], kind: str, columns: tuple[str, ...]) -> Shape | None:
+    possible = [SHAPES[name] for name in shapes_of(kind)]
+    possible.sort(key=lambda one: not one.is_named_by(columns, kind))
+    best = max(possible, key=lambda one: one.present(fields, kind))
+    return best if best.present(fields, kind) else None
 
 
 def _text(row: dict, found: Shape) -> Text:
