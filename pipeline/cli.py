@@ -167,7 +167,10 @@ def show_recipe(recipe: Annotated[Path, typer.Argument()] = DEFAULT_RECIPE, over
 
 @data_app.command("check")
 def check_data(
-    files: Annotated[list[str], typer.Argument(help="Files, folders, globs, or hub:owner/name.")],
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(help="Files, folders, globs, or hub:owner/name; else what the recipe gives --stage."),
+    ] = None,
     stage: Annotated[
         str | None, typer.Option(help="The stage that would train on them; else it is told by the rows.")
     ] = None,
@@ -190,19 +193,23 @@ def check_data(
 ) -> None:
     """Show what would become of a file's rows, and which of their tokens would be learned. Exit code 2 for bad rows."""
     loaded = recipes.load(recipe)
+    if not files and not stage:
+        raise PipelineError("There is nothing to check.", "Name files, or a stage of the recipe with --stage.")
+    if not files and any((columns, shape, config, split, separator)):
+        raise PipelineError("The recipe says how its own rows are read.", "Name files, or leave these options out.")
+    own = None if files else loaded.stage(stage).data
     if tokenizer:
         model = recipes.Model(id=tokenizer, template=template)
         loaded = loaded.model_copy(update={"model": model, "stages": {}})
     elif template:
         loaded = loaded.model_copy(update={"model": loaded.model.model_copy(update={"template": template})})
-    mapped = dict(pair.split("=", 1) for pair in columns or [])
-    data = recipes.data(
+    data = own or recipes.data(
         path=files,
         config=config,
         split=split,
         revision=revision,
         held_out=held_out,
-        columns=mapped,
+        columns=dict(pair.split("=", 1) for pair in columns or []),
         shape=shape,
         encoding=encoding,
         separator=separator,
@@ -211,7 +218,7 @@ def check_data(
     if as_json:
         print(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
     else:
-        Display(make_console()).checked(report, ", ".join(files))
+        Display(make_console()).checked(report, ", ".join(files or [f"the data of {stage}"]))
     raise typer.Exit(2 if report.bad else 0)
 
 

@@ -97,8 +97,11 @@ class Display:
     def checked(self, report, name: str) -> None:
         """A file's account, its lengths, and its first row token by token."""
         rows = report.summary
-        self.console.print(f"[bold]{escape(name)}[/bold]: rows of the kind [bold]{report.kind}[/bold]", soft_wrap=True)
-        parts = [f"{rows[key]} {words}" for key, words in (("trained", "trained"), ("held_out", "held out"), ("dropped", "bad"))]  # fmt: skip
+        written = f", written as [bold]{' or '.join(report.shapes)}[/bold]" if report.shapes else ""
+        self.console.print(
+            f"[bold]{escape(name)}[/bold]: rows of the kind [bold]{report.kind}[/bold]{written}", soft_wrap=True
+        )
+        parts = [f"{rows[key]} {words}" for key, words in (("trained", "trained"), ("held_out", "held out"), ("dropped", "bad" if report.bad else "left out"))]  # fmt: skip
         self.console.print(f"  {rows['read']} read = {' + '.join(parts)}")
         if rows["duplicates_kept"]:
             self.console.print(f"  {rows['duplicates_kept']} say the same as an earlier row", style="yellow")

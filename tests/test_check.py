@@ -87,3 +87,25 @@ def test_check_shows_the_account_the_lengths_and_what_is_learned(tmp_path):
     assert report["summary"]["truncated"] == 40 and report["lengths"]["100"] > 20
     assert sum(count for *_, count in report["histogram"]) == 40
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_checking_what_a_recipe_mixes(tmp_path):
+    write_micro(tmp_path)
+    write_rows(tmp_path / "more.jsonl", [{"instruction": f"Name {n}", "output": f"{n}"} for n in range(40)])
+    mixture = "    data: {mixture: [{path: chat.jsonl, weight: 3}, {path: more.jsonl, weight: 1}], held_out: 0.2}"
+    recipe = (tmp_path / "micro.yaml").read_text()
+    recipe = recipe.replace("  sft: {data: {path: chat.jsonl, held_out: 0.2}}", f"  sft:\n{mixture}")
+    (tmp_path / "micro.yaml").write_text(recipe)
+    said = align("data", "check", "--stage", "sft", "-r", "micro.yaml", cwd=tmp_path).stdout
+    assert "the data of sft: rows of the kind conversation, written as prompt or alpaca" in said
+    assert "100 read" in said and "left out for the mixture's weights" in said
+    nothing = align("data", "check", "-r", "micro.yaml", cwd=tmp_path, check=False)
+    assert nothing.returncode == 2 and "Name files, or a stage" in nothing.stderr + nothing.stdout
+    mapped = align("data", "check", "--stage", "sft", "--column", "a=b", "-r", "micro.yaml", cwd=tmp_path, check=False)
+    assert mapped.returncode == 2 and "says how its own rows are read" in mapped.stderr + mapped.stdout
+
+
+def test_an_address_is_no_file(tmp_path):
+    with pytest.raises(PipelineError) as error:
+        kind_of(Data(path="https://example.com/rows.jsonl"))
+    assert "an address, which is not read" in str(error.value) and "Download it" in error.value.fix

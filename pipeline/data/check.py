@@ -1,17 +1,19 @@
 """What would become of a file: its rows, their tokens, and which of those carry loss. Nothing is trained."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy
 from datasets import Dataset
 
-from pipeline.data.prepare import prepare
-from pipeline.data.read import read_rows
-from pipeline.data.shape import BadRow, shape
-from pipeline.data.source import Data
+from pipeline.data.prepare import prepare, shaped
+from pipeline.data.read import Row, read_rows
+from pipeline.data.shape import BadRow, recognised
+from pipeline.data.source import Data, Source
 from pipeline.data.table import BATCH, numbers
 from pipeline.data.tokenise import IGNORED, Tokeniser
 from pipeline.errors import PipelineError
@@ -32,6 +34,7 @@ class Report:
     """All that is told of a file; `to_json` leaves out the tokens of the sample."""
 
     kind: str
+    shapes: list[str]  # of the first rows, the most usual one first
     summary: dict
     bad: list[dict]  # the first ones: place, reason
     lengths: dict[int, int]  # percentile: tokens, before any is cut
@@ -44,28 +47,34 @@ class Report:
 
 
 def kind_of(data: Data) -> str:
-    """The kind of row that most of a file's first rows are. Raises PipelineError where they are none."""
-    probed = [row for row, _ in zip(read_rows(data), range(PROBED))]  # noqa: B905
-    good = {kind: sum(_fits(row.value, kind, data) for row in probed if not row.problem) for kind in KINDS}
+    """The kind of row that most of the first rows are. Raises PipelineError where they are none."""
+    probed = _probed(data)
+    known = [(row, source) for row, source in probed if not row.problem]
+    good = {kind: sum(not isinstance(shaped(row, kind, source), BadRow) for row, source in known) for kind in KINDS}
     if not probed:
         raise PipelineError(f"{', '.join(data.paths)}: has no rows.", "Give a file with at least one row.")
     most = max(good.values())
     if not most:
-        first = next((row for row in probed if not row.problem), None)
-        fields = ", ".join(first.value) if first and isinstance(first.value, dict) else "none"
+        first = known[0][0].value if known else None
+        fields = ", ".join(first) if isinstance(first, dict) else "none"
         raise PipelineError(
-            f"{data.path}: its first {len(probed)} rows have no shape that is known; the first one's fields are {fields}.",
+            f"{', '.join(data.paths)}: its first {len(probed)} rows have no shape that is known; the first one's fields "
+            f"are {fields}.",
             "Name the stage with --stage to see why, or map the fields with data.columns.",
         )
     return next(kind for kind in KINDS if 2 * good[kind] >= most)  # a bad row of one kind may be a good one of another
 
 
-def _fits(value: object, kind: str, data: Data) -> bool:
-    try:
-        shape(value, kind, columns=data.columns, named=data.shape)
-    except BadRow:
-        return False
-    return True
+def _shapes(data: Data, kind: str) -> list[str]:
+    found = (
+        source.shape or recognised(row.value, kind, source.columns) for row, source in _probed(data) if not row.problem
+    )
+    return [name for name, _ in Counter(filter(None, found)).most_common()]
+
+
+def _probed(data: Data) -> list[tuple[Row, Source]]:
+    """The first rows of each part."""
+    return [(row, source) for source in data.parts for row in islice(read_rows(source), PROBED)]
 
 
 def check(data: Data, kind: str, tokeniser: Tokeniser, threads: int = 1) -> Report:
@@ -78,6 +87,7 @@ def check(data: Data, kind: str, tokeniser: Tokeniser, threads: int = 1) -> Repo
         lengths = numpy.sort(numpy.concatenate([_lengths(rows) for rows in (trained, prepared.held_out)])).tolist()
         return Report(
             kind=kind,
+            shapes=_shapes(data, kind),
             summary=prepared.account.summary(),
             bad=prepared.account.first_bad,
             lengths={share: lengths[min(len(lengths) * share // 100, len(lengths) - 1)] for share in PERCENTILES}

@@ -120,6 +120,8 @@ def _beside_rows(file: Path) -> bool:
 def _missing(path: str) -> tuple[str, str, str]:
     """The path, what is wrong with it, and what to do."""
     place = Path(path)
+    if "://" in path:
+        return path, "an address, which is not read", "Download it, or name a data set of the hub as hub:owner/name."
     if place.is_dir():
         return path, "no rows in this folder", f"It may hold {' '.join(TEXTS + TABLES)}, at any depth."
     if has_magic(path):

@@ -171,6 +171,14 @@ def _recognised(row: dict, kind: str, columns: Mapping[str, str]) -> Shape:
     return best
 
 
+def recognised(value: object, kind: str, columns: Mapping[str, str] = {}) -> str | None:
+    """The name of the shape that a row is taken to have; None where it has none."""
+    if not isinstance(value, dict) or not set(columns.values()) <= value.keys():
+        return None
+    found = _of_fields(tuple(renamed(value, columns)), kind, tuple(columns))
+    return next((name for name, one in SHAPES.items() if one is found), None)
+
+
 @lru_cache  # the rows of a file have the same fields, most often
 def _of_fields(fields: tuple[str, ...], kind: str, columns: tuple[str, ...]) -> Shape | None:
     possible = [SHAPES[name] for name in shapes_of(kind)]
