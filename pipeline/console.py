@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +15,8 @@ from pipeline.errors import PipelineError
 from pipeline.plan import CONTINUE, EVALUATE, RUN, UP_TO_DATE, Step
 from pipeline.stage import specs
 
-SAMPLE_TOKENS = 200
+SAMPLE_STRETCHES = 8  # of tokens that carry loss, or do not
+SAMPLE_ENDS = (70, 30)  # tokens shown of the beginning and the end of a long one
 STYLES = {UP_TO_DATE: "green", CONTINUE: "yellow", EVALUATE: "yellow", RUN: "cyan"}
 LOWER_IS_BETTER = {"loss", "perplexity", "kl"}
 # What needs no trained model: shown beside the model's figure, so that it can be told from luck.
@@ -131,16 +133,14 @@ class Display:
         if not tokens:
             return
         self.console.print("\n[bold]The first row as tokens[/bold]; [green]\\[green in brackets][/green] carries loss")
-        text, inside = Text("  "), False
-        for token in tokens[:SAMPLE_TOKENS]:
-            if token.learned != inside:
-                text.append("[" if token.learned else "]", style="green")
-                inside = token.learned
-            text.append(_visible(token.text), style="bold green" if token.learned else "dim")
-            text.append("·", style="dim")
-        text.append("]" if inside else "", style="green")
-        if len(tokens) > SAMPLE_TOKENS:
-            text.append(f" ... and {len(tokens) - SAMPLE_TOKENS} more", style="dim")
+        text = Text("  ")
+        stretches = [(learned, list(some)) for learned, some in groupby(tokens, key=lambda token: token.learned)]
+        for learned, some in stretches[:SAMPLE_STRETCHES]:
+            text.append("[" if learned else "", style="green")
+            text.append(_abridged([_visible(token.text) for token in some]), style="bold green" if learned else "dim")
+            text.append("]" if learned else "", style="green")
+        if left := sum(len(some) for _, some in stretches[SAMPLE_STRETCHES:]):
+            text.append(f" ... and {left} more", style="dim")
         self.console.print(text, soft_wrap=False)
 
     def comparison(self, result: dict) -> None:
@@ -288,6 +288,14 @@ class Display:
         if self.bar:
             self.bar.stop()
             self.bar = None
+
+
+def _abridged(tokens: list[str]) -> str:
+    """Tokens with a dot behind each; of many only the first and the last."""
+    first, last = SAMPLE_ENDS
+    if len(tokens) > first + last:
+        tokens = [*tokens[:first], f" ... {len(tokens) - first - last} more ... ", *tokens[-last:]]
+    return "·".join(tokens) + "·"
 
 
 def _visible(text: str) -> str:
