@@ -271,9 +271,9 @@ def prepare(world: Path, limit: int | None) -> dict:
     from transformers import AutoTokenizer
     from trl import DPOTrainer, SFTTrainer  # noqa: F401 - read once, so that the first run finds the files in memory
 
-    from pipeline.data.prepare import good_rows
     from pipeline.data.source import Data
     from pipeline.data.template import Template, named
+    from pipeline.data.work import good_rows
 
     real = REAL.is_dir()
     sources = {

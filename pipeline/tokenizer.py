@@ -55,7 +55,7 @@ def of_recipe(recipe: Recipe, runs: Path) -> Prepared:
 
 def from_scratch(recipe: Recipe, stage: str, data: Data) -> Prepared:
     """Of a model that starts from a config: a folder's, or learnt from the rows that its first stage trains on."""
-    from pipeline.data.prepare import good_rows
+    from pipeline.data.work import good_rows
 
     if recipe.model.tokenizer.path:
         return prepare(load(recipe.model.tokenizer.path, recipe), recipe)

@@ -10,12 +10,13 @@ from tempfile import TemporaryDirectory
 import numpy
 from datasets import Dataset
 
-from pipeline.data.prepare import prepare, shaped
+from pipeline.data.prepare import prepare
 from pipeline.data.read import Row, read_rows
 from pipeline.data.shape import BadRow, recognised
 from pipeline.data.source import Data, Source
 from pipeline.data.table import BATCH, numbers
 from pipeline.data.tokenise import IGNORED, Tokeniser
+from pipeline.data.work import shaped
 from pipeline.errors import PipelineError
 
 KINDS = ("preference", "conversation", "text", "prompt")  # the more telling first

@@ -1,0 +1,114 @@
+"""What is done to each row by itself: understood, numbered, tokenised."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy
+import pyarrow
+
+from pipeline.data import table
+from pipeline.data.example import Example, Preference, to_bytes
+from pipeline.data.read import Row, read_rows
+from pipeline.data.sameness import asked, said, sameness
+from pipeline.data.shape import BadRow, shape
+from pipeline.data.source import Data, Source
+from pipeline.data.tokenise import Encoded, Tokeniser, TooLong
+
+_NOTHING = Encoded([defaultdict(lambda: numpy.empty(0, dtype=numpy.int32))])  # of rows that are only checked
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a row says, in numbers; and the reason why it cannot be trained on, if there is one."""
+
+    reason: str = ""
+    bad: bool = False  # not one that the recipe asked to leave out
+    asked: int = 0
+    sameness: int | None = None  # None: it says nothing that could be understood
+    opposite: int | None = None  # the sameness of the pair the other way
+    cut: int = 0
+    answer_cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    rows: list[Row]
+    part: int | None  # of the mixture; None where they are held out, and come from a place of their own
+    checked_only: bool  # there is a bad row already: nothing will be trained
+
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """A chunk after the work: what became of each row, and the table's rows that were made of those to train on."""
+
+    outcomes: list[Outcome]
+    pieces: pyarrow.RecordBatch
+    row_of: numpy.ndarray  # for each piece the number of its row in the chunk
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is done to each row by itself. Without a tokeniser the rows are only checked."""
+
+    data: Data
+    kind: str
+    tokeniser: Tokeniser | None
+
+    def __call__(self, chunk: Chunk) -> Worked:
+        source = self.data.held_out_rows if chunk.part is None else self.data.parts[chunk.part]
+        examples = [shaped(row, self.kind, source) for row in chunk.rows]
+        good = [one for one in examples if not isinstance(one, BadRow)]
+        encode = self.tokeniser is not None and not chunk.checked_only
+        encoded = iter(self.tokeniser.encode(good, self.kind) if encode else [_NOTHING] * len(good))
+        outcomes, pieces, row_of = [], [], []
+        for number, example in enumerate(examples):
+            if isinstance(example, BadRow):
+                outcomes.append(Outcome(str(example), bad=True))
+                continue
+            outcome, made = self._outcome(example), next(encoded)
+            if isinstance(made, BadRow):
+                asked_to_go = isinstance(made, TooLong) and self.data.on_too_long == "drop"
+                outcomes.append(replace(outcome, reason=str(made), bad=not asked_to_go))
+                continue
+            outcomes.append(replace(outcome, cut=made.cut, answer_cut=made.answer_cut) if made.cut else outcome)
+            beside = {
+                "place": chunk.rows[number].place,
+                "asked": outcome.asked,
+                "cut": made.cut,
+                "part": chunk.part or 0,
+                "example": b"" if self.kind == "text" else to_bytes(example),
+            }
+            pieces += [piece | beside for piece in made.pieces]
+            row_of += [number] * len(made.pieces)
+        return Worked(outcomes, table.batch(self.kind, pieces), numpy.array(row_of, dtype=int))
+
+    def _outcome(self, example: Example) -> Outcome:
+        pair = isinstance(example, Preference)
+        turned = replace(example, chosen=example.rejected, rejected=example.chosen) if pair else None
+        return Outcome(asked=asked(example), sameness=sameness(example), opposite=sameness(turned) if turned else None)
+
+
+def shaped(row: Row, kind: str, source: Source) -> Example | BadRow:
+    if row.problem:
+        return BadRow(row.problem)
+    try:
+        example = shape(row.value, kind, columns=source.columns, named=source.shape)
+        said(example).encode()
+    except BadRow as bad:
+        return bad
+    except UnicodeEncodeError as error:
+        return BadRow(f"has half of a character ({error.object[error.start]!a}), which no tokenizer can read")
+    return example
+
+
+def good_rows(data: Data, kind: str, most: int | None = None) -> Iterator[tuple[Row, Example]]:
+    """The rows to train on with what they say, at `most` so many of each part are read.
+
+    Bad ones are left out, for an account will have them.
+    """
+    for source in data.parts:
+        for row in islice(read_rows(source), most):
+            if not isinstance(example := shaped(row, kind, source), BadRow):
+                yield row, example
