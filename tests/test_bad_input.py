@@ -92,3 +92,13 @@ def test_half_of_a_character_is_a_bad_row_and_no_crash(tmp_path):
     (dropped,) = lines(found, "rejected.jsonl")
     assert dropped["line"] == 1 and r"half of a character ('\ud83d')" in dropped["reason"]
     assert found.account.trained == 1
+
+
+def test_a_row_that_is_nested_too_deeply_is_a_bad_row_and_no_crash(tmp_path):
+    rows = [f'{{"prompt": "a{depth}", "x": {"[" * depth}{"]" * depth}}}' for depth in (10, *range(900, 1000), 100_000)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    found = prepared(tmp_path / "rows.jsonl", "prompt", folder=tmp_path)
+    assert found.account.trained >= 1 and found.account.dropped >= 1
+    assert all(
+        "nested too deeply" in line["reason"] or "JSON" in line["reason"] for line in lines(found, "rejected.jsonl")
+    )

@@ -114,6 +114,15 @@ def test_streaming_reads_no_more_than_is_enough_whatever_the_threads(tokenizer, 
     assert 2000 <= sum(map(len, tokens.trained["input_ids"])) < 3000
 
 
+def test_where_one_part_ends_the_others_are_not_read_on_in_vain(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "CHUNK", 10)
+    parts = [{"path": talks(tmp_path, "a", 2000), "weight": 0.5}, {"path": talks(tmp_path, "b", 30), "weight": 0.5}]
+    data = Data(mixture=parts, streaming=True, held_out=0.0)
+    one, two = (made(data, tokenizer, tmp_path, enough=Enough(500), threads=threads) for threads in (1, 2))
+    assert by_source(one) == {"a": 30, "b": 30} and one.account.read < 100 and one.account.partial
+    assert one.account == two.account
+
+
 def test_what_is_read_to_the_end_is_no_part(tokenizer, tmp_path):
     data = Data(path=talks(tmp_path, "a", 50), streaming=True, held_out=0.0)
     found = made(data, tokenizer, tmp_path, enough=Enough(1000))

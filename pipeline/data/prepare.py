@@ -68,6 +68,7 @@ class Taken:
     rows: int = 0
     pieces: int = 0
     tokens: int = 0
+    ended: bool = False  # there are no more
 
 
 def prepare(
@@ -91,7 +92,7 @@ def prepare(
     with Ledger(folder) as ledger, Pass(data, kind, ledger, folder) as done:
         with closing(in_order(Work(data, kind, tokeniser), _chunks(data, done), threads)) as worked:
             for chunk, result in worked:
-                if chunk.part is not None and done.has(enough):
+                if chunk.part is not None and chunk.rows and done.has(enough):
                     ledger.account.partial = True
                     break
                 done.take(chunk, result)
@@ -124,6 +125,9 @@ class Pass:
         self._open.close()
 
     def take(self, chunk: Chunk, worked: Worked) -> None:
+        if not chunk.rows:
+            self._parts[chunk.part].ended = True
+            return
         sides = numpy.array(
             [self._side(*one, chunk.part is None) for one in zip(chunk.rows, worked.outcomes, strict=True)],
             dtype=object,
@@ -143,16 +147,21 @@ class Pass:
                     part.tokens += len(batch.column(0).flatten())
 
     def has(self, enough: Enough | None) -> bool:
-        """Whether there is enough, counting of each part only what the weights will leave of it."""
+        """Whether there is enough, or more cannot be used; of each part only what the weights will leave of it counts."""
         if enough is None:
             return False
-        rows = [part.rows for part in self._parts]
-        shares = mixture.shares(rows, self.data.weights) if self.data.weights else rows
+        rows, weights = [part.rows for part in self._parts], self.data.weights
+        shares = mixture.shares(rows, weights) if weights else rows
         left = [(part, share / part.rows) for part, share in zip(self._parts, shares, strict=True) if share]
-        return (
+        if (
             sum(part.pieces * share for part, share in left) >= enough.pieces
             and sum(part.tokens * share for part, share in left) >= enough.tokens
-        )
+        ):
+            return True
+        if not weights or not any(part.ended for part in self._parts):
+            return False
+        most = min(part.rows / weight for part, weight in zip(self._parts, weights, strict=True) if part.ended)
+        return all(part.rows >= most * weight for part, weight in zip(self._parts, weights, strict=True))
 
     def finish(self) -> None:
         """Leave out what the weights of a mixture have no room for."""
@@ -215,8 +224,8 @@ def _chunks(data: Data, done: Pass) -> Iterator[Chunk]:
         given[number] += 1
         if (chunk := next(parts[number], None)) is None:
             parts[number] = None
-        else:
-            yield chunk
+            chunk = Chunk([], number, checked_only=True)  # says that it has ended
+        yield chunk
 
 
 def _of(part: int | None, source: Source, data: Data, done: Pass) -> Iterator[Chunk]:

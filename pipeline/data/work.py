@@ -100,6 +100,8 @@ def shaped(row: Row, kind: str, source: Source) -> Example | BadRow:
         return bad
     except UnicodeEncodeError as error:
         return BadRow(f"has half of a character ({error.object[error.start]!a}), which no tokenizer can read")
+    except RecursionError:
+        return BadRow("is nested too deeply")
     return example
 
 
