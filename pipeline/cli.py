@@ -189,13 +189,14 @@ def check_data(
         int | None, typer.Option(help="Tokens; else the stage's in the recipe, and no limit with --tokenizer.")
     ] = None,
     held_out: Annotated[float, typer.Option(help="Share of the rows.")] = 0.05,
+    learn: Annotated[str, typer.Option(help="What carries loss: answers, last or everything.")] = "answers",
     as_json: JsonOption = False,
 ) -> None:
     """Show what would become of a file's rows, and which of their tokens would be learned. Exit code 2 for bad rows."""
     loaded = recipes.load(recipe)
     if not files and not stage:
         raise PipelineError("There is nothing to check.", "Name files, or a stage of the recipe with --stage.")
-    if not files and any((columns, shape, config, split, separator)):
+    if not files and (any((columns, shape, config, split, separator)) or learn != "answers"):
         raise PipelineError("The recipe says how its own rows are read.", "Name files, or leave these options out.")
     own = None if files else loaded.stage(stage).data
     if tokenizer:
@@ -213,6 +214,7 @@ def check_data(
         shape=shape,
         encoding=encoding,
         separator=separator,
+        learn=learn,
     )
     report = _checked(data.pinned(runs / loaded.name), stage, loaded, runs, max_length)
     if as_json:

@@ -303,6 +303,10 @@ def test_loss_stands_on_all_answers_or_the_last_or_those_with_weight(tmp_path):
     rows, found = encode(tokenizer, tmp_path, [TWICE, first, second], learn="last")
     assert [learned(tokenizer, row) for row in rows] == [["Hey<|im_end|>"]] * 2
     assert "data.learn is last" in reasons(found)[0]
+    (row,), found = encode(tokenizer, tmp_path, [TWICE, first], learn="everything")
+    assert list(row["labels"]) == list(row["input_ids"]) and "data.learn is everything" in reasons(found)[0]
+    (row,), found = encode(tokenizer, tmp_path, [TWICE], learn="everything", max_length=20)
+    assert list(row["labels"]) == list(row["input_ids"]) and len(row["labels"]) == 20
 
 
 def test_a_tool_call_is_learned_where_the_template_shows_it(tmp_path):

@@ -116,7 +116,7 @@ class Data(Source):
     on_bad_row: Literal["error", "drop"] = "error"
     on_too_long: Literal["truncate", "drop", "error"] = "truncate"
     duplicates: Literal["keep", "drop"] = "keep"  # rows that say the same but for case and white space
-    learn: Literal["all", "last"] = "all"  # which answers of a conversation carry loss
+    learn: Literal["answers", "last", "everything"] = "answers"  # what of a conversation carries loss
 
     @model_validator(mode="after")
     def _consistent(self) -> "Data":

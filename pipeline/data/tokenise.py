@@ -35,15 +35,15 @@ class Tokeniser:
 
     `max_length` counts tokens; None cuts nothing. `through_suffix` keeps what the template writes
     after the stop token: a reward model is asked for its score at the very end of a rendered
-    conversation, whereas a policy has finished at the stop token. `learn` is "all" answers of a
-    conversation, or the "last".
+    conversation, whereas a policy has finished at the stop token. `learn` is the "answers" of a
+    conversation, the "last" of them, or "everything".
     """
 
     tokenizer: object = field(repr=False)
     max_length: int | None = None
     on_too_long: str = "truncate"
     through_suffix: bool = False
-    learn: str = "all"
+    learn: str = "answers"
 
     def encode(self, examples: Sequence[Example], kind: str) -> Iterator[Encoded | BadRow]:
         """For each example its tokens, or why it has none to train on.
@@ -63,6 +63,9 @@ class Tokeniser:
                     columns = self._fitted(example, columns)
                 except TooLong as bad:
                     columns = bad
+                else:
+                    if kind == "conversation" and self.learn == "everything":
+                        columns.pieces[0]["labels"] = columns.pieces[0]["input_ids"]
             yield columns
 
     def _texts(self, chunk: Sequence[Example]) -> Iterator[Encoded]:
@@ -129,6 +132,8 @@ class Tokeniser:
 
     def _learned(self, example: Conversation, answers: list) -> list:
         """Of a conversation's answers those that carry loss."""
+        if self.learn == "everything" and example.skipped:
+            raise BadRow('has an answer with "loss_weight" 0, and data.learn is everything')
         turns = [number for number, message in enumerate(example.messages) if message["role"] == "assistant"]
         wanted = turns[-1:] if self.learn == "last" else turns
         learned = [answer for turn, answer in zip(turns, answers, strict=True) if turn in {*wanted} - example.skipped]
