@@ -114,6 +114,7 @@ class Display:
                 f"  {rows['truncated']} would be cut to max_length: {rows['tokens_cut']} tokens lost, "
                 f"{rows['answers_cut']} answers shortened", style="yellow",
             )  # fmt: skip
+        self._garbled(rows)
         for reason, count in rows["dropped_by_reason"].items():
             self.console.print(f"  {count} x {escape(reason)}", style="red")
         for bad in report.bad:
@@ -214,8 +215,16 @@ class Display:
                 f"    {event['contradictions']} pairs prefer what an earlier pair rejects (see duplicates.jsonl)",
                 style="yellow",
             )
+        self._garbled(event)
         for reason, count in event["dropped_by_reason"].items():
             self.console.print(f"    dropped {count} x {escape(reason)} (see rejected.jsonl)", style="yellow")
+
+    def _garbled(self, rows: dict) -> None:
+        if rows.get("garbled"):
+            self.console.print(
+                f"    {rows['garbled']} read like UTF-8 that was taken for Latin-1 (Ã¤ for ä), from "
+                f"{escape(rows['first_garbled'])} on: the file was broken when it was written", style="yellow",
+            )  # fmt: skip
 
     def _on_rows(self, event: dict) -> None:
         if self.bar:

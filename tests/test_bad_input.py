@@ -1,6 +1,7 @@
 """Files that are broken in the ways that files are: refused with file and line, or exactly their bad rows left out."""
 
 import pytest
+from conftest import write_rows
 from prepared import lines, prepared
 
 from pipeline.data.account import refuse_bad_rows, refuse_empty
@@ -83,6 +84,19 @@ def test_what_cannot_be_told_apart_is_refused(shared, tmp_path, name):
 def test_a_pair_that_contradicts_an_earlier_one_is_named(shared, tmp_path):
     account = prepared(shared / "data/bad/pref_bad_pairs.json", "preference", folder=tmp_path).account
     assert account.contradictions == 1 and account.duplicates == 1
+
+
+def test_text_that_was_read_in_the_wrong_encoding_is_counted(tmp_path):
+    good = ["Über Käse", "日本 café", "Ã", "plain", "£5 or Ã 5"]
+    broken = ["Über Käse".encode().decode("latin-1"), "it’s".encode().decode("cp1252")]
+    write_rows(tmp_path / "rows.jsonl", [{"text": one} for one in good + broken])
+    summary = prepared(tmp_path / "rows.jsonl", "text", folder=tmp_path).account.summary()
+    assert summary["trained"] == 7 and summary["garbled"] == 2 and summary["first_garbled"].endswith("rows.jsonl:6")
+
+
+def test_the_shared_broken_encoding_is_counted(shared, tmp_path):
+    account = prepared(shared / "data/bad/alpaca_zh_mojibake.json", folder=tmp_path).account
+    assert account.garbled == account.read == 20
 
 
 def test_half_of_a_character_is_a_bad_row_and_no_crash(tmp_path):

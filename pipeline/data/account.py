@@ -30,6 +30,8 @@ class Account:
     truncated: int = 0
     answers_cut: int = 0  # rows among the truncated whose answer lost its end
     tokens_cut: int = 0
+    garbled: int = 0  # rows that read like UTF-8 taken for something else
+    first_garbled: str = ""
     partial: bool = False  # there are more rows than were read
     first_bad: list[dict] = field(default_factory=list)  # place and reason
 
@@ -52,6 +54,7 @@ class Account:
             "truncated": self.truncated,
             "answers_cut": self.answers_cut,
             "tokens_cut": self.tokens_cut,
+            **({"garbled": self.garbled, "first_garbled": self.first_garbled} if self.garbled else {}),
             **({"partial": True} if self.partial else {}),
         }
 
@@ -102,6 +105,10 @@ class Ledger:
     def opposite(self, row: Row, first: str) -> None:
         self.account.contradictions += 1
         self._list("duplicates.jsonl", row, opposite_of=first)
+
+    def garbled(self, row: Row) -> None:
+        self.account.garbled += 1
+        self.account.first_garbled = self.account.first_garbled or row.place
 
     def _list(self, name: str, row: Row, /, **what: object) -> None:
         if name not in self._files:

@@ -194,6 +194,8 @@ class Pass:
         elif outcome.reason:
             self.ledger.drop(row, outcome.reason, bad=outcome.bad)
         else:
+            if outcome.garbled:
+                self.ledger.garbled(row)
             if outcome.cut:
                 self.ledger.cut(row, outcome.cut, outcome.answer_cut)
             return HELD_OUT if held_out or outcome.asked < self._share * 2**64 else TRAINED

@@ -30,6 +30,7 @@ class Outcome:
     opposite: int | None = None  # the sameness of the pair the other way
     cut: int = 0
     answer_cut: bool = False
+    garbled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,12 @@ class Work:
     def _outcome(self, example: Example) -> Outcome:
         pair = isinstance(example, Preference)
         turned = replace(example, chosen=example.rejected, rejected=example.chosen) if pair else None
-        return Outcome(asked=asked(example), sameness=sameness(example), opposite=sameness(turned) if turned else None)
+        return Outcome(
+            asked=asked(example),
+            sameness=sameness(example),
+            opposite=sameness(turned) if turned else None,
+            garbled=garbled(said(example)),
+        )
 
 
 def shaped(row: Row, kind: str, source: Source) -> Example | BadRow:
@@ -103,6 +109,17 @@ def shaped(row: Row, kind: str, source: Source) -> Example | BadRow:
     except RecursionError:
         return BadRow("is nested too deeply")
     return example
+
+
+def garbled(text: str) -> bool:
+    """Whether the text is UTF-8 that somebody read as Latin-1 or Windows-1252: Ã¤ for ä."""
+    for wrong in () if text.isascii() else ("latin-1", "cp1252"):
+        try:
+            text.encode(wrong).decode("utf-8")
+        except UnicodeError:
+            continue
+        return True
+    return False
 
 
 def good_rows(data: Data, kind: str, most: int | None = None) -> Iterator[tuple[Row, Example]]:
