@@ -131,7 +131,7 @@ class Stage:
         def check(account: rows.Account) -> None:
             if data.on_bad_row == "error":
                 rows.refuse_bad_rows(account, stage)
-            rows.refuse_empty(account, stage)
+            rows.refuse_empty(account, stage, data)
 
         tokeniser = Tokeniser(
             self.prepared.tokenizer,

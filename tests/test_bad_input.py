@@ -5,6 +5,7 @@ from conftest import write_rows
 from prepared import lines, prepared
 
 from pipeline.data.account import refuse_bad_rows, refuse_empty
+from pipeline.data.source import Data
 from pipeline.errors import PipelineError
 
 # Of each file: the kind, and the bad rows by their number from 0, in order; or the words of a refusal.
@@ -31,7 +32,7 @@ ROWS = {
 REFUSED = {
     "alpaca_truncated.json": "alpaca_truncated.json:92: .* breaks off",
     "empty.jsonl": "empty.jsonl: the file is empty",
-    "empty_list.json": "no row is left to train on",
+    "empty_list.json": "empty_list.json: no row is left to train on",
     "imdb_header_only.csv": "imdb_header_only.csv: .* but for its header",
     "imdb_unescaped_quotes.csv": "imdb_unescaped_quotes.csv:3: the quoting is broken",
 }
@@ -78,7 +79,8 @@ def test_exactly_the_bad_rows_are_left_out(shared, tmp_path, name):
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_told_apart_is_refused(shared, tmp_path, name):
     with pytest.raises(PipelineError, match=REFUSED[name]):
-        refuse_empty(prepared(shared / "data/bad" / name, kind_of(name), folder=tmp_path).account, "sft")
+        path = shared / "data/bad" / name
+        refuse_empty(prepared(path, kind_of(name), folder=tmp_path).account, "sft", Data(path=str(path)))
 
 
 def test_a_pair_that_contradicts_an_earlier_one_is_named(shared, tmp_path):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.data.read import Row
+from pipeline.data.source import Data
 from pipeline.errors import PipelineError
 
 SHOWN = 20
@@ -136,10 +137,11 @@ def refuse_bad_rows(account: Account, stage: str) -> None:
     )
 
 
-def refuse_empty(account: Account, stage: str) -> None:
+def refuse_empty(account: Account, stage: str, data: Data) -> None:
     if not account.trained:
+        paths = ", ".join(path for part in data.parts for path in part.paths)
         raise PipelineError(
-            f"{stage}: no row is left to train on: {account.read} read, {account.held_out} held out, "
+            f"{stage}: {paths}: no row is left to train on: {account.read} read, {account.held_out} held out, "
             f"{account.dropped} dropped.",
             "Give more rows, or a smaller data.held_out.",
         )
