@@ -194,11 +194,14 @@ def check_data(
 ) -> None:
     """Show what would become of a file's rows, and which of their tokens would be learned. Exit code 2 for bad rows."""
     loaded = recipes.load(recipe)
+    if unpaired := [pair for pair in columns or [] if "=" not in pair]:
+        raise PipelineError(f"--column {unpaired[0]}: names no column.", "Write --column expected=name.")
     if not files and not stage:
         raise PipelineError("There is nothing to check.", "Name files, or a stage of the recipe with --stage.")
     if not files and (any((columns, shape, config, split, separator)) or learn != "answers"):
         raise PipelineError("The recipe says how its own rows are read.", "Name files, or leave these options out.")
     own = None if files else loaded.stage(stage).data
+    whole = loaded if own else None
     if tokenizer:
         model = recipes.Model(id=tokenizer, template=template)
         loaded = loaded.model_copy(update={"model": model, "stages": {}})
@@ -216,7 +219,7 @@ def check_data(
         separator=separator,
         learn=learn,
     )
-    report = _checked(data.pinned(runs / loaded.name), stage, loaded, runs, max_length)
+    report = _checked(data.pinned(runs / loaded.name), stage, loaded, runs, max_length, whole)
     if as_json:
         print(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
     else:
@@ -224,8 +227,16 @@ def check_data(
     raise typer.Exit(2 if report.bad else 0)
 
 
-def _checked(data: recipes.Data, stage: str | None, loaded: recipes.Recipe, runs: Path, max_length: int | None):
-    from pipeline.training import available_cores, before_imports
+def _checked(
+    data: recipes.Data,
+    stage: str | None,
+    loaded: recipes.Recipe,
+    runs: Path,
+    max_length: int | None,
+    own: recipes.Recipe | None,
+):
+    """The report. `own` is the recipe where the rows are those that it gives the stage."""
+    from pipeline.training import available_cores, before_imports, enough
 
     before_imports(False)
     from transformers import logging
@@ -241,13 +252,18 @@ def _checked(data: recipes.Data, stage: str | None, loaded: recipes.Recipe, runs
         raise PipelineError(f"--stage {stage}: no such stage.", f"There are {', '.join(specs())}.")
     kind = specs()[stage].rows if stage else check.kind_of(data)
     stage = stage or next((name for name, spec in specs().items() if spec.rows == kind))
-    if stage in loaded.stages:
-        given = loaded.given(stage, full=False)
-        max_length = max_length or train_fields.effective(specs()[stage].config, given).get("max_length")
+    if stage in loaded.stages and not max_length:
+        given = train_fields.effective(specs()[stage].config, loaded.given(stage, full=False))
+        max_length = given.get("max_length")
+        max_length = max_length and max_length - given.get("response_length", 0)  # the response needs its room
     tokeniser = Tokeniser(
-        of_recipe(loaded, runs).tokenizer, max_length, through_suffix=specs()[stage].head == "score", learn=data.learn
+        of_recipe(loaded, runs).tokenizer,
+        max_length,
+        data.on_too_long,
+        through_suffix=specs()[stage].head == "score",
+        learn=data.learn,
     )
-    return check.check(data, kind, tokeniser, threads=available_cores())
+    return check.check(data, kind, tokeniser, enough(own, stage, max_length) if own else None, available_cores())
 
 
 def _with_switch(recipe: Path, overrides: list[str], unsloth: bool | None) -> list[str]:

@@ -104,7 +104,8 @@ class Display:
             f"[bold]{escape(name)}[/bold]: rows of the kind [bold]{report.kind}[/bold]{written}", soft_wrap=True
         )
         parts = [f"{rows[key]} {words}" for key, words in (("trained", "trained"), ("held_out", "held out"), ("dropped", "bad" if report.bad else "left out"))]  # fmt: skip
-        self.console.print(f"  {rows['read']} read = {' + '.join(parts)}")
+        more = "; there are more, which max_steps does not need" if rows.get("partial") else ""
+        self.console.print(f"  {rows['read']} read = {' + '.join(parts)}{more}")
         if rows["duplicates_kept"]:
             self.console.print(f"  {rows['duplicates_kept']} say the same as an earlier row", style="yellow")
         if rows["contradictions"]:

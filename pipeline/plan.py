@@ -14,7 +14,7 @@ from pipeline import artifact, backend, graph, train_fields
 from pipeline.artifact import Attempt, Digests, canonical
 from pipeline.backend import Backend
 from pipeline.base import Base, base_of, repository_of
-from pipeline.data.files import files_of
+from pipeline.data.files import DECIDING, container, files_of
 from pipeline.data.source import Data, Part, Rows
 from pipeline.data.template import named
 from pipeline.errors import PipelineError
@@ -346,7 +346,7 @@ class Planner:
             "model": model,
             "adapter": adapter,
             "data": {
-                "files": [one for part in data.parts for one in self.identities(part).values()],
+                "files": [what for part in data.parts for _, what in self.identities(part)],
                 **({"mixture": [self._part(part) for part in data.mixture]} if data.mixture else {}),
                 "held_out": self._held_out(data),
                 "on_bad_row": data.on_bad_row,
@@ -357,13 +357,19 @@ class Planner:
             "seed": recipe.seed,
         }
 
-    def identities(self, rows: Rows) -> dict[str, str]:
-        """What the rows are: each file by its digest, each data set of the hub by its commit, which has to be known."""
-        sets = {path: data_set(path, rows.revision) for path in files_of(rows)}
-        return {
-            path: one.at(known_commit(one, self.folder)) if one else self.digests.of(Path(path))
-            for path, one in sets.items()
-        }
+    def identities(self, rows: Rows) -> list[tuple[str, str]]:
+        """(path, what its rows are): a data set of the hub by its commit, which has to be known; a file by its digest.
+
+        The digest does not tell how a file is read: where the suffix does, it is added.
+        """
+        found = []
+        for path in files_of(rows):
+            if one := data_set(path, rows.revision):
+                found.append((path, one.at(known_commit(one, self.folder))))
+            else:
+                suffix = container(path) if container(path) in DECIDING else ""
+                found.append((path, self.digests.of(Path(path)) + suffix))
+        return found
 
     def _part(self, part: Part) -> dict:
         """How many of the files a part of a mixture has, and how they are read."""
@@ -374,7 +380,7 @@ class Planner:
         rows = data.held_out_rows
         if not rows:
             return data.held_out
-        digests = list(self.identities(rows).values())
+        digests = [what for _, what in self.identities(rows)]
         if rows.config is not None or rows.split is not None:
             return {"files": digests, "config": rows.config, "split": rows.split}
         return digests[0] if len(digests) == 1 else digests

@@ -146,7 +146,7 @@ class Stage:
             tokeniser,
             Path(self.job.runs),
             contents={key: self.step.inputs["data"][key] for key in ("files", "held_out")},
-            enough=self._enough(),
+            enough=enough(self.recipe, stage, self._max_length()),
             check=check,
             threads=self.machine["threads"],
             progress=lambda rows: self.report("rows", read=rows),
@@ -158,15 +158,6 @@ class Stage:
         self.report("account", **prepared.account.summary())
         self._compare_with_earlier_stages(prepared)
         return prepared
-
-    def _enough(self):
-        """What max_steps can use up, for data that are not read to the end."""
-        from pipeline.data.prepare import Enough
-
-        if (rows := self.recipe.rows_needed(self.job.stage)) is None:
-            return None
-        packing = self.step.given.get("packing", False)
-        return Enough(tokens=rows * self._max_length()) if packing else Enough(pieces=rows)
 
     def _compare_with_earlier_stages(self, prepared) -> None:
         """Say where held-out rows ask what an earlier stage was trained on: their figures are then not of new questions."""
@@ -182,6 +173,9 @@ class Stage:
                 if found := int(numpy.isin(held_out, trained).sum()):
                     text = f"{found} of {len(held_out)} held-out prompts were trained on in {attempt.manifest['stage']}"
                     self.report("note", text=text)
+        if self.settings.data.held_out_rows and (found := int(numpy.isin(held_out, asked).sum())):
+            text = f"{found} of {len(held_out)} held-out prompts are trained on in this very stage"
+            self.report("note", text=text)
         if self.settings.data.held_out and not len(held_out):
             self.report(
                 "note",
@@ -289,12 +283,17 @@ class Stage:
 
     @cached_property
     def evaluation(self):
-        from pipeline.data.table import tokens
+        import numpy
+
+        from pipeline.data.table import numbers, tokens
         from pipeline.evaluate import Evaluation
         from pipeline.trainer import effective_beta
 
         held_out = self.data.held_out
-        some = held_out.select(range(min(self.settings.evaluation.max_rows, len(held_out))))
+        which = range(min(self.settings.evaluation.max_rows, len(held_out)))
+        if self.settings.data.mixture:  # of all its parts: those with the smallest numbers
+            which = sorted(numpy.argsort(numbers(held_out, "asked"), kind="stable")[: len(which)])
+        some = held_out.select(which)
         return Evaluation(
             settings=self.settings.evaluation,
             tokenizer=self.prepared.tokenizer,
@@ -497,7 +496,7 @@ class Stage:
         data = self.recipe.stage(self.job.stage).data  # by the paths in the recipe
         digests = {}
         for rows in (*data.parts, *filter(None, [data.held_out_rows])):
-            digests |= self.planner.identities(rows)
+            digests |= dict(self.planner.identities(rows))
         return {"files": digests, "rows": self.data.account.summary(), "prepared": self.data.folder.name}
 
     def _base_summary(self, output: str, weights: str) -> dict:
@@ -545,6 +544,16 @@ def _lines(file: Path) -> list[dict]:
 
 def _write_lines(file: Path, lines: list[dict]) -> None:
     artifact.write_atomically(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def enough(whole: recipe.Recipe, stage: str, max_length: int | None):
+    """What the stage's max_steps can use up of data that are not read to the end; None where all are read."""
+    from pipeline.data.prepare import Enough
+
+    if (rows := whole.rows_needed(stage)) is None:
+        return None
+    packing = whole.stage(stage).train.get("packing", False)
+    return Enough(tokens=rows * (max_length or 1)) if packing else Enough(pieces=rows)
 
 
 def available_cores() -> int:

@@ -6,9 +6,11 @@ import pytest
 from conftest import align, write_micro, write_rows
 from prepared import asked, lines, prepared
 
-from pipeline.data.check import kind_of
+from pipeline.data.check import check, kind_of
 from pipeline.data.source import Data
+from pipeline.data.tokenise import Tokeniser
 from pipeline.errors import PipelineError
+from pipeline.tokenizer import train
 
 ROWS = [{"prompt": f"What is {n}?", "completion": f"It is {n}, so they say"} for n in range(40)]
 
@@ -103,6 +105,41 @@ def test_checking_what_a_recipe_mixes(tmp_path):
     assert nothing.returncode == 2 and "Name files, or a stage" in nothing.stderr + nothing.stdout
     mapped = align("data", "check", "--stage", "sft", "--column", "a=b", "-r", "micro.yaml", cwd=tmp_path, check=False)
     assert mapped.returncode == 2 and "says how its own rows are read" in mapped.stderr + mapped.stdout
+
+
+def test_a_bad_row_changes_no_figure_of_the_others(tmp_path):
+    tokeniser, rows = Tokeniser(train(["number 1"], 300)), [{"text": f"number {n}"} for n in range(4000)]
+    reports = []
+    for name, some in (("good", rows), ("bad", [{"text": ""}, *rows])):
+        write_rows(tmp_path / f"{name}.jsonl", some)
+        reports.append(check(Data(path=str(tmp_path / f"{name}.jsonl")), "text", tokeniser, threads=2))
+    good, bad = reports
+    assert (good.lengths, good.histogram) == (bad.lengths, bad.histogram) and len(bad.bad) == 1
+
+
+def test_a_check_is_of_what_the_stage_would_do(tmp_path):
+    write_micro(tmp_path)
+    write_rows(
+        tmp_path / "many.jsonl", [{"prompt": f"Which colour has {n}?", "completion": "red"} for n in range(5000)]
+    )
+    recipe = (tmp_path / "micro.yaml").read_text()
+    recipe = recipe.replace(
+        "  ppo:\n    data: {path: chat.jsonl,", "  ppo:\n    data: {path: many.jsonl, streaming: true,"
+    )
+    (tmp_path / "micro.yaml").write_text(recipe.replace("response_length: 6", "response_length: 40"))
+    said = align("data", "check", "--stage", "ppo", "-r", "micro.yaml", cwd=tmp_path).stdout
+    assert "there are more, which max_steps does not need" in said and "would be cut to max_length" in said
+    unnamed = align("data", "check", "many.jsonl", "--column", "foo", "-r", "micro.yaml", cwd=tmp_path, check=False)
+    assert unnamed.returncode == 2 and "--column foo: names no column" in unnamed.stdout + unnamed.stderr
+
+
+def test_held_out_rows_that_are_trained_on_in_the_same_stage_are_named(tmp_path):
+    write_micro(tmp_path)
+    lines = (tmp_path / "chat.jsonl").read_text().splitlines()
+    (tmp_path / "some.jsonl").write_text("\n".join(lines[:5]))
+    held_out = ("--set", "stages.sft.data.held_out=some.jsonl")
+    said = align("run", "sft", "-r", "micro.yaml", *held_out, cwd=tmp_path).stdout
+    assert "5 of 5 held-out prompts are trained on in this very stage" in said
 
 
 def test_an_address_is_no_file(tmp_path):

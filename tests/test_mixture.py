@@ -1,5 +1,6 @@
 """Several sources by weight, and data that are read no further than a training needs."""
 
+import json
 from collections import Counter
 
 import pytest
@@ -13,6 +14,7 @@ from pipeline.data.prepare import Enough
 from pipeline.data.source import Data
 from pipeline.data.tokenise import Tokeniser
 from pipeline.errors import PipelineError
+from pipeline.plan import Planner
 from pipeline.tokenizer import train
 
 
@@ -70,6 +72,33 @@ def test_weights_are_kept_to_the_row_and_what_is_left_out_is_listed(tokenizer, t
 
 def by_held_out(found) -> Counter[str]:
     return Counter(one.prompt[len("What is ")] for one in found.examples(found.held_out))
+
+
+def compact(folder, name: str, number: int) -> str:
+    """An array on one line, so that all its rows have the same place."""
+    file = folder / f"{name}.json"
+    file.write_text(json.dumps([{"prompt": f"What is {name}{n}?", "completion": f"It is {n}"} for n in range(number)]))
+    return str(file)
+
+
+@pytest.mark.parametrize("weight", [1.0, 100.0])
+def test_rows_that_stand_on_one_line_are_rows_of_their_own(tokenizer, tmp_path, weight):
+    parts = [
+        {"path": compact(tmp_path, "a", 100), "weight": 1},
+        {"path": compact(tmp_path, "b", 300), "weight": weight},
+    ]
+    found = made(Data(mixture=parts, held_out=0.0), tokenizer, tmp_path)
+    assert by_source(found) == ({"a": 100, "b": 100} if weight == 1 else {"a": 3, "b": 300})
+    assert found.account.trained == len(found.trained)
+
+
+def test_what_is_left_out_is_not_counted_as_cut(tokenizer, tmp_path):
+    parts = [{"path": talks(tmp_path, "a", 80), "weight": 1}, {"path": talks(tmp_path, "b", 20), "weight": 1}]
+    folder = tmp_path / "cut"
+    folder.mkdir()
+    found = prepare.prepare(Data(mixture=parts, held_out=0.0), "conversation", Tokeniser(tokenizer, 12), folder)
+    assert found.account.trained == 40 == found.account.truncated == len(lines(found, "truncated.jsonl"))
+    assert found.account.tokens_cut == sum(line["tokens_cut"] for line in lines(found, "truncated.jsonl"))
 
 
 def test_each_part_is_written_in_its_own_way(tokenizer, tmp_path):
@@ -138,6 +167,9 @@ def test_what_is_read_to_the_end_is_no_part(tokenizer, tmp_path):
         ("{mixture: [{path: a.jsonl, wieght: 1}]}", "unknown key; did you mean weight?"),
         ("{path: a.jsonl, streaming: true}", "needs train.max_steps"),
         ("{}", "data.path: is missing"),
+        ("{mixture: [{path: a.jsonl}], columns: {a: b}, split: c}", "columns, split: beside a mixture it says nothing"),
+        ("{mixture: [{path: a.jsonl, weight: .inf}]}", "weight: must be a finite number"),
+        ("{path: a.jsonl, held_out: ./a.jsonl}", "held_out means the very rows that are trained on"),
     ],
 )  # fmt: skip
 def test_a_recipe_that_cannot_mean_anything_is_refused(tmp_path, data, said):
@@ -145,6 +177,24 @@ def test_a_recipe_that_cannot_mean_anything_is_refused(tmp_path, data, said):
     with pytest.raises(PipelineError) as error:
         recipe.load(tmp_path / "my.yaml")
     assert said in str(error.value) and "my.yaml:2" in str(error.value)
+
+
+def test_what_differs_in_its_rows_differs_in_its_fingerprint(tmp_path):
+    write_micro(tmp_path)
+    for name in ("same.jsonl", "same.txt"):
+        (tmp_path / name).write_text((tmp_path / "text.jsonl").read_text())
+    a, b, same, text = (str(tmp_path / name) for name in ("text.jsonl", "pairs.jsonl", "same.jsonl", "same.txt"))
+
+    def planned(data: str) -> str:
+        loaded = recipe.load(tmp_path / "micro.yaml", [f"stages={{pretrain: {{data: {data}}}}}"])
+        return Planner(loaded, tmp_path / "runs", remember=False).plan(["pretrain"])[0].fingerprint
+
+    assert planned(f"{{path: {a}}}") == planned(f"{{path: {same}}}")
+    different = [
+        f"{{path: {a}}}", f"{{path: {text}}}", f"{{path: [{a}, {a}]}}", f"{{mixture: [{{path: [{a}, {a}]}}, {{path: [{b}]}}]}}",
+        f"{{mixture: [{{path: [{a}]}}, {{path: [{a}, {b}]}}]}}", f"{{mixture: [{{path: {a}, weight: 1}}, {{path: {b}, weight: 2}}]}}",
+    ]  # fmt: skip
+    assert len({planned(data) for data in different}) == len(different)
 
 
 def test_a_chain_on_a_streamed_mixture(tmp_path):

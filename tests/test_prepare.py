@@ -107,3 +107,49 @@ def test_stages_share_prepared_rows_and_gc_takes_those_that_none_used(tmp_path):
     (tmp_path / "runs" / ROWS / "old").mkdir()
     assert "old" in align("gc", "-r", "micro.yaml", "--delete", cwd=tmp_path).stdout
     assert {path.name for path in (tmp_path / "runs" / ROWS).iterdir()} == kept
+
+
+def test_an_error_behind_what_is_enough_is_never_met(tokenizer, tmp_path, monkeypatch):
+    """Whatever the threads that read ahead; and where it is met, the rows before it count alike."""
+    monkeypatch.setattr(prepare, "CHUNK", 10)
+    (tmp_path / "rows.json").write_text("[" + ",\n".join(json.dumps(row) for row in TALKS) + ", {")
+    data = Data(path=str(tmp_path / "rows.json"), streaming=True, held_out=0.0)
+    for threads in (1, 2, 4):
+        folder = tmp_path / str(threads)
+        folder.mkdir()
+        made = prepare.prepare(
+            data, "conversation", Tokeniser(tokenizer, 60), folder, threads=threads, enough=prepare.Enough(60)
+        )
+        assert made.account.read == 60 and made.account.partial
+
+
+def test_what_is_counted_as_bad_does_not_depend_on_the_threads(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "CHUNK", 10)
+    write_rows(tmp_path / "rows.jsonl", [{"prompt": "a", "completion": ""}, *TALKS])
+    data = Data(path=str(tmp_path / "rows.jsonl"), on_too_long="error", held_out=0.0)
+    bad = []
+    for threads in (1, 2, 4):
+        (folder := tmp_path / str(threads)).mkdir()
+        bad.append(
+            prepare.prepare(data, "conversation", Tokeniser(tokenizer, 8, "error"), folder, threads=threads).account
+        )
+    assert bad[0] == bad[1] == bad[2] and bad[0].bad == 10
+
+
+def test_a_row_that_is_not_trained_on_makes_no_other_a_duplicate(tokenizer, tmp_path):
+    spaced = {"prompt": "What is 3?", "completion": "It is 3" + " " * 60 + "so they say"}
+    same = {"prompt": "What is 3?", "completion": "It is 3 so they say"}
+    write_rows(tmp_path / "rows.jsonl", [spaced, same])
+    data = Data(path=str(tmp_path / "rows.jsonl"), on_too_long="drop", duplicates="drop", held_out=0.0)
+    (folder := tmp_path / "made").mkdir()
+    length = len(tokenizer(same["prompt"] + same["completion"]).input_ids) + 20
+    assert prepare.prepare(data, "conversation", Tokeniser(tokenizer, length, "drop"), folder).account.trained == 1
+
+
+def test_dropped_duplicates_are_counted_as_such_however_many_reasons_there_are(tokenizer, tmp_path):
+    bad = [{"messages": [{"role": f"role{n}", "content": "a"}]} for n in range(150)]
+    write_rows(tmp_path / "rows.jsonl", [*bad, *TALKS[:5], *TALKS[:5]])
+    data = Data(path=str(tmp_path / "rows.jsonl"), on_bad_row="drop", duplicates="drop", held_out=0.0)
+    (folder := tmp_path / "made").mkdir()
+    account = prepare.prepare(data, "conversation", Tokeniser(tokenizer, 60), folder).account.summary()
+    assert account["duplicates_kept"] == 0 and account["dropped_by_reason"]["says the same as an earlier row"] == 5

@@ -85,7 +85,7 @@ class Ledger:
     def drop(self, row: Row, reason: str, *, bad: bool = True) -> None:
         account = self.account
         known = account.dropped_by_reason
-        counted = reason if reason in known or len(known) < REASONS else OTHERS
+        counted = reason if reason in known or len(known) < REASONS or not bad else OTHERS
         known[counted] += 1
         if bad:
             account.bad_by_reason[counted] += 1

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy
 from datasets import Dataset
 
-from pipeline.data.prepare import prepare
+from pipeline.data.prepare import Enough, prepare
 from pipeline.data.read import Row, read_rows
 from pipeline.data.shape import BadRow, recognised
 from pipeline.data.source import Data, Source
@@ -78,12 +78,13 @@ def _probed(data: Data) -> list[tuple[Row, Source]]:
     return [(row, source) for source in data.parts for row in islice(read_rows(source), PROBED)]
 
 
-def check(data: Data, kind: str, tokeniser: Tokeniser, threads: int = 1) -> Report:
+def check(data: Data, kind: str, tokeniser: Tokeniser, enough: Enough | None = None, threads: int = 1) -> Report:
     """Reads, splits and tokenises the rows as a stage would."""
+    data = data.model_copy(update={"on_bad_row": "drop"})  # bad rows are told, and the others looked at all the same
     if kind == "text":  # whole, not in pieces
         tokeniser = replace(tokeniser, max_length=None)
     with TemporaryDirectory() as folder:
-        prepared = prepare(data, kind, tokeniser, Path(folder), threads=threads)
+        prepared = prepare(data, kind, tokeniser, Path(folder), enough=enough, threads=threads)
         trained = prepared.trained
         lengths = numpy.sort(numpy.concatenate([_lengths(rows) for rows in (trained, prepared.held_out)])).tolist()
         return Report(

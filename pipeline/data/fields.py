@@ -37,7 +37,7 @@ def from_json(value: object, what: str) -> object:
         return value
     try:
         return json.loads(value)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # also of a number with more digits than Python takes
         raise BadRow(f"{what} is not valid JSON") from None
 
 

@@ -12,6 +12,7 @@ from pipeline.hub import data_set
 COMPRESSED = (".gz", ".bz2", ".zst")
 TEXTS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt")
 TABLES = (".parquet", ".arrow")
+DECIDING = (".csv", ".tsv", ".txt", *TABLES)  # suffixes by which a file is read; in JSON the content decides
 # What `datasets` writes beside its rows, and what its map() leaves behind in the same folder.
 _NOT_ROWS = ("dataset_info.json", "state.json", "dataset_dict.json")
 _LEFTOVERS = "cache-*.arrow"
@@ -26,6 +27,11 @@ def files(paths: str | Sequence[str], config: str | None = None, split: str | No
     means none, and for a folder of several splits of which none is named.
     """
     paths = [paths] if isinstance(paths, str) else list(paths)
+    for path in paths:
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raise PipelineError(f"{path!a}: its name is not UTF-8.", "Rename the file.") from None
     named = config is not None or split is not None
     if named and not any(data_set(path) or Path(path).is_dir() for path in paths):
         key = "split" if split is not None else "config"

@@ -33,15 +33,28 @@ def in_order(work: Callable, chunks: Iterator, threads: int) -> Iterator[tuple]:
     pool = ThreadPoolExecutor(threads)
     try:
         with _one_thread_a_tokenizer():
-            for chunk in chunks:
-                waiting.append((chunk, pool.submit(worked, chunk)))
-                if len(waiting) > AHEAD * threads:
+            ahead = _until_error(chunks)
+            for chunk, error in ahead:
+                if error is None:
+                    waiting.append((chunk, pool.submit(worked, chunk)))
+                while len(waiting) > (AHEAD * threads if error is None else 0):
                     done, result = waiting.popleft()
                     yield done, result.result()
+                if error is not None:  # after what came before it, as one thread would have it
+                    raise error
             for done, result in waiting:
                 yield done, result.result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _until_error(chunks: Iterator) -> Iterator[tuple[object, Exception | None]]:
+    """(chunk, None) for each, and (None, error) where there is no other for an error."""
+    try:
+        for chunk in chunks:
+            yield chunk, None
+    except Exception as error:
+        yield None, error
 
 
 @contextmanager

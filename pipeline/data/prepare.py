@@ -7,7 +7,7 @@ each, by which rows that say the same are found.
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
@@ -112,6 +112,8 @@ class Pass:
         self._seen: dict[int, str] = {}  # sameness: place
         self._share = data.held_out if isinstance(data.held_out, float) else 0.0
         self._parts = [Taken() for _ in data.parts]
+        self._trained = 0  # rows
+        self._cut: list[tuple[int, Row, int, bool]] = []  # of trained rows that weights may yet leave out
         self._folder, self._open = folder, ExitStack()
         self._sides = {
             name: self._open.enter_context(pyarrow.ipc.new_stream(str(folder / name), table.schema(kind)))
@@ -128,8 +130,12 @@ class Pass:
         if not chunk.rows:
             self._parts[chunk.part].ended = True
             return
+        outcomes = worked.outcomes
+        if self.not_understood and self.data.on_bad_row == "error":
+            # Nothing is tokenised any more. What was, because a thread was ahead, does not count.
+            outcomes = [one if one.sameness is None else replace(one, reason="", cut=0) for one in outcomes]
         sides = numpy.array(
-            [self._side(*one, chunk.part is None) for one in zip(chunk.rows, worked.outcomes, strict=True)],
+            [self._side(*one, chunk.part is None) for one in zip(chunk.rows, outcomes, strict=True)],
             dtype=object,
         )
         account = self.ledger.account
@@ -172,13 +178,16 @@ class Pass:
         file.rename(whole)
         with pyarrow.memory_map(str(whole)) as source:
             rows = pyarrow.ipc.open_stream(source).read_all()
-            taken = mixture.chosen(rows, self.data.weights)
-            for place in mixture.left_out(rows, taken):
+            kept = mixture.chosen(rows, self.data.weights)
+            for number, row, cut, answer_cut in self._cut:
+                if kept[number]:
+                    self.ledger.cut(row, cut, answer_cut)
+            for place in mixture.left_out(rows, kept):
                 name, _, line = place.rpartition(":")
                 self.ledger.drop(Row(name, int(line), None), mixture.LEFT_OUT, bad=False)
                 self.ledger.account.trained -= 1
             with pyarrow.ipc.new_stream(str(file), rows.schema) as stream:
-                at = 0
+                at, taken = 0, kept[mixture.row_of(rows)]
                 for batch in rows.to_batches():
                     stream.write_batch(batch.filter(pyarrow.array(taken[at : at + len(batch)])))
                     at += len(batch)
@@ -189,24 +198,28 @@ class Pass:
         if outcome.sameness is None:
             self.not_understood = True
             self.ledger.drop(row, outcome.reason)
-        elif self._again(row, outcome) and self.data.duplicates == "drop":
-            self.ledger.drop(row, SAME, bad=False)
         elif outcome.reason:
             self.ledger.drop(row, outcome.reason, bad=outcome.bad)
+        elif self._again(row, outcome) and self.data.duplicates == "drop":
+            self.ledger.drop(row, SAME, bad=False)
         else:
+            side = HELD_OUT if held_out or outcome.asked < self._share * 2**64 else TRAINED
             if outcome.garbled:
                 self.ledger.garbled(row)
-            if outcome.cut:
+            if outcome.cut and side == TRAINED and self.data.weights:
+                self._cut.append((self._trained, replace(row, value=None), outcome.cut, outcome.answer_cut))
+            elif outcome.cut:
                 self.ledger.cut(row, outcome.cut, outcome.answer_cut)
-            return HELD_OUT if held_out or outcome.asked < self._share * 2**64 else TRAINED
+            self._trained += side == TRAINED
+            return side
         return None
 
     def _again(self, row: Row, outcome: Outcome) -> bool:
         """Whether an earlier row says the same. Pairs that one has the other way are put on record, too."""
         if outcome.opposite in self._seen:
             self.ledger.opposite(row, self._seen[outcome.opposite])
-        first = self._seen.setdefault(outcome.sameness, row.place)
-        if first == row.place:
+        if (first := self._seen.get(outcome.sameness)) is None:
+            self._seen[outcome.sameness] = row.place
             return False
         self.ledger.same(row, first)
         return True

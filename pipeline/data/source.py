@@ -1,5 +1,6 @@
 """What a recipe says of a stage's rows: where they are, how they are written, which are held out."""
 
+from os.path import normpath
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -62,6 +63,10 @@ class Rows(Section):
         """
         return self.model_copy(update={"path": pinned(self.paths, self.revision, folder)})
 
+    def same_as(self, other: "Rows") -> bool:
+        mine, theirs = ([*map(normpath, one.paths), one.config, one.split, one.revision] for one in (self, other))
+        return mine == theirs
+
     @property
     def paths(self) -> list[str]:
         return [self.path] if isinstance(self.path, str) else self.path
@@ -93,7 +98,7 @@ class Source(Rows):
 class Part(Source):
     """One of several sources; `weight` is its share of the trained rows, against the other parts' weights."""
 
-    weight: Annotated[float, Field(gt=0, strict=False)] | None = None
+    weight: Annotated[float, Field(gt=0, strict=False, allow_inf_nan=False)] | None = None
 
 
 class HeldOut(Rows):
@@ -127,10 +132,11 @@ class Data(Source):
             raise ValueError("give every part of the mixture a weight, or none")
         if isinstance(self.held_out, HeldOut) and self.held_out.path is None and self.mixture:
             raise ValueError("held_out needs a path beside a mixture")
-        rows = self.held_out_rows
-        if isinstance(self.held_out, HeldOut) and all(
-            getattr(rows, key) == getattr(self, key) for key in Rows.model_fields
-        ):
+        own_way = {"shape", "columns", "encoding", "separator"} if isinstance(self.held_out, float) else set()
+        beside = self.model_fields_set & (own_way | {"config", "split", "revision"})
+        if self.mixture and beside:
+            raise ValueError(f"{', '.join(sorted(beside))}: beside a mixture it says nothing; give it in each part")
+        if (rows := self.held_out_rows) and not self.mixture and self.path is not None and rows.same_as(self):
             raise ValueError(
                 "held_out means the very rows that are trained on; name another split, config or path in it"
             )

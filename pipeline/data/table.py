@@ -16,10 +16,11 @@ TOKENS = {
     "preference": ("prompt_ids", "chosen_ids", "rejected_ids"),
     "prompt": ("prompt_ids",),
 }
-# Of which row they are: its file and line, its prompt's number, the tokens that it lost, the part of the mixture that
-# it comes from, itself.
+# Of which row they are: its file and line, whether they are its first piece, its prompt's number, the tokens that it
+# lost, the part of the mixture that it comes from, itself.
 BESIDE = {
     "place": pyarrow.string(),
+    "first": pyarrow.bool_(),
     "asked": pyarrow.uint64(),
     "cut": pyarrow.int32(),
     "part": pyarrow.int16(),

@@ -64,7 +64,7 @@ class Work:
         encode = self.tokeniser is not None and not chunk.checked_only
         encoded = iter(self.tokeniser.encode(good, self.kind) if encode else [_NOTHING] * len(good))
         outcomes, pieces, row_of = [], [], []
-        for number, example in enumerate(examples):
+        for place, example in enumerate(examples):
             if isinstance(example, BadRow):
                 outcomes.append(Outcome(str(example), bad=True))
                 continue
@@ -75,14 +75,14 @@ class Work:
                 continue
             outcomes.append(replace(outcome, cut=made.cut, answer_cut=made.answer_cut) if made.cut else outcome)
             beside = {
-                "place": chunk.rows[number].place,
+                "place": chunk.rows[place].place,
                 "asked": outcome.asked,
                 "cut": made.cut,
                 "part": chunk.part or 0,
                 "example": b"" if self.kind == "text" else to_bytes(example),
             }
-            pieces += [piece | beside for piece in made.pieces]
-            row_of += [number] * len(made.pieces)
+            pieces += [piece | beside | {"first": not number} for number, piece in enumerate(made.pieces)]
+            row_of += [place] * len(made.pieces)
         return Worked(outcomes, table.batch(self.kind, pieces), numpy.array(row_of, dtype=int))
 
     def _outcome(self, example: Example) -> Outcome:
