@@ -174,6 +174,7 @@ class Evaluation:
         likeness = numpy.full(len(asked), -1.0)
         for start in range(0, len(self.trained), CHUNK):
             like = asked @ _trigrams([one.prompt for one in self.trained[start : start + CHUNK]]).T
+            like = like.round(4)  # of questions that are as near the first is taken, however a machine rounds
             better = like.max(axis=1) > likeness
             nearest[better] = start + like.argmax(axis=1)[better]
             likeness = numpy.maximum(likeness, like.max(axis=1))
