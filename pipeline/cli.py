@@ -236,7 +236,7 @@ def _checked(
     own: recipes.Recipe | None,
 ):
     """The report. `own` is the recipe where the rows are those that it gives the stage."""
-    from pipeline.training import available_cores, before_imports, enough
+    from pipeline.training import available_cores, before_imports, enough, positions
 
     before_imports(False)
     from transformers import logging
@@ -252,12 +252,14 @@ def _checked(
         raise PipelineError(f"--stage {stage}: no such stage.", f"There are {', '.join(specs())}.")
     kind = specs()[stage].rows if stage else check.kind_of(data)
     stage = stage or next((name for name, spec in specs().items() if spec.rows == kind))
+    tokenizer = of_recipe(loaded, runs).tokenizer
     if stage in loaded.stages and not max_length:
         given = train_fields.effective(specs()[stage].config, loaded.given(stage, full=False))
-        max_length = given.get("max_length")
-        max_length = max_length and max_length - given.get("response_length", 0)  # the response needs its room
+        if max_length := given.get("max_length"):
+            most = positions(loaded, loaded.model.id, loaded.model.revision)
+            max_length = min(max_length, most or max_length) - given.get("response_length", 0)  # that has its own room
     tokeniser = Tokeniser(
-        of_recipe(loaded, runs).tokenizer,
+        tokenizer,
         max_length,
         data.on_too_long,
         through_suffix=specs()[stage].head == "score",

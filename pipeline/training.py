@@ -224,14 +224,7 @@ class Stage:
         return positions
 
     def _positions(self) -> int | None:
-        from transformers import AutoConfig
-
-        if self.base.source is None:
-            return dict(self.recipe.model.config).get("max_position_embeddings")
-        config = AutoConfig.from_pretrained(
-            self.base.source, revision=self.base.commit, trust_remote_code=self.recipe.model.trust_remote_code
-        )
-        return getattr(config.get_text_config(), "max_position_embeddings", None)
+        return positions(self.recipe, self.base.source, self.base.commit)
 
     @cached_property
     def loader(self):
@@ -554,6 +547,16 @@ def enough(whole: recipe.Recipe, stage: str, max_length: int | None):
         return None
     packing = whole.stage(stage).train.get("packing", False)
     return Enough(tokens=rows * (max_length or 1)) if packing else Enough(pieces=rows)
+
+
+def positions(whole: recipe.Recipe, source: str | None, revision: str | None) -> int | None:
+    """How many the model has; `source` is None where it is made from the recipe's config."""
+    from transformers import AutoConfig
+
+    if source is None:
+        return dict(whole.model.config).get("max_position_embeddings")
+    config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=whole.model.trust_remote_code)
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def available_cores() -> int:
