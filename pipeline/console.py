@@ -99,20 +99,21 @@ class Display:
     def checked(self, report, name: str) -> None:
         """A file's account, its lengths, and its first row token by token."""
         rows = report.summary
-        written = f", written as [bold]{' or '.join(report.shapes)}[/bold]" if report.shapes else ""
+        written = f", the first ones written as [bold]{' or '.join(report.shapes)}[/bold]" if report.shapes else ""
         self.console.print(
             f"[bold]{escape(name)}[/bold]: rows of the kind [bold]{report.kind}[/bold]{written}", soft_wrap=True
         )
-        parts = [f"{rows[key]} {words}" for key, words in (("trained", "trained"), ("held_out", "held out"), ("dropped", "bad" if report.bad else "left out"))]  # fmt: skip
+        parts = [f"{rows[key]} {words}" for key, words in (("trained", "trained"), ("held_out", "held out"), ("dropped", "dropped"))]  # fmt: skip
         more = "; there are more, which max_steps does not need" if rows.get("partial") else ""
-        self.console.print(f"  {rows['read']} read = {' + '.join(parts)}{more}")
+        bad = f", of them {report.bad_rows} bad" if report.bad_rows else ""
+        self.console.print(f"  {rows['read']} read = {' + '.join(parts)}{bad}{more}")
         if rows["duplicates_kept"]:
             self.console.print(f"  {rows['duplicates_kept']} say the same as an earlier row", style="yellow")
         if rows["contradictions"]:
             self.console.print(f"  {rows['contradictions']} pairs prefer what an earlier pair rejects", style="yellow")
         if rows["truncated"]:
             self.console.print(
-                f"  {rows['truncated']} would be cut to max_length: {rows['tokens_cut']} tokens lost, "
+                f"  {rows['truncated']} would be cut to max_length ({report.max_length}): {rows['tokens_cut']} tokens lost, "
                 f"{rows['answers_cut']} answers shortened", style="yellow",
             )  # fmt: skip
         self._garbled(rows)
@@ -120,6 +121,8 @@ class Display:
             self.console.print(f"  {count} x {escape(reason)}", style="red")
         for bad in report.bad:
             self.console.print(f"    {escape(bad['place'])}  {escape(bad['reason'])}", style="dim", soft_wrap=True)
+        if (more := report.bad_rows - len(report.bad)) > 0:
+            self.console.print(f"    ... and {more} more", style="dim")
         if report.lengths:
             shown = "  ".join(f"{share}%: {length}" for share, length in report.lengths.items())
             self.console.print(f"\n[bold]Tokens a row[/bold] (percentiles)  {shown}")
@@ -205,7 +208,7 @@ class Display:
         if event.get("partial"):
             line += "; there are more, which max_steps does not need"
         if event["truncated"]:
-            line += f"; {event['truncated']} cut to max_length ({event['tokens_cut']} tokens lost, see truncated.jsonl)"
+            line += f"; {event['truncated']} cut to max_length ({event['tokens_cut']} tokens lost, {event['answers_cut']} answers shortened, see truncated.jsonl)"
         self.console.print(line)
         if event["duplicates_kept"]:
             self.console.print(

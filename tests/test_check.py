@@ -99,7 +99,7 @@ def test_checking_what_a_recipe_mixes(tmp_path):
     recipe = recipe.replace("  sft: {data: {path: chat.jsonl, held_out: 0.2}}", f"  sft:\n{mixture}")
     (tmp_path / "micro.yaml").write_text(recipe)
     said = align("data", "check", "--stage", "sft", "-r", "micro.yaml", cwd=tmp_path).stdout
-    assert "the data of sft: rows of the kind conversation, written as prompt or alpaca" in said
+    assert "the data of sft: rows of the kind conversation, the first ones written as prompt or alpaca" in said
     assert "100 read" in said and "left out for the mixture's weights" in said
     nothing = align("data", "check", "-r", "micro.yaml", cwd=tmp_path, check=False)
     assert nothing.returncode == 2 and "Name files, or a stage" in nothing.stderr + nothing.stdout

@@ -401,3 +401,12 @@ def test_damaged_files_end_in_rows_problems_or_a_plain_error(tmp_path_factory, d
 
 
 HARMFUL = [b'"', b"\n", b"\r", b"\0", b"[", b"{", b"}", b"]", b"\\", b"\xff", b"\xef\xbb\xbf", b"9" * 5000, b"[" * 9999]
+
+
+@pytest.mark.parametrize(
+    ("name", "delimiter"), [("rows.csv", ";"), ("rows.csv", "\t"), ("rows.csv", ","), ("rows.tsv", "\t")]
+)
+def test_a_header_tells_the_delimiter(tmp_path, name, delimiter):
+    file = tmp_path / name
+    file.write_text(f'\n"a"{delimiter}b\n"x; y, z"{delimiter}2\n')
+    assert [row.value for row in read(str(file))] == [{"a": "x; y, z", "b": "2"}]

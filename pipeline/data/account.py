@@ -14,6 +14,7 @@ SHOWN = 20
 REASONS = 100  # that are counted each by itself
 OTHERS = "other reasons"
 SAME = "says the same as an earlier row"  # which one, duplicates.jsonl has
+TOO_LONG = "is too long"  # how every reason begins that max_length is behind
 LISTS = ("rejected.jsonl", "truncated.jsonl", "duplicates.jsonl")  # absent where there is nothing to list
 
 
@@ -130,9 +131,12 @@ def refuse_bad_rows(account: Account, stage: str) -> None:
         rows += [f"... and {more} more"]
     if 1 < len(account.bad_by_reason) < account.bad:
         rows += [f"{count} x {reason}" for reason, count in account.bad_by_reason.most_common(SHOWN)]
+    shorter = ""
+    if any(reason.startswith(TOO_LONG) for reason in account.bad_by_reason):
+        shorter = "Raise train.max_length, or set data.on_too_long to truncate or drop. "
     raise PipelineError(
         f"{stage}: {account.bad} of {account.read} rows cannot be trained on:\n  " + "\n  ".join(rows),
-        f"Mend the rows, or leave them out with --set stages.{stage}.data.on_bad_row=drop "
+        f"{shorter}Mend the rows, or leave them out with --set stages.{stage}.data.on_bad_row=drop "
         "(they are then listed in rejected.jsonl).",
     )
 
@@ -142,6 +146,7 @@ def refuse_empty(account: Account, stage: str, data: Data) -> None:
         paths = ", ".join(path for part in data.parts for path in part.paths)
         raise PipelineError(
             f"{stage}: {paths}: no row is left to train on: {account.read} read, {account.held_out} held out, "
-            f"{account.dropped} dropped.",
-            "Give more rows, or a smaller data.held_out.",
+            f"{account.dropped} dropped."
+            + "".join(f"\n  {count} x {reason}" for reason, count in account.dropped_by_reason.most_common(SHOWN)),
+            "Mend what they were dropped for." if account.dropped else "Give more rows, or a smaller data.held_out.",
         )

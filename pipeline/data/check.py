@@ -38,8 +38,10 @@ class Report:
     shapes: list[str]  # of the first rows, the most usual one first
     summary: dict
     bad: list[dict]  # the first ones: place, reason
+    bad_rows: int
     lengths: dict[int, int]  # percentile: tokens, before any is cut
     histogram: list[tuple[int, int, int]]  # (from, to, rows)
+    max_length: int | None
     loss_share: float | None  # of the tokens
     sample: list[Token]
 
@@ -92,10 +94,12 @@ def check(data: Data, kind: str, tokeniser: Tokeniser, enough: Enough | None = N
             shapes=_shapes(data, kind),
             summary=prepared.account.summary(),
             bad=prepared.account.first_bad,
+            bad_rows=prepared.account.bad,
             lengths={share: lengths[min(len(lengths) * share // 100, len(lengths) - 1)] for share in PERCENTILES}
             if lengths
             else {},
             histogram=_histogram(lengths),
+            max_length=tokeniser.max_length,
             loss_share=_loss_share(trained, kind),
             sample=_tokens(trained[0], tokeniser) if len(trained) else [],
         )

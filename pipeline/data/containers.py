@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import TextIO
 
 from pipeline.data.row import Row, nothing_in
@@ -19,11 +20,18 @@ _DAMAGED = "Export the file again."
 def csv_rows(path: str, text: TextIO, delimiter: str) -> Iterator[Row]:
     """One row a record, by the names in the header; every value stays text, blank lines are no records.
 
+    Where the header is not parted by `delimiter`, but by a semicolon (as Excel writes where a comma is the decimal
+    sign) or a tab, the file is.
+
     Raises PipelineError for a header that is missing, and for broken quoting: where a record
     ends is then unknown, so every row after it would be a guess.
     """
     csv.field_size_limit(_LONGEST_VALUE)
-    records = _records(path, csv.reader(text, strict=True, delimiter=delimiter))
+    ahead = [text.readline()]
+    while ahead[-1].isspace():
+        ahead.append(text.readline())
+    delimiter = _delimiter_of(ahead[-1], delimiter)
+    records = _records(path, csv.reader(chain(ahead, text), strict=True, delimiter=delimiter))
     first, names = next(records, (1, []))
     if not names:
         raise nothing_in(path)
@@ -47,6 +55,16 @@ def csv_rows(path: str, text: TextIO, delimiter: str) -> Iterator[Row]:
             f"{path}: the file is empty but for its header ({', '.join(names)}).",
             "Give a file with at least one row; the first line names the columns.",
         )
+
+
+def _delimiter_of(header: str, expected: str) -> str:
+    def parts(delimiter: str) -> int:
+        try:
+            return len(next(csv.reader([header], strict=True, delimiter=delimiter), []))
+        except csv.Error:  # it is quoted otherwise, or goes on in the next line
+            return 0
+
+    return expected if parts(expected) > 1 else max((expected, ";", "\t"), key=parts)
 
 
 def _columns(number: int) -> str:

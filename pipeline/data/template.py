@@ -30,6 +30,9 @@ def named(template: str) -> str:
     return file.read_text(encoding="utf-8").removesuffix("\n")
 
 
+SHOWS_TOOLS = "model.template: qwen is one that shows tools"
+
+
 class Template:
     """The chat template of a tokenizer, with what has to be known of it to train: where an answer stops."""
 
@@ -44,7 +47,8 @@ class Template:
         try:
             text = self.tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=ask)
         except TemplateError as error:
-            raise BadRow(f"the model's chat template refuses it: {error}") from None
+            hint = f"; {SHOWS_TOOLS}" if any(one["role"] == "tool" for one in messages) else ""
+            raise BadRow(f"the chat template refuses it: {error}{hint}") from None
         return text if ask or messages[-1]["role"] != "assistant" or self.ends_in_stop else text + self.stop
 
     @cached_property
@@ -100,7 +104,7 @@ class Template:
             if not shown and self._lacks(text, [told.strip()], others, ask=ask, tools=tools):
                 raise BadRow(f"{leaves_out} the system prompt")
         if tools and self._lacks(text, _names(tools), messages, ask=ask):
-            raise BadRow(f'{leaves_out} the tools that "tools" lists; model.template: qwen is one that shows tools')
+            raise BadRow(f'{leaves_out} the tools that "tools" lists; {SHOWS_TOOLS}')
         for number, message in enumerate(messages):
             if calls := message.get("tool_calls"):
                 silent = {key: value for key, value in message.items() if key != "tool_calls"}
