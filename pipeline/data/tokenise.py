@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy
 
+from pipeline.data.account import TOO_LONG
 from pipeline.data.example import Conversation, Example, Preference, Prompt
 from pipeline.data.places import Places
 from pipeline.data.shape import BadRow
@@ -189,7 +190,7 @@ class Tokeniser:
         if not limit or length <= limit:
             return Encoded([columns])
         if self.on_too_long != "truncate":
-            raise TooLong(f"is too long: max_length is {limit}")
+            raise TooLong(f"{TOO_LONG}: max_length is {limit}")
         kept = max(limit - answer, min(prompt, limit // 4))
         start = columns["input_ids" if talk else "prompt_ids"]
         bos = int(kept > 1 and start[0] == self.tokenizer.bos_token_id)
@@ -204,7 +205,7 @@ class Tokeniser:
         else:
             answers = {key: columns[key][: limit - kept] for key in ("chosen_ids", "rejected_ids")}
             if numpy.array_equal(*answers.values()):
-                raise TooLong(f"is too long: cut to max_length ({limit}), both answers are the same")
+                raise TooLong(f"{TOO_LONG}: cut to max_length ({limit}), both answers are the same")
             fitted = {"prompt_ids": cut(columns["prompt_ids"])} | answers
         return Encoded([fitted], cut=length - limit, answer_cut=answer > limit - kept)
 
