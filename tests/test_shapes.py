@@ -463,3 +463,8 @@ def test_special_tokens_that_a_user_types_stay_text(tmp_path):
 def test_shared_real_files_are_recognised(shared, tmp_path, name, kind, rows, bad):
     account = prepared(shared / "data" / name, kind, folder=tmp_path).account
     assert (account.read, account.dropped) == (rows, bad), account.dropped_by_reason
+
+
+def test_a_pair_given_to_sft_is_called_one(tmp_path):
+    _, found = encode(tokenizer_with("chatml"), tmp_path, [{"prompt": "a", "chosen": "b", "rejected": "c"}])
+    assert "it is a pair, for reward or dpo" in reasons(found)[0]

@@ -159,7 +159,12 @@ def shape(value: object, kind: str, *, columns: Mapping[str, str] = {}, named: s
         raise BadRow(f"the row is {kind_of(value)}, not an object with named fields")
     row = renamed(value, columns)
     read = {"text": _text, "conversation": _conversation, "preference": _preference, "prompt": _only_prompt}
-    return read[kind](row, SHAPES[named] if named else _recognised(row, kind, columns))
+    try:
+        return read[kind](row, SHAPES[named] if named else _recognised(row, kind, columns))
+    except BadRow as bad:
+        if kind == "conversation" and {"chosen", "rejected"} <= row.keys():
+            raise BadRow(f'{bad}; with "chosen" and "rejected" it is a pair, for reward or dpo') from None
+        raise
 
 
 def _recognised(row: dict, kind: str, columns: Mapping[str, str]) -> Shape:
