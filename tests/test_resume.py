@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import align, attempt, manifest, write_micro
+from filelock import FileLock
 
 STAGES = ("pretrain", "sft", "reward", "dpo", "ppo")
 
@@ -25,6 +26,15 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen:
         # A shell starts its background jobs deaf to Ctrl-C, and their children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+
+
+def kill(process: subprocess.Popen, folder: Path) -> None:
+    """With all that it started. On a busy machine the last of them is gone, and its lock with it, a moment later."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for lock in (folder / "runs").rglob(".lock"):
+        with FileLock(lock, timeout=10):
+            pass
 
 
 def wait_for(folder: Path, pattern: str, process: subprocess.Popen) -> None:
@@ -70,8 +80,7 @@ def test_ppo_killed_inside_a_rollout(chain, copied):
     folder = copied("ppo")
     process = start(folder, "ppo")
     wait_for(folder, "ppo/*/checkpoints/checkpoint-6", process)  # a rollout lasts four steps
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill(process, folder)
     assert "from step 6" in align("run", "ppo", "-r", "micro.yaml", cwd=folder).stdout
     assert manifest(folder, "ppo")["weights_sha256"] == manifest(chain, "ppo")["weights_sha256"]
     assert manifest(folder, "ppo")["metrics"] == manifest(chain, "ppo")["metrics"]
@@ -96,8 +105,7 @@ def test_killed_while_writing(chain, copied, moment):
     folder = copied("dpo")
     process = start(folder, "dpo")
     wait_for(folder, f"dpo/*/{moment}", process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill(process, folder)
     align("run", "dpo", "-r", "micro.yaml", cwd=folder)
     assert manifest(folder, "dpo")["weights_sha256"] == manifest(chain, "dpo")["weights_sha256"]
     assert manifest(folder, "dpo")["metrics"] == manifest(chain, "dpo")["metrics"]
@@ -107,8 +115,7 @@ def test_a_half_written_checkpoint_does_not_count(chain, copied):
     folder = copied("sft")
     process = start(folder, "sft")
     wait_for(folder, "sft/*/checkpoints/checkpoint-8", process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill(process, folder)
     (checkpoint,) = (folder / "runs" / "micro" / "sft").glob("*/checkpoints/checkpoint-8")
     weights = checkpoint / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:50])
