@@ -193,7 +193,10 @@ def check_data(
     as_json: JsonOption = False,
 ) -> None:
     """Show what would become of a file's rows, and which of their tokens would be learned. Exit code 2 for bad rows."""
-    loaded = recipes.load(recipe)
+    if files and tokenizer:  # no recipe is needed
+        loaded = recipes.Recipe(name="check", model=recipes.Model(id=tokenizer), stages={})
+    else:
+        loaded = recipes.load(recipe)
     if unpaired := [pair for pair in columns or [] if "=" not in pair]:
         raise PipelineError(f"--column {unpaired[0]}: names no column.", "Write --column expected=name.")
     if not files and not stage:

@@ -142,6 +142,13 @@ def test_held_out_rows_that_are_trained_on_in_the_same_stage_are_named(tmp_path)
     assert "5 of 5 held-out prompts are trained on in this very stage" in said
 
 
+def test_a_file_and_a_tokenizer_need_no_recipe(tmp_path):
+    write_rows(tmp_path / "rows.jsonl", ROWS)
+    train(["What is 3?"] * 5, 300).save_pretrained(tmp_path / "tokenizer")
+    said = align("data", "check", "rows.jsonl", "--tokenizer", "tokenizer", "--template", "plain", cwd=tmp_path).stdout
+    assert "40 read" in said and "carries loss" in said
+
+
 def test_an_address_is_no_file(tmp_path):
     with pytest.raises(PipelineError) as error:
         kind_of(Data(path="https://example.com/rows.jsonl"))
