@@ -385,6 +385,14 @@ class Planner:
             return {"files": digests, "config": rows.config, "split": rows.split}
         return digests[0] if len(digests) == 1 else digests
 
+    def planned_files(self, name: str, inputs: dict) -> dict[str, str]:
+        """By their paths in the recipe what the files of a stage were when it was planned; none is read again."""
+        data, held_out = self.recipe.stage(name).data, inputs["data"]["held_out"]
+        held_out = held_out["files"] if isinstance(held_out, dict) else held_out
+        own = ([held_out] if isinstance(held_out, str) else held_out) if data.held_out_rows else []
+        paths = [path for rows in data.sources for path in files_of(rows)]
+        return dict(zip(paths, [*inputs["data"]["files"], *own], strict=True))
+
     def _unknown(self, name: str) -> list[str]:
         """The data sets of a stage whose commit only the hub can tell."""
         sets = self.recipe.stage(name).data.data_sets()
@@ -429,7 +437,7 @@ class Planner:
         missing, fixes = [], []
         for name in names:
             stage = self.recipe.stage(name)
-            for rows in (*stage.data.parts, *filter(None, [stage.data.held_out_rows])):
+            for rows in stage.data.sources:
                 try:
                     files_of(rows)
                 except PipelineError as error:

@@ -486,11 +486,11 @@ class Stage:
         ][: self.settings.evaluation.samples]
 
     def _data_summary(self) -> dict:
-        data = self.recipe.stage(self.job.stage).data  # by the paths in the recipe
-        digests = {}
-        for rows in (*data.parts, *filter(None, [data.held_out_rows])):
-            digests |= dict(self.planner.identities(rows))
-        return {"files": digests, "rows": self.data.account.summary(), "prepared": self.data.folder.name}
+        return {
+            "files": self.planner.planned_files(self.job.stage, self.step.inputs),
+            "rows": self.data.account.summary(),
+            "prepared": self.data.folder.name,
+        }
 
     def _base_summary(self, output: str, weights: str) -> dict:
         """The base of what comes after: a whole model is its own."""

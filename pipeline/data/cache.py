@@ -66,11 +66,10 @@ def _key(data: Data, kind: str, tokeniser: Tokeniser, contents: dict, enough: En
     said = {
         "code": _code(),
         "kind": kind,
-        "files": [files_of(rows) for rows in (*data.parts, *filter(None, [data.held_out_rows]))],
+        "files": [files_of(rows) for rows in data.sources],
         "contents": contents,
         "enough": enough and [enough.pieces, enough.tokens],
-        "data": data.model_dump(exclude={"on_bad_row", "held_out"}),
-        "held_out": data.held_out_rows.model_dump() if data.held_out_rows else data.held_out,
+        "data": data.model_dump(exclude={"on_bad_row"}),
         "tokenizer": tokenizer.backend_tokenizer.to_str(),
         "template": tokenizer.chat_template,
         "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},

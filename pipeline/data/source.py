@@ -148,6 +148,11 @@ class Data(Source):
         return self.mixture or [self]
 
     @property
+    def sources(self) -> list[Source]:
+        """Every place that rows come from: the parts, and that of held-out rows of their own."""
+        return [*self.parts, *filter(None, [self.held_out_rows])]
+
+    @property
     def weights(self) -> list[float] | None:
         """Of the parts; None where all their rows are taken."""
         weights = [part.weight for part in self.mixture]
@@ -158,8 +163,6 @@ class Data(Source):
         """Where the held-out rows are, written like the others; None where they are a share of those."""
         if isinstance(self.held_out, float):
             return None
-        if isinstance(self.held_out, Source):  # at its commit
-            return self.held_out
         how = self.model_dump(include=Source.model_fields.keys() - Rows.model_fields.keys())
         if isinstance(self.held_out, str):
             return Source(**how, path=self.held_out)
@@ -171,10 +174,11 @@ class Data(Source):
 
     def pinned(self, folder: Path | None) -> "Data":
         """Both the rows to train on and those held out."""
-        held_out = self.held_out if isinstance(self.held_out, float) else self.held_out_rows.pinned(folder)
+        held_out = self.held_out
+        if rows := self.held_out_rows:
+            held_out = HeldOut(**rows.pinned(folder).model_dump(include=Rows.model_fields.keys()))
         update = {"held_out": held_out, "mixture": [part.pinned(folder) for part in self.mixture]}
         return (self if self.mixture else super().pinned(folder)).model_copy(update=update)
 
     def data_sets(self) -> list[Repository]:
-        every = [*self.parts, *filter(None, [self.held_out_rows])]
-        return [repository for rows in every for repository in Rows.data_sets(rows)]
+        return [repository for rows in self.sources for repository in Rows.data_sets(rows)]
