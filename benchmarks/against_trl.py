@@ -250,6 +250,14 @@ def whole(stages: Sequence[dict]) -> dict:
     return add | {"peak_mib": max(stage["peak_mib"] for stage in stages)}
 
 
+def install(environment: Path, *packages: str) -> None:
+    """With pip, into an environment of its own, which is made where it is not there."""
+    python = environment / "bin/python"
+    if not python.is_file():
+        subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages], check=True)
+
+
 def in_own_process(function: Callable, *arguments: object) -> object:
     """This process stays small: a child's peak memory starts from that of the process that started it."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=quietly) as pool:

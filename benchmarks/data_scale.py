@@ -2,15 +2,16 @@
 
 import argparse
 import json
+import platform
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
@@ -24,9 +25,8 @@ from against_trl import (
     environment_of,
     figures,
     in_own_process,
+    install,
     measure,
-    platform,
-    version,
 )
 from rich.table import Table
 
@@ -187,12 +187,8 @@ print(json.dumps({"seconds": round(seconds, 2), "tokens": tokens, "trained": len
 
 def make_environment() -> None:
     """LLaMA-Factory wants other versions of everything."""
-    python = FACTORY_ENVIRONMENT / "bin/python"
-    if not python.is_file():
-        subprocess.run([sys.executable, "-m", "venv", FACTORY_ENVIRONMENT], check=True)
-    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*install, *FACTORY_PACKAGES], check=True)
-    subprocess.run([*install, "--no-deps", FACTORY], check=True)
+    install(FACTORY_ENVIRONMENT, *FACTORY_PACKAGES)
+    install(FACTORY_ENVIRONMENT, "--no-deps", FACTORY)
 
 
 # -- measuring ---------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -11,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from statistics import median
 
-from against_trl import CORES, PROJECT, RESULTS, console, environment_of, figures, in_own_process, measure
+from against_trl import CORES, PROJECT, RESULTS, console, environment_of, figures, in_own_process, install, measure
 from rich.table import Table
 
 TRL_ENVIRONMENT = PROJECT / ".venv-trl-1.12"
@@ -57,10 +56,7 @@ def main() -> None:
 
 def make_trl_environment(*more: str) -> None:
     """TRL's last PPO trainer wants another TRL than ours."""
-    if not (TRL_ENVIRONMENT / "bin/python").is_file():
-        subprocess.run([sys.executable, "-m", "venv", TRL_ENVIRONMENT], check=True)
-    install = [TRL_ENVIRONMENT / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*install, *TRL_PACKAGES, *more], check=True)
+    install(TRL_ENVIRONMENT, *TRL_PACKAGES, *more)
 
 
 def prepare(world: Path, ends: bool = True) -> int:

@@ -193,36 +193,35 @@ def check_data(
     as_json: JsonOption = False,
 ) -> None:
     """Show what would become of a file's rows, and which of their tokens would be learned. Exit code 2 for bad rows."""
-    if files and tokenizer:  # no recipe is needed
-        loaded = recipes.Recipe(name="check", model=recipes.Model(id=tokenizer), stages={})
-    else:
-        loaded = recipes.load(recipe)
+    model = recipes.Model(id=tokenizer, template=template) if tokenizer else None
+    loaded = recipes.Recipe(name="check", model=model, stages={}) if files and model else recipes.load(recipe)
     if unpaired := [pair for pair in columns or [] if "=" not in pair]:
         raise PipelineError(f"--column {unpaired[0]}: names no column.", "Write --column expected=name.")
     if not files and not stage:
         raise PipelineError("There is nothing to check.", "Name files, or a stage of the recipe with --stage.")
     if not files and (any((columns, shape, config, split, separator)) or learn != "answers"):
         raise PipelineError("The recipe says how its own rows are read.", "Name files, or leave these options out.")
-    own = None if files else loaded.stage(stage).data
-    whole = loaded if own else None
-    if tokenizer:
-        model = recipes.Model(id=tokenizer, template=template)
+    own = None if files else loaded
+    if model:
         loaded = loaded.model_copy(update={"model": model, "stages": {}})
     elif template:
         loaded = loaded.model_copy(update={"model": loaded.model.model_copy(update={"template": template})})
-    data = own or recipes.data(
-        path=files,
-        config=config,
-        split=split,
-        revision=revision,
-        held_out=held_out,
-        columns=dict(pair.split("=", 1) for pair in columns or []),
-        shape=shape,
-        encoding=encoding,
-        separator=separator,
-        learn=learn,
-    )
-    report = _checked(data.pinned(runs / loaded.name), stage, loaded, runs, max_length, whole)
+    if own:
+        data = own.stage(stage).data
+    else:
+        data = recipes.data(
+            path=files,
+            config=config,
+            split=split,
+            revision=revision,
+            held_out=held_out,
+            columns=dict(pair.split("=", 1) for pair in columns or []),
+            shape=shape,
+            encoding=encoding,
+            separator=separator,
+            learn=learn,
+        )
+    report = _checked(data.pinned(runs / loaded.name), stage, loaded, runs, max_length, own)
     if as_json:
         print(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
     else:

@@ -103,10 +103,8 @@ class Display:
         self.console.print(
             f"[bold]{escape(name)}[/bold]: rows of the kind [bold]{report.kind}[/bold]{written}", soft_wrap=True
         )
-        parts = [f"{rows[key]} {words}" for key, words in (("trained", "trained"), ("held_out", "held out"), ("dropped", "dropped"))]  # fmt: skip
-        more = "; there are more, which max_steps does not need" if rows.get("partial") else ""
         bad = f", of them {report.bad_rows} bad" if report.bad_rows else ""
-        self.console.print(f"  {rows['read']} read = {' + '.join(parts)}{bad}{more}")
+        self.console.print(f"  {_added_up(rows, bad)}")
         if rows["duplicates_kept"]:
             self.console.print(f"  {rows['duplicates_kept']} say the same as an earlier row", style="yellow")
         if rows["contradictions"]:
@@ -203,10 +201,7 @@ class Display:
             handle(event)
 
     def _on_account(self, event: dict) -> None:
-        parts = [f"{event[key]} {words}" for key, words in (("trained", "trained"), ("held_out", "held out"), ("dropped", "dropped"))]  # fmt: skip
-        line = f"  rows: {event['read']} read = {' + '.join(parts)}"
-        if event.get("partial"):
-            line += "; there are more, which max_steps does not need"
+        line = f"  rows: {_added_up(event)}"
         if event["truncated"]:
             line += f"; {event['truncated']} cut to max_length ({event['tokens_cut']} tokens lost, {event['answers_cut']} answers shortened, see truncated.jsonl)"
         self.console.print(line)
@@ -301,6 +296,13 @@ class Display:
         if self.bar:
             self.bar.stop()
             self.bar = None
+
+
+def _added_up(rows: dict, bad: str = "") -> str:
+    """An account in a line; `bad` says how many of the dropped rows are."""
+    parts = f"{rows['trained']} trained + {rows['held_out']} held out + {rows['dropped']} dropped"
+    more = "; there are more, which max_steps does not need" if rows.get("partial") else ""
+    return f"{rows['read']} read = {parts}{bad}{more}"
 
 
 def _abridged(tokens: list[str]) -> str:

@@ -9,7 +9,16 @@ from conftest import write_rows
 from pipeline.data.prepare import Prepared, prepare
 from pipeline.data.source import Data
 from pipeline.data.table import tokens
+from pipeline.data.template import named
 from pipeline.data.tokenise import Tokeniser
+from pipeline.tokenizer import train
+
+
+def plain_tokenizer(words: str):
+    """A small one with the plain template, learnt from some words."""
+    made = train([words] * 5, 300)
+    made.chat_template = named("plain")
+    return made
 
 
 def prepared(path: Path, kind: str = "conversation", tokenizer=None, folder: Path | None = None, **options) -> Prepared:

@@ -2,7 +2,7 @@
 
 import pytest
 from conftest import write_rows
-from prepared import lines, prepared
+from prepared import lines, plain_tokenizer, prepared
 
 from pipeline.data.account import refuse_bad_rows, refuse_empty
 from pipeline.data.source import Data
@@ -36,15 +36,6 @@ REFUSED = {
     "imdb_header_only.csv": "imdb_header_only.csv: .* but for its header",
     "imdb_unescaped_quotes.csv": "imdb_unescaped_quotes.csv:3: the quoting is broken",
 }
-
-
-def word_tokenizer():
-    from pipeline.data.template import named
-    from pipeline.tokenizer import train
-
-    made = train(["What is a? It is b"] * 5, 300)
-    made.chat_template = named("plain")
-    return made
 
 
 def kind_of(name: str) -> str:
@@ -104,7 +95,7 @@ def test_the_shared_broken_encoding_is_counted(shared, tmp_path):
 def test_half_of_a_character_is_a_bad_row_and_no_crash(tmp_path):
     rows = [r'{"prompt": "a", "completion": "so \ud83d"}', r'{"prompt": "b", "completion": "\ud83d\ude00"}']
     (tmp_path / "rows.jsonl").write_text("\n".join(rows))
-    found = prepared(tmp_path / "rows.jsonl", folder=tmp_path, tokenizer=word_tokenizer())
+    found = prepared(tmp_path / "rows.jsonl", folder=tmp_path, tokenizer=plain_tokenizer("What is a? It is b"))
     (dropped,) = lines(found, "rejected.jsonl")
     assert dropped["line"] == 1 and r"half of a character ('\ud83d')" in dropped["reason"]
     assert found.account.trained == 1

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from conftest import write_rows
-from prepared import asked, encode, lines, prepared, reasons
+from prepared import asked, encode, lines, plain_tokenizer, prepared, reasons
 
 from pipeline.data.read import read
 from pipeline.data.shape import BadRow, shape
@@ -16,9 +16,7 @@ from pipeline.tokenizer import train
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    made = train(["User: what is red?\nAssistant: red is a colour."] * 5, 300)
-    made.chat_template = named("plain")
-    return made
+    return plain_tokenizer("User: what is red?\nAssistant: red is a colour.")
 
 
 def test_a_row_knows_its_line_in_an_array_and_in_lines(tmp_path):

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 from conftest import align, manifest, write_micro, write_rows
-from prepared import lines
+from prepared import lines, plain_tokenizer
 
 from pipeline import recipe
 from pipeline.data import prepare
@@ -15,16 +15,11 @@ from pipeline.data.source import Data
 from pipeline.data.tokenise import Tokeniser
 from pipeline.errors import PipelineError
 from pipeline.plan import Planner
-from pipeline.tokenizer import train
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    from pipeline.data.template import named
-
-    made = train(["What is a3? It is 3, so they say"] * 5, 300)
-    made.chat_template = named("plain")
-    return made
+    return plain_tokenizer("What is a3? It is 3, so they say")
 
 
 def talks(folder, name: str, number: int) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import align, attempt, manifest, write_micro, write_rows
-from prepared import lines
+from prepared import lines, plain_tokenizer
 
 from pipeline.artifact import ROWS
 from pipeline.data import cache, prepare
@@ -19,11 +19,7 @@ TALKS = [{"prompt": f"What is {n % 90}?", "completion": f"It is {n}, so they say
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    from pipeline.data.template import named
-
-    made = train(["What is 3? It is 3, so they say"] * 5, 300)
-    made.chat_template = named("plain")
-    return made
+    return plain_tokenizer("What is 3? It is 3, so they say")
 
 
 def test_several_threads_make_the_same_rows_as_one(tokenizer, tmp_path, monkeypatch):

@@ -33,17 +33,18 @@ def in_order(work: Callable, chunks: Iterator, threads: int) -> Iterator[tuple]:
     pool = ThreadPoolExecutor(threads)
     try:
         with _one_thread_a_tokenizer():
-            ahead = _until_error(chunks)
-            for chunk, error in ahead:
-                if error is None:
-                    waiting.append((chunk, pool.submit(worked, chunk)))
-                while len(waiting) > (AHEAD * threads if error is None else 0):
+            error = None
+            for chunk, error in _until_error(chunks):
+                if error is not None:
+                    break
+                waiting.append((chunk, pool.submit(worked, chunk)))
+                if len(waiting) > AHEAD * threads:
                     done, result = waiting.popleft()
                     yield done, result.result()
-                if error is not None:  # after what came before it, as one thread would have it
-                    raise error
             for done, result in waiting:
                 yield done, result.result()
+            if error is not None:  # after what came before it, as one thread would have it
+                raise error
     finally:
         pool.shutdown(cancel_futures=True)
 

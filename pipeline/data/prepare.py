@@ -138,9 +138,9 @@ class Pass:
             [self._side(*one, chunk.part is None) for one in zip(chunk.rows, outcomes, strict=True)],
             dtype=object,
         )
-        account = self.ledger.account
+        account, trained = self.ledger.account, int((sides == TRAINED).sum())
         account.read += len(sides)
-        account.trained += int((sides == TRAINED).sum())
+        account.trained += trained
         account.held_out += int((sides == HELD_OUT).sum())
         for name, stream in self._sides.items():
             if (chosen := sides[worked.row_of] == name).any():
@@ -148,7 +148,7 @@ class Pass:
                 stream.write_batch(batch)
                 if name == TRAINED:
                     part = self._parts[chunk.part]
-                    part.rows += int((sides == TRAINED).sum())
+                    part.rows += trained
                     part.pieces += len(batch)
                     part.tokens += len(batch.column(0).flatten())
 

@@ -7,9 +7,9 @@ from hashlib import sha256
 from pipeline.data.example import Example
 
 
-def sameness(example: Example) -> int:
-    """A number that two examples share if they say the same but for case and white space."""
-    return _number(said(example))
+def sameness(said: str) -> int:
+    """A number that two examples share if what is `said` in them is the same but for case and white space."""
+    return _number(said)
 
 
 def asked(example: Example) -> int:

@@ -173,23 +173,21 @@ def _recognised(row: dict, kind: str, columns: Mapping[str, str]) -> Shape:
         raise BadRow(
             f"{lacks}; its fields are {names(row)}: say in data.columns which is which, as in {EXAMPLES[kind]}"
         )
-    return best
+    return SHAPES[best]
 
 
 def recognised(value: object, kind: str, columns: Mapping[str, str] = {}) -> str | None:
     """The name of the shape that a row is taken to have; None where it has none."""
     if not isinstance(value, dict) or not set(columns.values()) <= value.keys():
         return None
-    found = _of_fields(tuple(renamed(value, columns)), kind, tuple(columns))
-    return next((name for name, one in SHAPES.items() if one is found), None)
+    return _of_fields(tuple(renamed(value, columns)), kind, tuple(columns))
 
 
 @lru_cache  # the rows of a file have the same fields, most often
-def _of_fields(fields: tuple[str, ...], kind: str, columns: tuple[str, ...]) -> Shape | None:
-    possible = [SHAPES[name] for name in shapes_of(kind)]
-    possible.sort(key=lambda one: not one.is_named_by(columns, kind))
-    best = max(possible, key=lambda one: one.present(fields, kind))
-    return best if best.present(fields, kind) else None
+def _of_fields(fields: tuple[str, ...], kind: str, columns: tuple[str, ...]) -> str | None:
+    possible = sorted(shapes_of(kind), key=lambda name: not SHAPES[name].is_named_by(columns, kind))
+    best = max(possible, key=lambda name: SHAPES[name].present(fields, kind))
+    return best if SHAPES[best].present(fields, kind) else None
 
 
 def _text(row: dict, found: Shape) -> Text:

@@ -88,11 +88,12 @@ class Work:
     def _outcome(self, example: Example) -> Outcome:
         pair = isinstance(example, Preference)
         turned = replace(example, chosen=example.rejected, rejected=example.chosen) if pair else None
+        text = said(example)
         return Outcome(
             asked=asked(example),
-            sameness=sameness(example),
-            opposite=sameness(turned) if turned else None,
-            garbled=garbled(said(example)),
+            sameness=sameness(text),
+            opposite=sameness(said(turned)) if turned else None,
+            garbled=garbled(text),
         )
 
 
