@@ -68,7 +68,7 @@ def file_sha256(path: Path) -> str:
 class Digests:
     """SHA-256 of files, remembered by path, size, mtime and inode, so that a plan need not read them again.
 
-    The process that trains hashes afresh (`remember=False`): a cache may be fooled, a result may not.
+    The process that trains has no file to remember them in and hashes afresh: a cache may be fooled, a result may not.
     """
 
     def __init__(self, cache: Path | None = None):
@@ -84,7 +84,7 @@ class Digests:
     def of(self, path: Path) -> str:
         stat = path.stat()
         key, stamp = str(path.resolve()), [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-        if self._cache and (known := self._known.get(key)) and known[:3] == stamp:
+        if (known := self._known.get(key)) and known[:3] == stamp:
             return known[3]
         digest = file_sha256(path)
         self._known[key] = [*stamp, digest]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from pipeline import needs
 from pipeline.artifact import Digests, canonical, weights_sha256
 from pipeline.errors import PipelineError
 from pipeline.hub import Repository, known_commit
@@ -40,6 +41,11 @@ def base_of(recipe: Recipe, folder: Path, digests: Digests) -> Base:
             raise PipelineError(
                 f"{recipe.path}: model.id: {model.id} is an adapter, not a base.",
                 "Name its base in model.id, and the adapter as the stage's `policy`.",
+            )
+        if complaint := needs.weights(path):
+            raise PipelineError(
+                f"{recipe.path}: model.id: {model.id}: {complaint}.",
+                "Download or copy the whole model, as save_pretrained writes it.",
             )
         return Base({"sha256": weights_sha256(path, digests, ("tokenizer_config.json",))}, str(path.resolve()))
     commit = known_commit(repository_of(recipe), folder)

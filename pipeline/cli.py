@@ -31,6 +31,9 @@ FreshOption = Annotated[bool, typer.Option("--fresh", help="Another attempt, bes
 UnslothOption = Annotated[
     bool | None, typer.Option("--unsloth/--no-unsloth", help="Load and run models with Unsloth, or not.")
 ]
+NoLookAheadOption = Annotated[
+    bool, typer.Option("--no-look-ahead", help="Train at once, without preparing the rows of the later stages first.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="The same for a program to read.")]
 Stages = Annotated[list[str] | None, typer.Argument(help="The stages; all of the recipe where none is named.")]
 
@@ -44,12 +47,22 @@ def run(
     policy: PolicyOption = None,
     unsloth: UnslothOption = None,
     fresh: FreshOption = False,
+    no_look_ahead: NoLookAheadOption = False,
 ) -> None:
     """Run stages, and first those that they stand on, as far as they are not up to date."""
     display = Display(make_console())
     overrides = _with_switch(recipe, overrides or [], unsloth)
-    code = Run(recipe, overrides, runs, stages or [], fresh=fresh, policy=policy, display=display).execute()
-    raise typer.Exit(code)
+    run = Run(
+        recipe,
+        overrides,
+        runs,
+        stages or [],
+        fresh=fresh,
+        policy=policy,
+        display=display,
+        look_ahead=not no_look_ahead,
+    )
+    raise typer.Exit(run.execute())
 
 
 @app.command()
@@ -238,7 +251,7 @@ def _checked(
     own: recipes.Recipe | None,
 ):
     """The report. `own` is the recipe where the rows are those that it gives the stage."""
-    from pipeline.training import available_cores, before_imports, enough, positions
+    from pipeline.training import available_cores, before_imports, positions
 
     before_imports(False)
     from transformers import logging
@@ -246,6 +259,7 @@ def _checked(
     from pipeline import train_fields
     from pipeline.data import check
     from pipeline.data.tokenise import Tokeniser
+    from pipeline.rows import enough
     from pipeline.stage import specs
     from pipeline.tokenizer import of_recipe
 

@@ -15,6 +15,7 @@ from pipeline.errors import PipelineError
 from pipeline.plan import CONTINUE, EVALUATE, RUN, UP_TO_DATE, Step
 from pipeline.stage import specs
 
+WORTH_SAYING = 10  # seconds of looking ahead
 SAMPLE_STRETCHES = 8  # of tokens that carry loss, or do not
 SAMPLE_ENDS = (70, 30)  # tokens shown of the beginning and the end of a long one
 STYLES = {UP_TO_DATE: "green", CONTINUE: "yellow", EVALUATE: "yellow", RUN: "cyan"}
@@ -228,6 +229,11 @@ class Display:
     def _on_rows(self, event: dict) -> None:
         if self.bar:
             self.bar.update(self.bar.task_ids[0], count=f"{event['read']:,} rows")
+
+    def _on_looked_ahead(self, event: dict) -> None:
+        if event["seconds"] >= WORTH_SAYING:
+            ready = ", ".join(event["stages"])
+            self.console.print(f"  looked ahead in {_duration(event['seconds'])}: the rows of {ready} are ready")
 
     def _on_note(self, event: dict) -> None:
         self.console.print(f"  note: {escape(event['text'])}", style="yellow")

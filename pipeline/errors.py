@@ -1,5 +1,8 @@
 """The one kind of error that a person is meant to read."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class PipelineError(Exception):
     """A mistake that the user can mend: what happened, where, and what to do next.
@@ -23,3 +26,28 @@ class MachineError(PipelineError):
     """The machine failed, not the user: a full disk, a process that was killed, memory that ran out."""
 
     exit_code = 1
+
+
+class Together:
+    """Mistakes that are found one after the other and told at once."""
+
+    def __init__(self):
+        self._found: list[PipelineError] = []
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Go on after a mistake; a failure of the machine ends it all."""
+        try:
+            yield
+        except MachineError:
+            raise
+        except PipelineError as error:
+            self._found.append(error)
+
+    def tell(self) -> None:
+        """Raises PipelineError with all that was noted, or does nothing."""
+        if len(self._found) == 1:
+            raise self._found[0]
+        if self._found:
+            fixes = dict.fromkeys(error.fix for error in self._found if error.fix)
+            raise PipelineError("\n".join(dict.fromkeys(error.what for error in self._found)), "\n".join(fixes))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pipeline import artifact, backend, graph, train_fields
+from pipeline import artifact, backend, graph, needs, train_fields
 from pipeline.artifact import Attempt, Digests, canonical
 from pipeline.backend import Backend
 from pipeline.base import Base, base_of, repository_of
@@ -109,6 +109,7 @@ class Planner:
                 policy=self.policy if name == overridden else None,
             )
         self.digests.save()
+        self._check_trackers(steps.values())
         return list(steps.values())
 
     def step(
@@ -179,7 +180,8 @@ class Planner:
             return Step(name, CONTINUE, "another run is working on it", attempt=attempt, **common)
         checkpoints = attempt.checkpoints()
         if not checkpoints:
-            return Step(name, RUN, "it was stopped before its first checkpoint", attempt=attempt, **common)
+            when = "before its first checkpoint" if attempt.inputs else "before it began"
+            return Step(name, RUN, f"it was stopped {when}", attempt=attempt, **common)
         step = checkpoints[0][0]
         begun = json.loads((attempt.folder / "run.json").read_text(encoding="utf-8"))["backend"]
         asked = common["backend"]
@@ -346,15 +348,22 @@ class Planner:
             "model": model,
             "adapter": adapter,
             "data": {
-                "files": [what for part in data.parts for _, what in self.identities(part)],
+                **self.contents(name),
                 **({"mixture": [self._part(part) for part in data.mixture]} if data.mixture else {}),
-                "held_out": self._held_out(data),
                 "on_bad_row": data.on_bad_row,
                 "on_too_long": data.on_too_long,
                 **data.unusual(),
             },
             "train": train_fields.what(specs()[name].config, given),
             "seed": recipe.seed,
+        }
+
+    def contents(self, name: str) -> dict:
+        """What is in the files of a stage: digests and commits, which stand for its rows."""
+        data = self.recipe.stage(name).data
+        return {
+            "files": [what for part in data.parts for _, what in self.identities(part)],
+            "held_out": self._held_out(data),
         }
 
     def identities(self, rows: Rows) -> list[tuple[str, str]]:
@@ -431,6 +440,14 @@ class Planner:
         if evaluation.score_function:
             what["score_function"] = self.digests.of(Path(evaluation.score_function.rpartition(":")[0]))
         return sha256(canonical(what)).hexdigest()
+
+    def _check_trackers(self, steps: Iterable[Step]) -> None:
+        """Those of the stages that are to be trained: a missing package would stop them at their first step."""
+        to_train = [step.stage for step in steps if step.state in (RUN, CONTINUE)]
+        reported = {name: self.recipe.stage(name).train.get("report_to") for name in to_train}
+        wrong = dict(one for name, report_to in reported.items() for one in needs.trackers(name, report_to))
+        if wrong:
+            raise PipelineError("\n".join(wrong), "\n".join(dict.fromkeys(wrong.values())))
 
     def _check_data(self, names: Iterable[str]) -> None:
         """All missing files of all stages at once."""

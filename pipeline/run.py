@@ -32,6 +32,7 @@ class Run:
         fresh: bool,
         policy: str | None,
         display: Display,
+        look_ahead: bool = True,
     ):
         self.recipe_path, self.overrides, self.runs = recipe_path, list(overrides), runs
         self.recipe = recipe.load(recipe_path, overrides)
@@ -41,7 +42,7 @@ class Run:
                 f"{recipe_path}: has no stage {', '.join(unknown)}.",
                 f"It has {', '.join(self.recipe.stages)}.",
             )
-        self.policy, self.display = policy, display
+        self.policy, self.display, self.look_ahead = policy, display, look_ahead
         self.planner = Planner(self.recipe, runs, policy)
         self.pending = Pending(self.planner.folder, self.goals) if fresh else None
         self._warm: tuple[subprocess.Popen, str] | None = None  # the next stage's process and backend, getting ready
@@ -70,8 +71,8 @@ class Run:
         for number, planned in enumerate(steps):
             step = next(one for one in self._plan() if one.stage == planned.stage) if ran else planned
             if step.state != UP_TO_DATE:
-                coming = [later.backend.name for later in steps[number + 1 :] if later.state != UP_TO_DATE]
-                if code := self._run_stage(step, coming[0] if coming else None):
+                coming = [later for later in steps[number + 1 :] if later.state != UP_TO_DATE]
+                if code := self._run_stage(step, coming, ahead=self.look_ahead and not ran):
                     return done, ran, code
                 ran = True
                 step = next(one for one in self._plan(finished=step.stage) if one.stage == planned.stage)
@@ -86,8 +87,8 @@ class Run:
             self.pending.done(finished)
         return self.planner.plan(self.goals, fresh=self.pending.left())
 
-    def _run_stage(self, step: Step, coming: str | None) -> int:
-        """`coming` is the backend of the stage after it."""
+    def _run_stage(self, step: Step, coming: Sequence[Step], *, ahead: bool) -> int:
+        """`coming` are the steps to be run after it; with `ahead` it looks at them first."""
         job = Job(
             recipe=str(self.recipe_path),
             overrides=self.overrides,
@@ -99,13 +100,16 @@ class Run:
             backend=step.backend.name,
             backend_why=step.backend.why,
             policy=self.policy if self.policy and step.stage == self.planner.overridden(self.goals) else None,
+            goals=tuple(self.goals),
+            goals_policy=self.policy,
+            ahead=tuple(later.stage for later in coming) if ahead else (),
         )
         self.display.begin(step)
         if self._warm and self._warm[1] != step.backend.name:
             self._cool_down()
         process, self._warm = self._warm[0] if self._warm else start_worker(), None
         give(process, job)
-        error = self._watch(process, coming)
+        error = self._watch(process, coming[0].backend.name if coming else None)
         code = process.wait()
         self.display.end()
         if error:

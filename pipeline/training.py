@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from pipeline import artifact, backend, recipe
+from pipeline import artifact, backend, needs, recipe, train_fields
 from pipeline.artifact import Attempt
 from pipeline.backend import ASKED, TRANSFORMERS, UNSLOTH
-from pipeline.errors import PipelineError
-from pipeline.plan import EVALUATE, Planner, Step
+from pipeline.base import Base
+from pipeline.errors import PipelineError, Together
+from pipeline.plan import EVALUATE, UP_TO_DATE, Planner, Step
 from pipeline.stage import specs
 
 INTERRUPTED = 130
@@ -38,6 +39,9 @@ class Job:
     policy: str | None = None
     backend: str = TRANSFORMERS
     backend_why: str = ASKED
+    goals: tuple[str, ...] = ()  # of the whole run
+    goals_policy: str | None = None  # what the first of them starts from
+    ahead: tuple[str, ...] = ()  # the stages to be run after this one that it looks ahead at
 
 
 def before_imports(bitsandbytes: bool) -> None:
@@ -110,54 +114,92 @@ class Stage:
 
     @cached_property
     def prepared(self):
+        """The tokenizer, and what was done to it."""
+        return self._tokenizer(self.job.stage, self.parent.folder if self.parent else None, self.base)
+
+    def _tokenizer(self, stage: str, parent: Path | None, base: Base):
+        """The parent's, else the base's, else a new one."""
         from pipeline import tokenizer
 
         recipe = self.recipe
-        if self.parent and (self.parent.folder / "tokenizer_config.json").is_file():
-            return tokenizer.Prepared(tokenizer.load(self.parent.folder, recipe))
-        if self.base.source is not None:
-            return tokenizer.prepare(tokenizer.load(self.base.source, recipe, self.base.commit), recipe)
-        return tokenizer.from_scratch(recipe, self.job.stage, self.settings.data)
+        if parent and (parent / "tokenizer_config.json").is_file():
+            return tokenizer.Prepared(tokenizer.load(parent, recipe))
+        if base.source is not None:
+            return tokenizer.prepare(tokenizer.load(base.source, recipe, base.commit), recipe)
+        return tokenizer.from_scratch(recipe, stage, recipe.stage(stage).data.pinned(self.planner.folder))
+
+    def prepare(self) -> None:
+        """The rows and functions of this stage, and of those that it looks ahead at: all that is wrong comes at once."""
+        together, started = Together(), time.monotonic()
+        self.report("phase", name="data")
+        with together.noting():
+            self._load_functions(self.job.stage)
+            self.data  # noqa: B018 - its account comes first
+        if ahead := self.job.ahead:
+            planner = Planner(self.recipe, Path(self.job.runs), self.job.goals_policy, remember=False)
+            planner.digests = self.planner.digests  # nothing is read twice
+            planned = {step.stage: step for step in planner.plan(self.job.goals)}
+            own = planner.overridden(self.job.goals)
+            for name in ahead:
+                self.report("phase", name=f"rows of {name}")
+                with together.noting():
+                    self._load_functions(name)
+                    self._rows(planned[name], self._tokenizer_ahead(planned[name], planned, own))
+            self.report("looked_ahead", stages=ahead, seconds=time.monotonic() - started)
+        together.tell()
+
+    def _tokenizer_ahead(self, step: Step, planned: dict[str, Step], overridden: str | None):
+        """What a later stage will have: its parent's, which is this stage's own where that is still to be made."""
+        if step.stage == self.job.stage:
+            return self.prepared.tokenizer
+        above = planned.get(self.recipe.parent(step.stage)) if step.stage != overridden else None
+        if above and above.state not in (UP_TO_DATE, EVALUATE):
+            return self._tokenizer_ahead(above, planned, overridden)
+        parent = above.attempt.output if above else step.parent and step.parent.folder
+        return self._tokenizer(step.stage, parent, step.base or self.base).tokenizer
+
+    def _load_functions(self, name: str) -> None:
+        from pipeline.evaluate import load_function
+
+        settings = self.recipe.stage(name)
+        for named in filter(None, (settings.reward_function, settings.evaluation.score_function)):
+            load_function(named)
 
     @cached_property
     def data(self):
         """The prepared rows, with their account."""
-        from pipeline.data import account as rows
-        from pipeline.data.cache import prepared_once
-        from pipeline.data.tokenise import Tokeniser
+        from pipeline.data.account import LISTS
 
-        data, stage = self.settings.data, self.job.stage
-
-        def check(account: rows.Account) -> None:
-            if data.on_bad_row == "error":
-                rows.refuse_bad_rows(account, stage)
-            rows.refuse_empty(account, stage, data)
-
-        tokeniser = Tokeniser(
-            self.prepared.tokenizer,
-            self._max_length(),
-            data.on_too_long,
-            through_suffix=self.spec.head == "score",
-            learn=data.learn,
-        )
-        prepared = prepared_once(
-            data,
-            self.spec.rows,
-            tokeniser,
-            Path(self.job.runs),
-            contents={key: self.step.inputs["data"][key] for key in ("files", "held_out")},
-            enough=enough(self.recipe, stage, self._max_length()),
-            check=check,
-            threads=self.machine["threads"],
-            progress=lambda rows: self.report("rows", read=rows),
-        )
-        for name in rows.LISTS:
+        most = self._positions()
+        wanted = train_fields.effective(self.spec.config, self.step.given).get("max_length")
+        prepared = self._rows(self.step, self.prepared.tokenizer)
+        for name in LISTS:
             (self.folder / name).unlink(missing_ok=True)
             if (prepared.folder / name).is_file():
                 shutil.copyfile(prepared.folder / name, self.folder / name)
+        if wanted and most and wanted > most:
+            self.report("note", text=f"max_length is {most}: the model has no more positions")
         self.report("account", **prepared.account.summary())
         self._compare_with_earlier_stages(prepared)
         return prepared
+
+    def _rows(self, step: Step, tokenizer):
+        """Of this stage, or of one that it looks ahead at: that may stand on a base that is still to be made."""
+        from pipeline import rows
+
+        base = step.base or self.base
+        return rows.prepare(
+            self.recipe,
+            step.stage,
+            self.planner.folder,
+            given=step.given or self.recipe.given(step.stage, full=False),
+            contents=self.planner.contents(step.stage),
+            tokenizer=tokenizer,
+            most=positions(self.recipe, base.source, base.commit),
+            runs=Path(self.job.runs),
+            threads=self.machine["threads"],
+            report=self.report,
+        )
 
     def _compare_with_earlier_stages(self, prepared) -> None:
         """Say where held-out rows ask what an earlier stage was trained on: their figures are then not of new questions."""
@@ -193,35 +235,9 @@ class Stage:
         return found
 
     def _max_length(self) -> int | None:
-        """The recipe's max_length, or the config's default as far as the model has positions.
+        from pipeline import rows
 
-        Of a row that is only a prompt it is what the response leaves.
-        """
-        from pipeline import train_fields
-
-        values = train_fields.effective(self.spec.config, self.step.given)
-        length = self._within_positions(values.get("max_length"))
-        if self.spec.rows != "prompt":
-            return length
-        left = length - values["response_length"]
-        if left < 1:
-            raise PipelineError(
-                f"{self.job.stage}: responses of {values['response_length']} tokens leave no room for a prompt in {length}.",
-                "Lower train.response_length, or raise train.max_length.",
-            )
-        return left
-
-    def _within_positions(self, wanted: int | None) -> int | None:
-        positions = self._positions()
-        if wanted is None or positions is None or wanted <= positions:
-            return wanted
-        if "max_length" in self.step.given:
-            raise PipelineError(
-                f"{self.job.stage}: train.max_length is {wanted}, but the model has {positions} positions.",
-                f"Set it to {positions} or less.",
-            )
-        self.report("note", text=f"max_length is {positions}: the model has no more positions")
-        return positions
+        return rows.max_length(self.job.stage, self.step.given, self._positions())
 
     def _positions(self) -> int | None:
         return positions(self.recipe, self.base.source, self.base.commit)
@@ -310,15 +326,15 @@ class Stage:
         return Figures(**json.loads(file.read_text(encoding="utf-8")))
 
     def run(self) -> int:
+        self.prepare()
         if self.attempt.inputs is None:
             artifact.write_json(self.folder / "inputs.json", self.step.inputs)
-        self.report("phase", name="data")
-        self.data  # noqa: B018 - its account comes first
         for note in self.prepared.notes:
             self.report("note", text=note)
         self.report("phase", name="model")
         print(f"backend: {self.job.backend} ({self.job.backend_why})", flush=True)
         trainer = self._trainer(self.load())
+        self._check_room(trainer)
         before = self.before(trainer.model)
         self.report("before", metrics=before.metrics)
         checkpoints = self.attempt.checkpoints()
@@ -340,6 +356,12 @@ class Stage:
         self.report("phase", name="manifest")
         self._finish(trainer, output, before, after, trained_seconds, peak)
         return 0
+
+    def _check_room(self, trainer) -> None:
+        """For the checkpoints of this stage, unless it has some already, and of those that it looks ahead at."""
+        begun = (self.job.stage,) if not self.attempt.checkpoints() else ()
+        kept = trainer.args.save_total_limit or 1 if trainer.args.save_strategy != "no" else 0
+        needs.room(trainer.model, str(trainer.args.optim), kept, self.folder, (*begun, *self.job.ahead))
 
     def _forget_peak(self) -> None:
         import torch
@@ -506,17 +528,14 @@ class Stage:
         """Other questions to the same weights: new figures, in a new manifest beside the old weights."""
         from pipeline.model import load_adapter
 
-        self.report("phase", name="data")
         manifest = dict(self.attempt.manifest)
         self.attempt.check_content()
-        self.data  # noqa: B018 - the account is reported as it is read
+        self.prepare()
         self.report("phase", name="model")
         model = self._on_device(self.load())
         self.report("phase", name="evaluation before")
         before = self.evaluation.run(model)
         if manifest["output"] == "model":
-            from pipeline.base import Base
-
             trained = replace(self.loader, base=Base(None, str(self.attempt.output)))
             model = self._on_device(trained.model(None, None))
         else:
@@ -537,16 +556,6 @@ def _lines(file: Path) -> list[dict]:
 
 def _write_lines(file: Path, lines: list[dict]) -> None:
     artifact.write_atomically(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-
-
-def enough(whole: recipe.Recipe, stage: str, max_length: int | None):
-    """What the stage's max_steps can use up of data that are not read to the end; None where all are read."""
-    from pipeline.data.prepare import Enough
-
-    if (rows := whole.rows_needed(stage)) is None:
-        return None
-    packing = whole.stage(stage).train.get("packing", False)
-    return Enough(tokens=rows * (max_length or 1)) if packing else Enough(pieces=rows)
 
 
 def positions(whole: recipe.Recipe, source: str | None, revision: str | None) -> int | None:
