@@ -12,13 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.errors import PipelineError
-from pipeline.plan import CONTINUE, EVALUATE, RUN, UP_TO_DATE, Step
+from pipeline.plan import CONTINUE, EVALUATE, RUN, RUNNING, UP_TO_DATE, Step
 from pipeline.stage import specs
 
 WORTH_SAYING = 10  # seconds of looking ahead
 SAMPLE_STRETCHES = 8  # of tokens that carry loss, or do not
 SAMPLE_ENDS = (70, 30)  # tokens shown of the beginning and the end of a long one
-STYLES = {UP_TO_DATE: "green", CONTINUE: "yellow", EVALUATE: "yellow", RUN: "cyan"}
+STYLES = {UP_TO_DATE: "green", CONTINUE: "yellow", EVALUATE: "yellow", RUN: "cyan", RUNNING: "magenta"}
 LOWER_IS_BETTER = {"loss", "perplexity", "kl"}
 # What needs no trained model: shown beside the model's figure, so that it can be told from luck.
 BASELINES = {

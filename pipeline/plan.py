@@ -23,6 +23,7 @@ from pipeline.recipe import Recipe
 from pipeline.stage import specs
 
 RUN, CONTINUE, EVALUATE, UP_TO_DATE = "run", "continue", "evaluate", "up to date"
+RUNNING = "running"  # by another process: to run it here is refused
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class Planner:
         policy: str | None = None,
     ) -> Step:
         """One stage, given the steps of its parent stage and of its reward model's."""
-        if first := [step.stage for step in (above, rewarding) if step and step.state in (RUN, CONTINUE)]:
+        if first := [step.stage for step in (above, rewarding) if step and step.state in (RUN, CONTINUE, RUNNING)]:
             return Step(
                 name, RUN, f"after {' and '.join(first)}", after=first[0], backend=self._backend(name, above, policy)
             )
@@ -177,7 +178,7 @@ class Planner:
 
     def _unfinished(self, name: str, attempt: Attempt, common: dict) -> Step:
         if held(attempt):
-            return Step(name, CONTINUE, "another run is working on it", attempt=attempt, **common)
+            return Step(name, RUNNING, "another run is working on it", attempt=attempt, **common)
         checkpoints = attempt.checkpoints()
         if not checkpoints:
             when = "before its first checkpoint" if attempt.inputs else "before it began"

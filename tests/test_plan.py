@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import align, attempt, manifest
+from filelock import FileLock
 
 ALL = ["pretrain", "sft", "dpo", "reward", "ppo"]
 
@@ -121,6 +122,17 @@ def test_an_attempt_begun_otherwise_is_refused_with_both_ways_out(built):
     (folder / "run.json").write_text(json.dumps(machine | {"device": "cuda"}))
     done = align("run", "dpo", "-r", "micro.yaml", cwd=built, check=False)
     assert done.returncode == 2 and "FRESH=1" in done.stdout and "device" in done.stdout
+
+
+def test_what_another_process_works_on_is_shown_as_running_and_refused(built):
+    folder = attempt(built, "sft")
+    (folder / "manifest.json").unlink()
+    with FileLock(folder / ".lock"):
+        rows = plan(built, "dpo")
+        assert (rows["sft"]["state"], rows["dpo"]["why"]) == ("running", "after sft")
+        done = align("run", "dpo", "-r", "micro.yaml", cwd=built, check=False)
+        assert done.returncode == 2 and "sft: another run is working on" in done.stdout
+    assert states(built, "sft")["sft"] == "continue"
 
 
 def test_status_for_a_program(built):
