@@ -37,11 +37,14 @@ class Loader:
     unsloth: dict | None = None  # what Unsloth's loader is told; None leaves it to transformers
 
     def model(self, parent_adapter: Path | None, adapter: dict | None) -> PreTrainedModel | PeftModel:
-        """The base with a copy of the parent's adapter, with a new one (`adapter` holds its LoraConfig fields), or bare."""
+        """The base with a copy of the parent's adapter, with a new one, or bare.
+
+        `adapter` holds the LoraConfig fields of a new one, or those that the stage changes in the parent's.
+        """
         set_seed(self.recipe.seed)  # the score head and a new adapter start from it
         base = self._base()
         if parent_adapter is not None:
-            return self._continue(base, parent_adapter)
+            return self._continue(base, parent_adapter, adapter or {})
         if adapter is None:
             return base
         config = LoraConfig(
@@ -123,10 +126,12 @@ class Loader:
         names = {module: name.rpartition(".")[2] for name, module in base.named_modules()}
         return {names[inputs]: ids} | ({names[outputs]: ids} if apart else {})
 
-    def _continue(self, base: PreTrainedModel, folder: Path) -> PeftModel:
+    def _continue(self, base: PreTrainedModel, folder: Path, changes: dict) -> PeftModel:
         config = PeftConfig.from_pretrained(str(folder))
         if not isinstance(config, LoraConfig):
             raise PipelineError(f"{folder}: is a {config.peft_type} adapter; only LoRA adapters can be continued.")
+        for key, value in changes.items():
+            setattr(config, key, value)
         wants_head = self.head == "score" and config.task_type != "SEQ_CLS"
         if wants_head:
             config = copy.copy(config)

@@ -19,7 +19,7 @@ from pipeline.data.source import Data, Part, Rows
 from pipeline.data.template import named
 from pipeline.errors import PipelineError
 from pipeline.hub import data_set, known_commit, settle
-from pipeline.recipe import Recipe
+from pipeline.recipe import CHANGEABLE, Recipe, unchangeable
 from pipeline.stage import specs
 
 RUN, CONTINUE, EVALUATE, UP_TO_DATE = "run", "continue", "evaluate", "up to date"
@@ -38,6 +38,15 @@ class Parent:
     @property
     def is_model(self) -> bool:
         return not (self.folder / "adapter_config.json").is_file()
+
+    @property
+    def adapter_config(self) -> dict:
+        """What PEFT wrote beside its tensors."""
+        file = self.folder / "adapter_config.json"
+        try:
+            return dict(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            raise PipelineError(f"{file}: is not the configuration of an adapter.", "Put it back as it was.") from None
 
 
 @dataclass(frozen=True)
@@ -138,6 +147,7 @@ class Planner:
             why = f"the commit of {', '.join(unknown)} is resolved at run"
             return Step(name, RUN, why, base=base, parent=parent, backend=chosen)
         given = self.recipe.given(name, full=self.trains_model(name, parent))
+        self._check_adapter(name, parent, above)
         inputs = self._inputs(name, parent, base, given, reward)
         common = {"inputs": inputs, "parent": parent, "base": base, "given": given, "reward": reward}
         backend_of = partial(self._backend, name, above, policy, base)
@@ -325,6 +335,32 @@ class Planner:
             )
         return full
 
+    def _check_adapter(self, name: str, parent: Parent | None, above: Step | None) -> None:
+        """Refuse what a stage says of its adapter where an adapter goes on that has it otherwise.
+
+        Between stages of the recipe that was done when it was read.
+        """
+        if not parent or parent.is_model or (above and self.recipe.incoming_adapter(name)[0]):
+            return
+        has, fields = parent.adapter_config, train_fields.fields(train_fields.LORA)
+        for key, value in self.recipe.own_adapter(name).items():
+            if key in (*CHANGEABLE, "method"):
+                continue
+            goes_on = has.get(key, fields[key].default)
+            if _unordered(fields[key].normalised(value)) != _unordered(fields[key].normalised(goes_on)):
+                what = unchangeable(key, goes_on, f"the adapter {parent.folder}")
+                raise PipelineError(
+                    f"{self.recipe.path}: stages.{name}.adapter.{key}: {what}",
+                    f"A new adapter is made where {name} starts from a base: without a policy.",
+                )
+
+    def _changed_adapter(self, name: str, parent: Parent | None) -> dict:
+        """What a stage sets on the adapter of its parent that goes on, as far as that has it otherwise."""
+        if not parent or parent.is_model:
+            return {}
+        own, has = self.recipe.own_adapter(name), parent.adapter_config
+        return {key: float(own[key]) for key in CHANGEABLE if key in own and own[key] != has.get(key)}
+
     def _adapter(self, name: str) -> dict:
         return dict(self.recipe.stage(name).adapter)
 
@@ -348,6 +384,7 @@ class Planner:
             "base": base.identity,
             "model": model,
             "adapter": adapter,
+            **({"adapter_changes": changes} if (changes := self._changed_adapter(name, parent)) else {}),
             "data": {
                 **self.contents(name),
                 **({"mixture": [self._part(part) for part in data.mixture]} if data.mixture else {}),
@@ -469,6 +506,10 @@ class Planner:
                 f"{self.recipe.path}:\n  " + "\n  ".join(missing),
                 "\n".join(dict.fromkeys(fixes)) or "Paths are relative to the folder you run in.",
             )
+
+
+def _unordered(value: object) -> object:
+    return sorted(map(str, value)) if isinstance(value, list) else value
 
 
 def held(attempt: Attempt) -> bool:

@@ -1,5 +1,6 @@
 """A recipe, one YAML file for a whole chain: a frozen `Recipe`, or all of its mistakes at once."""
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -20,6 +21,7 @@ from pipeline.train_fields import LORA, did_you_mean, must_be, nearest, not_amon
 Problem = tuple[tuple, str]  # a key path and what is wrong there
 
 LORA_DEFAULTS = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
+CHANGEABLE = ("lora_dropout",)  # what a stage may set on an adapter that goes on; all else is in its tensors
 
 
 class RecipeError(PipelineError):
@@ -96,6 +98,11 @@ class Adapter(Section):
     model_config = ConfigDict(extra="allow")
 
     method: Annotated[Literal["lora", "full"], BeforeValidator(_tuning_method)] = "lora"
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The keys that were written, without defaults."""
+        return self.model_dump(exclude_unset=True)
 
     def resolved(self) -> dict[str, Any]:
         """The method and, for an adapter, what LoraConfig is given."""
@@ -190,10 +197,20 @@ class Recipe(Section):
             train=deepcopy(given),
             evaluation=self.evaluation.overridden_by(own.evaluation),
             policy=own.policy,
-            adapter=(own.adapter or self.adapter).resolved(),
+            adapter=Adapter(**_merged_adapter(self.adapter.given, self.own_adapter(name))).resolved(),
             reward_function=own.reward_function,
             reward_function_weight=own.reward_function_weight,
         )
+
+    def own_adapter(self, name: str) -> dict[str, Any]:
+        """What a stage itself says of its adapter."""
+        own = self.stages[name].adapter
+        return own.given if own else {}
+
+    def incoming_adapter(self, name: str) -> tuple[str | None, dict[str, Any]]:
+        """The stage whose adapter goes on in `name`, and that adapter, as far as the recipe alone tells."""
+        own = {one: self.own_adapter(one) for one in self.stages}
+        return _incoming_adapter(name, self._policies(), self.adapter.given, own, self.model.config is not None)
 
     def resolved(self) -> dict[str, Any]:
         """Everything a chain is run with, defaults and all, as plain JSON values."""
@@ -202,8 +219,7 @@ class Recipe(Section):
 
     def _resolved_stage(self, name: str) -> dict[str, Any]:
         merged, spec = self.stage(name), stage.specs()[name]
-        whole = self.model.config is not None and self.parent(name) is None
-        adapter = {"method": "full"} if whole else merged.adapter
+        adapter = self._resolved_adapter(name)
         train = self.given(name, full=adapter["method"] == "full")
         if train_fields.is_listed(spec.config):
             learned = train_fields.effective(spec.config, train)
@@ -223,6 +239,16 @@ class Recipe(Section):
             "train": train,
             "evaluation": merged.evaluation.model_dump(mode="json"),
         }
+
+    def _resolved_adapter(self, name: str) -> dict[str, Any]:
+        """What is trained in a stage: below an adapter, that one."""
+        if self.model.config is not None and self.parent(name) is None:
+            return {"method": "full"}
+        own = self.stage(name).adapter
+        maker, incoming = self.incoming_adapter(name)
+        if maker is None or (own["method"] == "full" and not stage.specs()[name].rewarded_by):
+            return own
+        return Adapter(**incoming | _changes(self.own_adapter(name))).resolved()
 
     def given(self, name: str, *, full: bool) -> dict[str, Any]:
         """A stage's training arguments as far as they differ from TRL's defaults; `full` tuning has no adapter's."""
@@ -270,6 +296,45 @@ def _start(name: str, policies: Mapping[str, str | None]) -> str | None:
     if policies[name] is not None:
         return policies[name] if policies[name] in policies else None
     return next((after for after in reversed(stage.specs()[name].after) if after in policies), None)
+
+
+def _merged_adapter(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe's adapter with a stage's own keys on top; what belongs to another method than the stage's is left out.
+
+    A stage that names LoRA fields and no method means LoRA.
+    """
+    method = own.get("method") or ("lora" if own else common.get("method", "lora"))
+    shared = common if common.get("method", "lora") == method else {}
+    return {**shared, **own, "method": method}
+
+
+def _changes(own: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stage sets on an adapter that goes on."""
+    return {key: own[key] for key in CHANGEABLE if key in own}
+
+
+def _incoming_adapter(
+    name: str,
+    policies: Mapping[str, str | None],
+    common: Mapping[str, Any],
+    own: Mapping[str, Mapping[str, Any]],
+    from_scratch: bool,
+) -> tuple[str | None, dict[str, Any]]:
+    """(the stage that makes the adapter which goes on in `name`, that adapter); (None, {}) where there is none, or
+    where it comes from a folder. `common` and `own` are the recipe's adapter and that of each stage, as written.
+    """
+    maker, adapter = None, {}
+    for above in reversed(_chain(name, policies)):
+        if maker:
+            adapter |= _changes(own[above])
+            continue
+        first = _start(above, policies) is None
+        if first and policies[above] is not None:
+            return None, {}
+        merged = _merged_adapter(common, own[above])
+        if merged["method"] != "full" and not (first and from_scratch):
+            maker, adapter = above, merged
+    return maker, adapter
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -463,10 +528,7 @@ def _contradictions(raw: dict) -> Iterator[Problem]:
     for name in policies:
         yield from _reward_problems(name, _mapping(stages, name), policies)
     for name in policies:
-        from_scratch = _mapping(raw, "model").get("config") is not None and _start(name, policies) is None
-        if from_scratch and _mapping(stages, name, "adapter").get("method", "full") != "full":
-            what = "must be full: a model from scratch has no base to adapt"
-            yield ("stages", name, "adapter", "method"), what
+        yield from _own_adapter_problems(raw, name, policies)
 
 
 def _model_problems(raw: dict) -> Iterator[Problem]:
@@ -553,6 +615,52 @@ def _adapter_problems(raw: dict, where: tuple) -> Iterator[Problem]:
         yield (*where, key), "belongs to method lora; full tuning has no adapter"
     if _mapping(raw, "model").get("load_in_4bit") is True:
         yield (*where, "method"), "full tuning cannot train a 4-bit base; set model.load_in_4bit: false"
+
+
+def _own_adapter_problems(raw: dict, name: str, policies: Mapping[str, str | None]) -> Iterator[Problem]:
+    """What a stage says of its adapter and what could not take effect."""
+    stages, from_scratch = _mapping(raw, "stages"), _mapping(raw, "model").get("config") is not None
+    every = {one: _mapping(stages, one, "adapter") for one in policies}
+    own, where = every[name], ("stages", name, "adapter")
+    if from_scratch and _start(name, policies) is None and policies[name] is None:
+        what = "a model from scratch has no base to adapt, and every weight of it is trained; leave it out"
+        yield from (((*where, key), what) for key in own if own.get("method") != "full")
+        return
+    yield from _dropout_problems(raw, name, own)
+    maker, incoming = _incoming_adapter(name, policies, _mapping(raw, "adapter"), every, from_scratch)
+    if maker is None:
+        return
+    if own.get("method") == "full" and not stage.specs()[name].rewarded_by:
+        yield (*where, "method"), f"full tuning on top of the adapter of {maker} would merge that into the base first"
+        return
+    for key in own.keys() & train_fields.fields(LORA).keys() - {*CHANGEABLE}:
+        field = train_fields.fields(LORA)[key]
+        goes_on = incoming.get(key, LORA_DEFAULTS.get(key, field.default))
+        if field.normalised(own[key]) != field.normalised(goes_on):
+            yield (*where, key), unchangeable(key, goes_on, f"the adapter of {maker}")
+
+
+def unchangeable(key: str, value: object, adapter: str) -> str:
+    """The complaint about a key of a stage that an adapter from before it cannot follow."""
+    return (
+        f"cannot take effect: {adapter} goes on here, whose {key} is {json.dumps(value)}; only "
+        f"{', '.join(CHANGEABLE)} can be changed on the way. Leave it out"
+    )
+
+
+def _dropout_problems(raw: dict, name: str, own: dict) -> Iterator[Problem]:
+    """Where the dropout that a stage sets would be switched off again."""
+    dropout, spec = own.get("lora_dropout"), stage.specs()[name]
+    if not dropout or isinstance(dropout, bool) or not isinstance(dropout, int | float):
+        return
+    where = ("stages", name, "adapter", "lora_dropout")
+    train = _mapping(raw, "train") | _mapping(raw, "stages", name, "train")
+    switch = train_fields.fields(spec.config).get("disable_dropout") if train_fields.is_listed(spec.config) else None
+    if spec.rewarded_by:
+        yield where, f"cannot take effect: {name} trains without dropout, for the old log-probabilities to be exact"
+    elif switch and train.get("disable_dropout", switch.default) is True:
+        fix = f"set stages.{name}.train.disable_dropout: false"
+        yield where, f"cannot take effect: TRL switches dropout off in {name}; {fix}"
 
 
 def _reward_problems(name: str, own: dict, stages: Iterable[str]) -> Iterator[Problem]:

@@ -264,7 +264,7 @@ class Stage:
         fields = {key: value for key, value in self.settings.adapter.items() if key != "method"}
         model = self.loader.model(
             self.parent.folder if self.parent and not self.parent.is_model else None,
-            fields if isinstance(adapter, dict) else None,
+            fields if isinstance(adapter, dict) else self.step.inputs.get("adapter_changes"),
         )
         if self.spec.rewarded_by:
             from pipeline.ppo.roles import add_roles

@@ -96,6 +96,15 @@ def test_the_reward_model_starts_from_the_sft_adapter(stage_of, chain):
     assert next(p for name, p in now.items() if "score.modules_to_save" in name).requires_grad
 
 
+def test_a_dropout_that_a_stage_sets_is_in_the_adapter_that_goes_on_and_in_its_fingerprint(stage_of):
+    wanted = ("stages.dpo.train.disable_dropout=false", "stages.dpo.adapter.lora_dropout=0.25")
+    plain, same, changed = (stage_of("dpo", *wanted[:1], *more) for more in ((), ("stages.dpo.adapter.r=4",), wanted))
+    assert same.step.fingerprint == plain.step.fingerprint != changed.step.fingerprint
+    model = changed.load()
+    dropouts = {module.p for name, module in model.named_modules() if name.endswith("lora_dropout.default")}
+    assert dropouts == {0.25} and model.peft_config["default"].lora_dropout == 0.25
+
+
 def test_a_policy_loads_in_three_lines_of_plain_peft(chain, stage_of):
     from peft import AutoPeftModelForCausalLM
     from transformers import AutoTokenizer

@@ -115,6 +115,16 @@ def test_another_policy_by_its_folder(built):
     assert manifest(built, "dpo")["parents"]["policy"]["folder"] == str(folder)
 
 
+def test_what_cannot_take_effect_on_the_adapter_of_another_policy_is_refused(built):
+    folder = attempt(built, "dpo") / "adapter"
+    own = ["--set", f"stages.dpo.policy={folder}", "--set", "stages.dpo.adapter.r"]
+    done = align("plan", "dpo", "-r", "micro.yaml", *own[:3], f"{own[3]}=2", cwd=built, check=False)
+    assert (
+        done.returncode == 2 and "stages.dpo.adapter.r: cannot take effect" in done.stdout and "r is 4" in done.stdout
+    )
+    assert plan(built, "dpo", *own[:3], f"{own[3]}=4")["dpo"]["state"] == "run"
+
+
 def test_an_attempt_begun_otherwise_is_refused_with_both_ways_out(built):
     folder = attempt(built, "dpo")
     (folder / "manifest.json").unlink()
