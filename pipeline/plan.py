@@ -223,13 +223,11 @@ class Planner:
         earlier = next((one for one in artifact.all_attempts(stage_folder) if one.inputs), None)
         if earlier is None:
             return "never run before", ()
-        changes = tuple(
-            self._renamed(inputs["stage"], change) for change in artifact.difference(earlier.inputs, inputs)
-        )
+        changes = tuple(self.renamed(inputs["stage"], change) for change in artifact.difference(earlier.inputs, inputs))
         more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
         return f"{changes[0] if changes else 'its inputs changed'}{more}", changes
 
-    def _renamed(self, name: str, change: str) -> str:
+    def renamed(self, name: str, change: str) -> str:
         """A changed file by its path, not by its number in the list of digests."""
         data = self.recipe.stage(name).data
         paths = {

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from pipeline import artifact, recipe
+from pipeline import artifact, command, recipe
 from pipeline.console import Display
 from pipeline.errors import MachineError, PipelineError
 from pipeline.plan import UP_TO_DATE, Planner, Step
@@ -104,6 +104,7 @@ class Run:
             goals_policy=self.policy,
             ahead=tuple(later.stage for later in coming) if ahead else (),
         )
+        command.record(step.attempt.folder, self.recipe_path, self.overrides, self.policy)
         self.display.begin(step)
         if self._warm and self._warm[1] != step.backend.name:
             self._cool_down()
