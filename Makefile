@@ -27,7 +27,7 @@ GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
 .PHONY: $(STAGES) all plan status compare unsloth test lint bench bench-ppo bench-data clean
 .DEFAULT_GOAL := all
 
-ifneq ($(filter plan,$(MAKECMDGOALS)),)  # make plan sft: only asks
+ifneq ($(filter plan status,$(MAKECMDGOALS)),)  # make plan sft: only asks
 $(STAGES):
 	@:
 else
@@ -48,7 +48,7 @@ compare: $(VENV)/.ready-compare $(VENV)/.ready-unsloth
 	@$(ALIGN) compare $(STAGE) $(WHERE) $(if $(STEPS),--steps $(STEPS)) $(if $(REPEATS),--repeats $(REPEATS))
 
 status: $(VENV)/.ready
-	@$(ALIGN) status $(WHERE)
+	@$(ALIGN) status $(GOALS) $(WHERE) $(if $(POLICY),--policy $(POLICY))
 
 unsloth: $(VENV)/.ready-unsloth
 

@@ -53,6 +53,31 @@ def base_of(recipe: Recipe, folder: Path, digests: Digests) -> Base:
     return Base(identity, model.id, commit)
 
 
+def made_for(named: object, base: Base, digests: Digests) -> bool | None:
+    """Whether an adapter of elsewhere, whose base has the name `named`, was made for this one; None: that cannot be told.
+
+    Folders that are both here are compared by their tensors, repositories by their names.
+    """
+    if not isinstance(named, str) or not named:
+        return None
+    here, there = Path(base.source), Path(named).expanduser()
+    if is_local(named) != here.is_dir():  # a copy mostly keeps the name of what it is a copy of
+        return True if there.name.casefold() == here.name.casefold() else None
+    if not here.is_dir():
+        return named.casefold() == base.source.casefold()
+    if there.resolve() == here.resolve():
+        return True
+    tensors = [{digests.of(file) for file in folder.glob("*.safetensors")} for folder in (here, there)]
+    return tensors[0] == tensors[1] if all(tensors) else None
+
+
+def shown(identity: dict, source: str | None) -> str:
+    """A base in an error: what model.id would have to be, with its commit where it has one."""
+    if source is None:
+        return f"a {identity['config'].get('model_type')} made from model.config"
+    return f"{source}@{identity['commit']}" if "commit" in identity else source
+
+
 def is_local(name: str) -> bool:
     return name.startswith(("/", ".", "~")) or Path(name).exists() or name.count("/") > 1
 

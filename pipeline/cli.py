@@ -89,14 +89,16 @@ def plan(
 
 @app.command()
 def status(
+    stages: Stages = None,
     recipe: RecipeOption = DEFAULT_RECIPE,
     runs: RunsOption = Path("runs"),
     overrides: SetOption = None,
+    policy: PolicyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show where every stage of a recipe stands, and what it learned."""
     loaded = recipes.load(recipe, overrides or [])
-    steps = Planner(loaded, runs).plan(list(loaded.stages))
+    steps = Planner(loaded, runs, policy).plan(stages or list(loaded.stages))
     finished = [step for step in steps if step.state in (UP_TO_DATE, EVALUATE)]
     if as_json:
         rows = [

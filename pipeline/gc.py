@@ -108,8 +108,8 @@ class Garbage:
             said = re.search(r"^name:\s*[\"']?([\w.-]+)", text, re.MULTILINE)
             mine = (said[1] if said else path.stem) == self.recipe.name
             self.notes.append(
-                f"{path}: cannot be read as a recipe ({error.what.splitlines()[0]}); "
-                + ("it has this recipe's name: all attempts stay." if mine else "what it names stays.")
+                f"{error.what.splitlines()[0]}. So that recipe cannot be read; "
+                + ("it has this one's name: all attempts stay." if mine else "what it names stays.")
             )
             if mine:
                 self._open |= {stage.name for stage in self.folder.glob("*/")}

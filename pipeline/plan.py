@@ -1,9 +1,9 @@
 """What a command would do, and why: decided from the recipe, the data and the artifacts, without torch or a network."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from pipeline import artifact, backend, graph, needs, train_fields
 from pipeline.artifact import Attempt, Digests, canonical
 from pipeline.backend import Backend
-from pipeline.base import Base, base_of, repository_of
+from pipeline.base import Base, base_of, made_for, repository_of, shown
 from pipeline.data.files import DECIDING, container, files_of
 from pipeline.data.source import Data, Part, Rows
 from pipeline.data.template import named
@@ -66,6 +66,7 @@ class Step:
     base: Base | None = None
     given: dict = field(default_factory=dict)
     backend: Backend | None = None  # None: nothing is trained
+    note: str = ""  # what could not be told; it is shown with the reason
 
     @property
     def fingerprint(self) -> str | None:
@@ -95,6 +96,7 @@ class Planner:
         self.folder = runs / recipe.name
         self.policy = policy  # overrides the parent of the first goal
         self.digests = Digests(runs / ".digests.json" if remember else None)
+        self._named: Base | None = None
 
     def overridden(self, goals: Iterable[str]) -> str | None:
         """The stage that starts from the policy given on the command line: the first of the goals."""
@@ -105,19 +107,21 @@ class Planner:
 
         Raises PipelineError for what cannot be run.
         """
+        self._named = None  # what it was may have changed since the last plan
         overridden = self.overridden(goals)
         names = graph.ordered(self.recipe, goals, overridden)
         self._check_data(names)
         steps: dict[str, Step] = {}
         for name in names:
             above = self.recipe.parent(name) if name != overridden else None
-            steps[name] = self.step(
+            step = self.step(
                 name,
                 steps.get(above),
                 steps.get(self.recipe.reward(name)),
                 fresh=name in fresh,
                 policy=self.policy if name == overridden else None,
             )
+            steps[name] = replace(step, why=f"{step.why}; {step.note}") if step.note else step
         self.digests.save()
         self._check_trackers(steps.values())
         return list(steps.values())
@@ -138,6 +142,7 @@ class Planner:
             )
         parent = self._parent(name, above, policy)
         base = self._base(parent)
+        note = self._check_base(name, parent) if parent and not above else ""
         reward = self._reward(name, rewarding, base)
         if base.identity is None:
             chosen = self._backend(name, above, policy, base)
@@ -149,7 +154,7 @@ class Planner:
         given = self.recipe.given(name, full=self.trains_model(name, parent))
         self._check_adapter(name, parent, above)
         inputs = self._inputs(name, parent, base, given, reward)
-        common = {"inputs": inputs, "parent": parent, "base": base, "given": given, "reward": reward}
+        common = {"inputs": inputs, "parent": parent, "base": base, "given": given, "reward": reward, "note": note}
         backend_of = partial(self._backend, name, above, policy, base)
         stage_folder = self.folder / name
         tries = artifact.attempts(stage_folder, artifact.fingerprint(inputs))
@@ -300,18 +305,55 @@ class Planner:
             return Base({"sha256": parent.sha256}, str(parent.folder.resolve()))
         if parent and parent.attempt:
             said = parent.attempt.manifest["base"]
-            return Base(said["identity"], self._moved(said["source"], parent), said["commit"])
+            if said["identity"] == self._named_base().identity:
+                return self._named_base()  # wherever it lies now
+            return Base(said["identity"], _moved(said["source"], parent.attempt), said["commit"])
         if parent and self.recipe.model.config is not None:
             raise PipelineError(
                 f"policy: {parent.folder} was not made by this pipeline, so its base has to be named.",
                 "Set model.id to the base that the adapter was trained on.",
             )
-        return base_of(self.recipe, self.folder, self.digests)
+        return self._named_base()
 
-    def _moved(self, source: str, parent: Parent) -> str:
-        """Where a base made by an earlier stage lies now: beside its adapter, wherever runs/ was moved to."""
-        here = parent.attempt.folder.resolve().parent.parent.joinpath(*Path(source).parts[-3:])
-        return str(here) if (here.parent / artifact.MANIFEST).is_file() else source
+    def _named_base(self) -> Base:
+        """The base that the recipe names."""
+        if self._named is None:
+            self._named = base_of(self.recipe, self.folder, self.digests)
+        return self._named
+
+    def _check_base(self, name: str, parent: Parent) -> str:
+        """Refuse a policy, named by its folder, that was made for another base than the recipe's; a note where that
+        cannot be told."""
+        own = self._named_base()
+        if parent.attempt:
+            identities = list(_bases(parent.attempt))
+            same = any(self._is_named(one) for one in identities if one) or (None if None in identities else False)
+            said = parent.attempt.manifest["base"]
+            theirs = shown(said["identity"], _moved(said["source"], parent.attempt))
+        else:
+            theirs = parent.adapter_config.get("base_model_name_or_path") or "a base that is not named"
+            same = made_for(parent.adapter_config.get("base_model_name_or_path"), own, self.digests)
+        mine = shown(own.identity or {}, own.source)
+        if same is None:
+            return f"whether {parent.folder.name} was made for {mine} cannot be told: it names {theirs}"
+        if same:
+            return ""
+        source, _, commit = theirs.partition("@")
+        revision = f" and model.revision: {commit}" if commit else ""
+        raise PipelineError(
+            f"{name}: policy: {parent.folder} was made for another base, {theirs}; {self.recipe.path} names {mine}.",
+            f"Set model.id: {source}{revision}, or name an adapter of {mine} as the policy.",
+        )
+
+    def _is_named(self, identity: dict) -> bool:
+        """Whether it is the base that the recipe names. One made by this pipeline is known without its tokenizer_config."""
+        own = self._named_base()
+        if own.identity is None:  # its commit is not known yet
+            return identity.get("id") == own.source
+        if identity == own.identity:
+            return True
+        local = own.source is not None and own.commit is None
+        return local and identity == {"sha256": artifact.weights_sha256(Path(own.source), self.digests)}
 
     def trains_model(self, name: str, parent: Parent | None) -> bool:
         """Whether the stage trains every weight, not an adapter."""
@@ -504,6 +546,32 @@ class Planner:
                 f"{self.recipe.path}:\n  " + "\n  ".join(missing),
                 "\n".join(dict.fromkeys(fixes)) or "Paths are relative to the folder you run in.",
             )
+
+
+def _bases(attempt: Attempt) -> Iterator[dict | None]:
+    """The identities of the bases that an artifact stands on, down to the first; None where the trace is lost."""
+    while True:
+        said = attempt.manifest
+        yield said["base"]["identity"]
+        if said["output"] != "model":
+            folder = Path(_moved(said["base"]["source"], attempt))
+        elif above := said["parents"].get("policy"):
+            folder = Path(_moved(above["folder"], attempt))
+        else:
+            yield said["inputs"]["base"]
+            return
+        attempt_below = Attempt(folder.parent)
+        if not attempt_below.finished:
+            if said["output"] == "model":
+                yield None
+            return
+        attempt = attempt_below
+
+
+def _moved(source: str, attempt: Attempt) -> str:
+    """Where what an earlier stage made lies now: beside what stands on it, wherever runs/ was moved to."""
+    here = attempt.folder.resolve().parent.parent.joinpath(*Path(source).parts[-3:])
+    return str(here) if (here.parent / artifact.MANIFEST).is_file() else source
 
 
 def _unordered(value: object) -> object:

@@ -13,7 +13,9 @@ from filelock import FileLock
 
 from pipeline import recipe
 from pipeline.command import Command
+from pipeline.errors import PipelineError
 from pipeline.gc import Garbage
+from pipeline.plan import Planner
 
 ALL = ["pretrain", "sft", "dpo", "reward", "ppo"]
 STRAY = [f"{stage}/{number:012}" for number, stage in enumerate(("ppo", "reward", "dpo", "sft", "pretrain"))]
@@ -121,6 +123,53 @@ def test_another_policy_by_its_folder(built):
     assert manifest(built, "dpo")["parents"]["policy"]["folder"] == str(folder)
 
 
+@pytest.fixture
+def planned(built, monkeypatch):
+    """Plans DPO alone, on a base, from an adapter. There are `same` and `other`, the base of the chain and another."""
+    monkeypatch.chdir(built)
+    for name in ("same", "other"):
+        shutil.copytree(attempt(built, "pretrain") / "model", name)
+    weights = Path("other/model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+
+    def planned(base: str, policy: Path):
+        Path("mine.yaml").write_text(f"model: {{id: {base}}}\nstages: {{dpo: {{data: {{path: pairs.jsonl}}}}}}\n")
+        return Planner(recipe.load("mine.yaml"), Path("runs"), str(policy)).plan(["dpo"])[0]
+
+    return planned
+
+
+def test_a_policy_made_for_another_base_is_refused_with_both_ways_out(planned, built):
+    policy = attempt(built, "sft") / "adapter"
+    assert planned("./same", policy).state == "run"
+    with pytest.raises(PipelineError) as refused:
+        planned("./other", policy)
+    theirs = attempt(built, "pretrain") / "model"
+    assert f"made for another base, {theirs}; mine.yaml names {built / 'other'}" in refused.value.what
+    assert f"Set model.id: {theirs}, or name an adapter of {built / 'other'}" in refused.value.fix
+    with pytest.raises(PipelineError, match="made for another base"):
+        planned("some/model", policy)
+
+
+def test_an_adapter_of_elsewhere_is_held_to_the_base_that_it_names(planned, built):
+    foreign = built / "foreign"
+    shutil.copytree(attempt(built, "sft") / "adapter", foreign)
+
+    def names(base: str | None) -> None:
+        said = json.loads((foreign / "adapter_config.json").read_text())
+        (foreign / "adapter_config.json").write_text(json.dumps(said | {"base_model_name_or_path": base}))
+
+    for named, right, wrong in ((str(attempt(built, "pretrain") / "model"), "./same", "./other"),
+                                ("some/model", "some/model", "another/model")):  # fmt: skip
+        names(named)
+        assert "cannot be told" not in planned(right, foreign).why
+        with pytest.raises(PipelineError, match="made for another base"):
+            planned(wrong, foreign)
+    for named in (None, "some/model"):
+        names(named)
+        assert "was made for" in (why := planned("./same", foreign).why) and "cannot be told" in why
+
+
 def test_what_cannot_take_effect_on_the_adapter_of_another_policy_is_refused(built):
     folder = attempt(built, "dpo") / "adapter"
     own = ["--set", f"stages.dpo.policy={folder}", "--set", "stages.dpo.adapter.r"]
@@ -155,6 +204,9 @@ def test_status_for_a_program(built):
     rows = json.loads(align("status", "-r", "micro.yaml", "--json", cwd=built).stdout)
     assert [row["stage"] for row in rows] == ALL
     assert rows[1]["metrics"]["after"]["n"] == 8
+    other = ["dpo", "--policy", attempt(built, "dpo")]
+    (row,) = json.loads(align("status", "-r", "micro.yaml", "--json", *other, cwd=built).stdout)
+    assert row["state"] == "run" and row["parent"] == "dpo"
 
 
 def test_gc_keeps_what_the_recipe_resolves_to_and_takes_what_options_made_only_when_told(built):
