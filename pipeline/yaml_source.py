@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import yaml
 
 KeyPath = tuple[str, ...]
+MOST = 100_000  # values that a document may stand for: aliases of aliases multiply, and every one is looked at
 
 
 class _Loader(yaml.SafeLoader):
@@ -58,6 +59,7 @@ def load(text: str, file: str) -> Source:
         root = loader.get_single_node()
         if root is not None:
             source.places[()] = root.start_mark.line + 1
+            _refuse_multiplied(root)
             for path, line in _keys(root, (), frozenset(), source.problems):
                 source.places[path] = line
             source.value = loader.construct_document(root)
@@ -65,7 +67,13 @@ def load(text: str, file: str) -> Source:
         mark = error.problem_mark or error.context_mark
         source.places[()] = mark.line + 1 if mark else 1
         reason = ", ".join(part for part in (error.context, error.problem) if part)
+        if mark and _is_tab(text, mark):
+            reason = "there is a tab; use spaces"
         source.problems.append(((), f"not valid YAML: {reason}"))
+    except _Multiplied as error:
+        source.problems.append(((), str(error)))
+    except RecursionError:
+        source.problems.append(((), "is nested too deeply"))
     except (yaml.YAMLError, ValueError) as error:
         source.problems.append(((), f"not valid YAML: {' '.join(str(error).split())}"))
     finally:
@@ -106,6 +114,36 @@ def _replaced(source: Source, path: KeyPath, value: object) -> object:
         return inside | {path[depth]: put(inside.get(path[depth]), depth + 1)}
 
     return put(source.value, 0)
+
+
+class _Multiplied(yaml.YAMLError):
+    """A document whose aliases stand for too much."""
+
+
+def _refuse_multiplied(root: yaml.Node) -> None:
+    """Count what the document stands for with every alias written out, each node being looked at only once."""
+    counts: dict[int, int] = {}
+
+    def count(node: yaml.Node) -> int:
+        if id(node) not in counts:
+            counts[id(node)] = 1  # of a node that contains itself, which is refused where it is found
+            inside = node.value if isinstance(node, yaml.CollectionNode) else []
+            below = (each for item in inside for each in (item if isinstance(item, tuple) else (item,)))
+            counts[id(node)] += sum(map(count, below))
+        return counts[id(node)]
+
+    if count(root) > MOST:
+        raise _Multiplied(
+            f"with its aliases (*name) written out it has more than {MOST:,} values, which no recipe needs; "
+            "write out what is meant"
+        )
+
+
+def _is_tab(text: str, mark: yaml.Mark) -> bool:
+    """Whether reading stopped at a tab, or in a line that is indented with one."""
+    lines = text.splitlines()
+    before = lines[mark.line][: mark.column + 1] if mark.line < len(lines) else ""
+    return before.endswith("\t") or "\t" in before[: len(before) - len(before.lstrip())]
 
 
 def _keys(

@@ -254,6 +254,23 @@ def test_broken_yaml_has_its_line(problems):
     assert problem.startswith("my.yaml:3: not valid YAML: ")
 
 
+@pytest.mark.parametrize("text", ["stages:\n\tsft: {}\n", "stages: {}\nseed:\t1\n", "stages: {\n  \tsft: {}}}\n"])
+def test_a_tab_is_called_one(problems, text):
+    assert problems("# a recipe\n" + text) == ["my.yaml:3: not valid YAML: there is a tab; use spaces"]
+
+
+@pytest.mark.parametrize("first, item", [("[x, x]", "[{}]"), ("{}", "{{<<: [{}]}}")])
+def test_a_recipe_whose_anchors_multiply_is_refused_at_once(problems, first, item):
+    levels = [item.format(", ".join([f"*a{number}"] * 9)) for number in range(9)]
+    lines = [f"a{number}: &a{number} {level}" for number, level in enumerate([first, *levels])]
+    (problem,) = problems("\n".join(lines))  # written out they would take minutes
+    assert problem.startswith("my.yaml:1: ") and "more than 100,000 values" in problem
+
+
+def test_a_recipe_that_is_nested_too_deeply_is_a_mistake(problems):
+    assert problems("model: " + "[" * 5000) == ["my.yaml:1: is nested too deeply"]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
