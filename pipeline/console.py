@@ -115,6 +115,7 @@ class Display:
                 f"  {rows['truncated']} would be cut to max_length ({report.max_length}): {rows['tokens_cut']} tokens lost, "
                 f"{rows['answers_cut']} answers shortened", style="yellow",
             )  # fmt: skip
+        self._reasoning_left_out(rows)
         self._garbled(rows)
         for reason, count in rows["dropped_by_reason"].items():
             self.console.print(f"  {count} x {escape(reason)}", style="red")
@@ -215,9 +216,17 @@ class Display:
                 f"    {event['contradictions']} pairs prefer what an earlier pair rejects (see duplicates.jsonl)",
                 style="yellow",
             )
+        self._reasoning_left_out(event, " (see truncated.jsonl)")
         self._garbled(event)
         for reason, count in event["dropped_by_reason"].items():
             self.console.print(f"    dropped {count} x {escape(reason)} (see rejected.jsonl)", style="yellow")
+
+    def _reasoning_left_out(self, rows: dict, see: str = "") -> None:
+        if rows.get("reasoning_left_out"):
+            self.console.print(
+                f"    {rows['reasoning_left_out']} lose the reasoning of earlier turns, which the chat template shows only "
+                f"until the next question{see}", style="yellow",
+            )  # fmt: skip
 
     def _garbled(self, rows: dict) -> None:
         if rows.get("garbled"):

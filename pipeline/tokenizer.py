@@ -8,7 +8,7 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from pipeline.data.source import Data
-from pipeline.data.template import Template, named
+from pipeline.data.template import Template, file_of, named
 from pipeline.errors import PipelineError
 from pipeline.recipe import Recipe
 from pipeline.stage import specs
@@ -91,12 +91,15 @@ def prepare(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Prepared:
     """Give the first stage's tokenizer its template, pad token and stop token; later stages inherit them."""
     notes, new = [], []
     wanted = recipe.model.template
+    name = f"{tokenizer.name_or_path}: the model's own chat template"
     if wanted or not tokenizer.chat_template:
+        name = str(file_of(wanted or "plain"))
         tokenizer.chat_template = named(wanted or "plain")
         if not wanted:
             notes.append("the model has no chat template: the plain-text one is used (model.template names another)")
     if tokenizer.eos_token is None:
         raise PipelineError(f"{recipe.model.id}: its tokenizer has no EOS token, so an answer could never end.")
+    Template(tokenizer, name).check()
     vocabulary = tokenizer.get_vocab()
     if wanted:
         new = [token for token in dict.fromkeys(MARKER.findall(tokenizer.chat_template)) if token not in vocabulary]

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ class Account:
     truncated: int = 0
     answers_cut: int = 0  # rows among the truncated whose answer lost its end
     tokens_cut: int = 0
+    unshown: int = 0  # rows that lost reasoning of turns in which the chat template does not show it
     garbled: int = 0  # rows that read like UTF-8 taken for something else
     first_garbled: str = ""
     partial: bool = False  # there are more rows than were read
@@ -56,6 +58,7 @@ class Account:
             "truncated": self.truncated,
             "answers_cut": self.answers_cut,
             "tokens_cut": self.tokens_cut,
+            **({"reasoning_left_out": self.unshown} if self.unshown else {}),
             **({"garbled": self.garbled, "first_garbled": self.first_garbled} if self.garbled else {}),
             **({"partial": True} if self.partial else {}),
         }
@@ -99,6 +102,10 @@ class Ledger:
         self.account.tokens_cut += tokens
         self.account.answers_cut += in_answer
         self._list("truncated.jsonl", row, tokens_cut=tokens)
+
+    def unshown(self, row: Row, turns: Sequence[int]) -> None:
+        self.account.unshown += 1
+        self._list("truncated.jsonl", row, reasoning_left_out_of_turns=list(turns))
 
     def same(self, row: Row, first: str) -> None:
         self.account.duplicates += 1

@@ -28,6 +28,7 @@ SHAREGPT_ROLES = {
     "observation": "tool",
     "tool": "tool",
 }
+REASONING = "reasoning_content", "reasoning", "thinking"  # what fields of a message, and parts of a content, call it
 SPEAKERS = {"user": "the user's", "assistant": "the assistant's", "tool": "a tool's", "system": "the system's"}
 
 
@@ -63,6 +64,10 @@ def message(value: object, where: str) -> dict:
     else:
         content = _content(value, content_field, where, may_be_empty=role == "assistant" and calls)
     made = turn(role, content)
+    if reasoning := _reasoning(value, content_field, where):
+        if role != "assistant":
+            raise BadRow(f"{where} has reasoning, which only the assistant can have")
+        made["reasoning"] = reasoning
     if calls and role != "assistant":
         raise BadRow(f'{where} has "tool_calls", which only the assistant can make')
     if calls or named == "function_call":
@@ -77,22 +82,39 @@ def message(value: object, where: str) -> dict:
 def _content(value: dict, field: str, where: str, *, may_be_empty: bool) -> str:
     content = value.get(field)
     if isinstance(content, list):
-        content = "".join(_part(part, f"{where}: part {number}") for number, part in enumerate(content, start=1))
+        parts = [_part(part, f"{where}: part {number}") for number, part in enumerate(content, start=1)]
+        content = "".join(words for words, is_reasoning in parts if not is_reasoning)
     if may_be_empty and (content is None or content == ""):
         return ""
     return text({**value, field: content} if field in value else value, field, f"{where}: ")
 
 
-def _part(part: object, where: str) -> str:
+def _part(part: object, where: str) -> tuple[str, bool]:
+    """(its words, whether they are reasoning)."""
     if isinstance(part, str):
-        return part
+        return part, False
     kind = part.get("type", "text") if isinstance(part, dict) else kind_of(part)
-    if kind != "text":
-        raise BadRow(f"{where} is of the type {kind!r}; only text can be trained on")
-    value = part.get(first_present(part, "text", "value"))
+    if kind not in ("text", *REASONING):
+        raise BadRow(f"{where} is of the type {kind!r}; only text and reasoning can be trained on")
+    value = part.get(first_present(part, "text", "value", *(REASONING if kind in REASONING else ())))
     if not isinstance(value, str):
         raise BadRow(f'{where} has no "text"')
-    return value
+    return value, kind in REASONING
+
+
+def _reasoning(value: dict, content_field: str, where: str) -> str:
+    """What the assistant thought before it answered: in a field of its own, or in parts of the content; "" if nothing."""
+    found = {field: optional_text(value, field) for field in REASONING}
+    if isinstance(value.get(content_field), list):
+        parts = [_part(part, where) for part in value[content_field]]
+        spoken = [is_reasoning for words, is_reasoning in parts if words.strip()]
+        if spoken != sorted(spoken, reverse=True):
+            raise BadRow(f"{where} has reasoning behind its words; a chat template shows it before them")
+        found["content"] = "".join(words for words, is_reasoning in parts if is_reasoning)
+    told = {field: words for field, words in found.items() if words.strip()}
+    if len(set(told.values())) > 1:
+        raise BadRow(f"{where} has more than one reasoning: in {', '.join(told)}")
+    return next(iter(told.values()), "")
 
 
 def _is_learned(value: dict, role: str, where: str) -> bool:

@@ -1,7 +1,7 @@
 """What each kind of stage trains on, whatever the shape of its rows was."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """`messages` are {"role", "content"}, with "tool_calls" where tools are called, and end with the assistant's."""
+    """`messages` are {"role", "content"}, and end with the assistant's, which may have "reasoning" and "tool_calls"."""
 
     messages: list[dict]
     tools: list[dict] | None = None
@@ -34,6 +34,28 @@ class Preference:
     chosen: str
     rejected: str
     tools: list[dict] | None = None
+    chosen_reasoning: str = ""
+    rejected_reasoning: str = ""
+
+    @property
+    def answers(self) -> list[dict]:
+        """The chosen and the rejected one as messages."""
+        told = ((self.chosen, self.chosen_reasoning), (self.rejected, self.rejected_reasoning))
+        return [
+            {"role": "assistant", "content": words} | ({"reasoning": thought} if thought else {})
+            for words, thought in told
+        ]
+
+    @property
+    def turned(self) -> "Preference":
+        """The pair the other way."""
+        return replace(
+            self,
+            chosen=self.rejected,
+            rejected=self.chosen,
+            chosen_reasoning=self.rejected_reasoning,
+            rejected_reasoning=self.chosen_reasoning,
+        )
 
     @property
     def prompt(self) -> str:

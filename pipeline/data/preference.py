@@ -8,14 +8,14 @@ from pipeline.data.fields import BadRow, text
 _SPEAKER = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 
 
-def beside_prompt(prompt: list[dict], row: dict, field: str) -> tuple[list[dict], str, str]:
-    """(prompt, chosen, rejected) of a row that has its prompt, in `field`, apart from the answers."""
+def beside_prompt(prompt: list[dict], row: dict, field: str) -> tuple[list[dict], dict, dict]:
+    """(prompt, chosen, rejected) of a row that has its prompt, in `field`, apart from the answers: all as messages."""
     check_asks(prompt, field)
     prompt, _ = unweighted(prompt)
     return (prompt, *_different(*(_answer(row, side, prompt) for side in ("chosen", "rejected"))))
 
 
-def transcripts(row: dict, chosen: str, rejected: str) -> tuple[list[dict], str, str]:
+def transcripts(row: dict, chosen: str, rejected: str) -> tuple[list[dict], dict, dict]:
     """(prompt, chosen, rejected) of two fields that each tell the whole conversation."""
     one, other = _transcript(row, chosen), _transcript(row, rejected)
     if one == other:
@@ -54,28 +54,28 @@ def _told(told: str, field: str) -> list[dict]:
     return turns
 
 
-def _answer(row: dict, field: str, prompt: list[dict]) -> str:
-    """An answer as text, as a message, or as a list of messages that may repeat the prompt."""
+def _answer(row: dict, field: str, prompt: list[dict]) -> dict:
+    """An answer, written as text, as a message, or as a list of messages that may repeat the prompt."""
     value = row.get(field)
     if isinstance(value, dict):
         return _words(message(value, f'"{field}"'), field)
     if not isinstance(value, list):
-        return text(row, field)
+        return turn("assistant", text(row, field))
     turns, _ = unweighted(turns_of(row, field))
     if len(turns) > 1 and turns[:-1] not in (prompt, prompt[1:] if prompt[0]["role"] == "system" else prompt):
         raise BadRow(f'"{field}" has {len(turns)} turns: it must be one answer, or the prompt\'s turns and one answer')
     return _words(turns[-1], field)
 
 
-def _words(answer: dict, field: str) -> str:
+def _words(answer: dict, field: str) -> dict:
     if answer["role"] != "assistant":
         raise BadRow(f'"{field}" is a turn with the role {answer["role"]!r}; it must be one message of the assistant')
     if answer.get("tool_calls"):
         raise BadRow(f'"{field}" is a tool call; only answers in words can be compared')
-    return answer["content"]
+    return answer
 
 
-def _different(chosen: str, rejected: str) -> tuple[str, str]:
-    if chosen == rejected:
+def _different(chosen: dict, rejected: dict) -> tuple[dict, dict]:
+    if all(chosen.get(key) == rejected.get(key) for key in ("content", "reasoning")):
         raise BadRow('"chosen" and "rejected" are the same')
     return chosen, rejected

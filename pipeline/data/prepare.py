@@ -113,7 +113,7 @@ class Pass:
         self._share = data.held_out if isinstance(data.held_out, float) else 0.0
         self._parts = [Taken() for _ in data.parts]
         self._trained = 0  # rows
-        self._cut: list[tuple[int, Row, int, bool]] = []  # of trained rows that weights may yet leave out
+        self._shortened: list[tuple[int, Row, Outcome]] = []  # of trained rows that weights may yet leave out
         self._folder, self._open = folder, ExitStack()
         self._sides = {
             name: self._open.enter_context(pyarrow.ipc.new_stream(str(folder / name), table.schema(kind)))
@@ -133,7 +133,7 @@ class Pass:
         outcomes = worked.outcomes
         if self.not_understood and self.data.on_bad_row == "error":
             # Nothing is tokenised any more. What was, because a thread was ahead, does not count.
-            outcomes = [one if one.sameness is None else replace(one, reason="", cut=0) for one in outcomes]
+            outcomes = [one if one.sameness is None else replace(one, reason="", cut=0, unshown=()) for one in outcomes]
         sides = numpy.array(
             [self._side(*one, chunk.part is None) for one in zip(chunk.rows, outcomes, strict=True)],
             dtype=object,
@@ -179,9 +179,9 @@ class Pass:
         with pyarrow.memory_map(str(whole)) as source:
             rows = pyarrow.ipc.open_stream(source).read_all()
             kept = mixture.chosen(rows, self.data.weights)
-            for number, row, cut, answer_cut in self._cut:
+            for number, row, outcome in self._shortened:
                 if kept[number]:
-                    self.ledger.cut(row, cut, answer_cut)
+                    self._list_loss(row, outcome)
             for place in mixture.left_out(rows, kept):
                 name, _, line = place.rpartition(":")
                 self.ledger.drop(Row(name, int(line), None), mixture.LEFT_OUT, bad=False)
@@ -206,13 +206,20 @@ class Pass:
             side = HELD_OUT if held_out or outcome.asked < self._share * 2**64 else TRAINED
             if outcome.garbled:
                 self.ledger.garbled(row)
-            if outcome.cut and side == TRAINED and self.data.weights:
-                self._cut.append((self._trained, replace(row, value=None), outcome.cut, outcome.answer_cut))
-            elif outcome.cut:
-                self.ledger.cut(row, outcome.cut, outcome.answer_cut)
+            if side == TRAINED and self.data.weights and (outcome.cut or outcome.unshown):
+                self._shortened.append((self._trained, replace(row, value=None), outcome))
+            else:
+                self._list_loss(row, outcome)
             self._trained += side == TRAINED
             return side
         return None
+
+    def _list_loss(self, row: Row, outcome: Outcome) -> None:
+        """What of a row that is kept is not."""
+        if outcome.cut:
+            self.ledger.cut(row, outcome.cut, outcome.answer_cut)
+        if outcome.unshown:
+            self.ledger.unshown(row, outcome.unshown)
 
     def _again(self, row: Row, outcome: Outcome) -> bool:
         """Whether an earlier row says the same. Pairs that one has the other way are put on record, too."""

@@ -219,10 +219,15 @@ def _preference(row: dict, found: Shape) -> Preference:
     if found.asked:
         asked = first_present(row, *found.asked)
         prompt = with_system(row, found.turns(row, asked))
-        return Preference(*preference.beside_prompt(prompt, row, asked), tools_of(row))
+        return _pair(*preference.beside_prompt(prompt, row, asked), tools_of(row))
     chosen, rejected = next((pair for pair in found.pairs if any(side in row for side in pair)), found.pairs[-1])
     prompt, *answers = preference.transcripts(row, chosen, rejected)
-    return Preference(with_system(row, prompt), *answers, tools_of(row))
+    return _pair(with_system(row, prompt), *answers, tools_of(row))
+
+
+def _pair(prompt: list[dict], chosen: dict, rejected: dict, tools: list[dict] | None) -> Preference:
+    thoughts = (one.get("reasoning", "") for one in (chosen, rejected))
+    return Preference(prompt, chosen["content"], rejected["content"], tools, *thoughts)
 
 
 def _only_prompt(row: dict, found: Shape) -> Prompt:

@@ -2,13 +2,16 @@
 
 import json
 import re
+import traceback
 from bisect import bisect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 from jinja2 import Environment, nodes
 from jinja2.exceptions import TemplateError, TemplateSyntaxError
+from jinja2.ext import Extension
 
 from pipeline.data.fields import BadRow
 from pipeline.errors import PipelineError
@@ -16,28 +19,80 @@ from pipeline.errors import PipelineError
 FOLDER = Path(__file__).parent / "templates"
 
 _ASKED, _ANSWERED = "what-is-asked", "what-is-answered"
+_ASKS, _ANSWERS = [{"role": "user", "content": _ASKED}], {"role": "assistant", "content": _ANSWERED}
+_THOUGHT = "what-is-thought-"
+REASONING = "reasoning_content", "thinking", "reasoning"  # as templates call it; our messages have the last
 _TALK = "user", "assistant", "user", "assistant"
 _BLANK = re.compile(r"\s*")
 _TALKS = [[*system, *_TALK[:turns]] for system in ([], ["system"]) for turns in range(1, 5)]
 
 
-def named(template: str) -> str:
-    """The Jinja source of a named template, or of a file."""
+def file_of(template: str) -> Path:
+    """The Jinja file of a named template, or the file itself."""
     file = Path(template) if template.endswith((".jinja", ".j2")) else FOLDER / f"{template}.jinja"
     if not file.is_file():
         names = ", ".join(sorted(path.stem for path in FOLDER.glob("*.jinja")))
         raise PipelineError(f"model.template: {template}: no such template.", f"Name one of {names}, or a .jinja file.")
-    return file.read_text(encoding="utf-8").removesuffix("\n")
+    return file
+
+
+def named(template: str) -> str:
+    """The Jinja source of a named template, or of a file. Raises PipelineError where it is not Jinja."""
+    file = file_of(template)
+    try:
+        source = file.read_text(encoding="utf-8").removesuffix("\n")
+        Environment(extensions=["jinja2.ext.loopcontrols", _Generation]).compile(source, raw=True)
+    except UnicodeDecodeError:
+        raise PipelineError(f"model.template: {file}: is not UTF-8 text.", "Save it as UTF-8.") from None
+    except TemplateSyntaxError as error:
+        raise _broken(str(file), error) from None
+    return source
+
+
+class _Generation(Extension):
+    """The tag with which a template may say what the assistant wrote; transformers knows it, Jinja does not."""
+
+    tags: ClassVar = {"generation"}
+
+    def parse(self, parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _broken(name: str, error: Exception) -> PipelineError:
+    """A template that cannot be used, whatever the rows are."""
+    line = _line(error)
+    where = name if line is None else f"{name}:{line}" if name.endswith((".jinja", ".j2")) else f"{name}, line {line}"
+    return PipelineError(f"{where}: {_reason(error)}", "Mend the chat template, or name another in model.template.")
+
+
+def _reason(error: Exception) -> str:
+    """What Jinja says is written for people; of anything else the kind tells more than the words."""
+    return str(error.message if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}").rstrip(".")
+
+
+def _line(error: Exception) -> int | None:
+    """The line of the template in which it went wrong."""
+    if isinstance(error, TemplateSyntaxError):
+        return error.lineno
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((frame.lineno for frame in reversed(frames) if frame.filename == "<template>"), None)
 
 
 SHOWS_TOOLS = "model.template: qwen is one that shows tools"
+SHOWS_REASONING = "model.template: qwen3 is one that shows it; else leave it out of the row"
 
 
 class Template:
     """The chat template of a tokenizer, with what has to be known of it to train: where an answer stops."""
 
-    def __init__(self, tokenizer):
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer, name: str = "the model's chat template"):
+        self.tokenizer, self.name = tokenizer, name
+
+    def check(self) -> None:
+        """Raises PipelineError where the template cannot show even the simplest exchange."""
+        self._shown(_ASKS, ask=True)
+        _ = self._after_answer
 
     def render(self, messages: list[dict], *, ask: bool = False, tools: list[dict] | None = None) -> str:
         """`messages` as text; with `ask`, followed by what invites the answer.
@@ -45,19 +100,32 @@ class Template:
         Raises BadRow where the template refuses the messages (a role that it does not know, say).
         """
         try:
-            text = self.tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=ask)
+            text = self._applied(messages, ask=ask, tools=tools)
         except TemplateError as error:
             hint = f"; {SHOWS_TOOLS}" if any(one["role"] == "tool" for one in messages) else ""
             raise BadRow(f"the chat template refuses it: {error}{hint}") from None
+        except Exception as error:  # a template can fail in every way that an expression can
+            where = f" in line {line}" if (line := _line(error)) else ""
+            raise BadRow(f"the chat template fails on it{where}: {_reason(error)}") from None
         return text if ask or messages[-1]["role"] != "assistant" or self.ends_in_stop else text + self.stop
+
+    def _applied(self, messages: list[dict], *, ask: bool = False, tools: list[dict] | None = None) -> str:
+        written = [one | dict.fromkeys(REASONING, one["reasoning"]) if "reasoning" in one else one for one in messages]
+        return self.tokenizer.apply_chat_template(written, tools=tools, tokenize=False, add_generation_prompt=ask)
+
+    def _shown(self, messages: list[dict], *, ask: bool = False) -> str:
+        """What the template makes of an exchange that every template must be able to show."""
+        try:
+            return self._applied(messages, ask=ask)
+        except Exception as error:  # see render
+            raise _broken(self.name, error) from None
 
     @cached_property
     def _after_answer(self) -> str:
         """What the template writes after an answer that stands last."""
-        probe = [{"role": "user", "content": _ASKED}, {"role": "assistant", "content": _ANSWERED}]
-        text = self.tokenizer.apply_chat_template(probe, tokenize=False)
+        text = self._shown([*_ASKS, _ANSWERS])
         if _ANSWERED not in text:
-            raise PipelineError("The chat template leaves the assistant's answer out.", "Set model.template.")
+            raise PipelineError(f"{self.name}: leaves the assistant's answer out.", "Set model.template.")
         return text.rsplit(_ANSWERED, 1)[1]
 
     @cached_property
@@ -66,12 +134,24 @@ class Template:
 
     @cached_property
     def _stop_in_template(self) -> str | None:
-        specials = {
-            *self.tokenizer.all_special_tokens,
-            *map(str, self.tokenizer.added_tokens_decoder.values()),
-        }
-        found = [(self._after_answer.find(token), token) for token in specials if token in self._after_answer]
-        return min(found, key=lambda pair: (pair[0], -len(pair[1])))[1] if found else None
+        return self._stop_in(self._after_answer)
+
+    def _stop_in(self, after: str) -> str | None:
+        """The token that ends an answer which `after` follows: of the first special tokens EOS, else the very first.
+
+        EOS behind white space ends the conversation, not the answer: Phi-3 writes it in line after <|end|>.
+        """
+        found, at = [], None
+        for one in self._added.finditer(after):
+            if found and one.start() != at:
+                break
+            found.append(one[0])
+            at = one.end()
+        return self.tokenizer.eos_token if self.tokenizer.eos_token in found else next(iter(found), None)
+
+    @cached_property
+    def _added(self) -> re.Pattern:
+        return _any_of({*self.tokenizer.all_special_tokens, *map(str, self.tokenizer.added_tokens_decoder.values())})
 
     @cached_property
     def stop(self) -> str:
@@ -83,10 +163,66 @@ class Template:
         """From the end of the answer through the token that ends it."""
         return self._after_answer.split(self.stop, 1)[0] + self.stop if self.ends_in_stop else self.stop
 
+    @cached_property
+    def _earlier_tail(self) -> str:
+        """The same of an answer that others follow, which may end in a token of its own (gpt-oss); or nothing.
+
+        It is what stands between an answer and the invitation to another one, for what a user's turn begins with is
+        no part of the answer.
+        """
+        try:
+            told, asked = (self.render(_ASKS, ask=ask) for ask in (False, True))
+            text = self.render([*_ASKS, _ANSWERS], ask=True)
+        except BadRow:  # the template does not go on after an answer
+            return ""
+        between = text.rsplit(_ANSWERED, 1)[-1].removesuffix(asked[_agreed(asked, told) :])
+        stop = self._stop_in(between)
+        return between.split(stop, 1)[0] + stop if stop else ""
+
+    @cached_property
+    def _stop_of_call(self) -> str:
+        """The token that ends a turn which calls a tool; it may be another one (gpt-oss)."""
+        call = {"type": "function", "function": {"name": "what-is-called", "arguments": {"what": _ANSWERED}}}
+        try:
+            text = self.render([*_ASKS, {"role": "assistant", "content": "", "tool_calls": [call]}])
+        except BadRow:  # the template does not know tools
+            return self.stop
+        after = text.rsplit(_ANSWERED, 1)[-1]
+        # The last one, for the others stand inside the call.
+        return self.stop if self.stop in after else (self._added.findall(after) or [self.stop])[-1]
+
     @property
     def suffix(self) -> str:
         """What the template writes after the token that ends a last answer."""
         return self._after_answer.split(self.stop, 1)[1] if self.ends_in_stop else ""
+
+    def as_shown(
+        self, messages: list[dict], *, ask: bool = False, tools: list[dict] | None = None
+    ) -> tuple[list[dict], tuple[int, ...]]:
+        """The messages without the reasoning that the template leaves out, and the turns, from 1, that had it.
+
+        Many templates show reasoning only until the next question is asked: as it will be when the model is used.
+        Raises BadRow where a turn's would not be shown even if it were the last.
+        """
+        thoughts = {
+            number: one | {"reasoning": f"{_THOUGHT}{number}."}
+            for number, one in enumerate(messages)
+            if "reasoning" in one
+        }
+        if not thoughts:
+            return messages, ()
+        marked = [thoughts.get(number, one) for number, one in enumerate(messages)]
+        text = self.render(marked, ask=ask, tools=tools)
+        hidden = [number for number, one in thoughts.items() if one["reasoning"] not in text]
+        for number in hidden:
+            if thoughts[number]["reasoning"] not in self.render(marked[: number + 1], tools=tools):
+                leaves_out = f"the model's chat template leaves out the reasoning of turn {number + 1}"
+                raise BadRow(f"{leaves_out}; {SHOWS_REASONING}")
+        silent = [
+            {key: value for key, value in one.items() if key != "reasoning" or number not in hidden}
+            for number, one in enumerate(messages)
+        ]
+        return silent, tuple(number + 1 for number in hidden)
 
     def check_shown(
         self, messages: list[dict], text: str, *, ask: bool = False, tools: list[dict] | None = None
@@ -135,16 +271,21 @@ class Template:
                 spans.append(self._calling(message, number, asked, text))
                 at = spans[-1][1]
                 continue
-            content = message["content"].strip()
+            content, thought = message["content"].strip(), message.get("reasoning", "").strip()
             follows = is_answer and text.startswith(asked)
-            found, end = _find(message, text, max(at, _shared(asked, text, content)))
+            first = max(at, _shared(asked, text, thought or content))
+            thought_at = text.find(thought, first)
+            found, end = _find(message, text, thought_at + len(thought))
+            if thought_at < 0:
+                raise BadRow(f"the chat template does not show the reasoning of turn {number + 1} as it is written")
             if found < 0:
                 raise BadRow(f"the chat template does not show turn {number + 1} ({message['role']}) as it is written")
             at = end
             if is_answer:
                 # What stands between the invitation and the answer's own words (an empty thought, say) has to
                 # be learned as well: the model must write it when it is asked.
-                spans.append((len(asked) if follows else found, self._answer_end(text, at)))
+                start = len(asked) if follows else first if thought else found
+                spans.append((start, self._answer_end(text, at)))
         return spans
 
     def _spans(self, messages: list[dict], text: str) -> list[tuple[int, int]] | None:
@@ -156,7 +297,7 @@ class Template:
         seams = [self._seams.get(pair) for pair in zip([None, *turns], [*turns, None], strict=True)]
         written = [message["content"] for message in messages]
         stripped = [said.strip() for said in written]
-        if None in seams or not all(stripped) or any(message.get("tool_calls") for message in messages):
+        if None in seams or not all(stripped) or any(len(message) > 2 for message in messages):
             return None
         # A template that strips some turns only is not among these: where white space ends would be a guess.
         for words in (written, stripped):
@@ -203,12 +344,14 @@ class Template:
 
     def _calling(self, message: dict, number: int, asked: str, text: str) -> tuple[int, int]:
         """Where a turn that calls tools stands. Its words are the template's: all that follows the invitation."""
-        stop = text.find(self.stop, len(asked))
-        words = [message["content"].strip(), *_names(message["tool_calls"])]
-        inside = text[len(asked) : stop]
-        if stop < 0 or not text.startswith(asked) or any(word not in inside for word in words):
+        words = [message.get("reasoning", "").strip(), message["content"].strip(), *_names(message["tool_calls"])]
+        at = len(asked) if text.startswith(asked) else -1
+        for word in words:
+            at = -1 if at < 0 or (found := text.find(word, at)) < 0 else found + len(word)
+        end = text.find(self._stop_of_call, at) if at >= 0 else -1
+        if end < 0:
             raise BadRow(f"the chat template does not show where the tool call of turn {number + 1} begins and ends")
-        return len(asked), stop + len(self.stop)
+        return len(asked), end + len(self._stop_of_call)
 
     def typed_specials(
         self, messages: list[dict], text: str, *, ask: bool = False, tools: list[dict] | None = None
@@ -240,14 +383,17 @@ class Template:
 
     @cached_property
     def _special(self) -> re.Pattern:
-        tokens = [str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special]
-        return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or "(?!)")
+        return _any_of(str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special)
 
     def _answer_end(self, text: str, at: int) -> int:
         """Where an answer ends whose words end at `at`: behind its stop token, if that comes next."""
         start = _BLANK.match(text, at).end()
-        tails = (tail.lstrip() for tail in (self._tail, self.stop))
-        return next((start + len(tail) for tail in tails if text.startswith(tail, start)), at)
+        tails = (tail.lstrip() for tail in (self._tail, self.stop, self._earlier_tail))
+        return next((start + len(tail) for tail in tails if tail and text.startswith(tail, start)), at)
+
+
+def _any_of(tokens: Iterable[str]) -> re.Pattern:
+    return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or "(?!)")
 
 
 def _turns(messages: list[dict]) -> list[str]:
@@ -280,13 +426,18 @@ def _shared(asked: str, text: str, content: str) -> int:
     """
     if text.startswith(asked):
         return len(asked)
-    end = bisect(range(1, len(asked) + 1), False, key=lambda length: not text.startswith(asked[:length]))
+    end = _agreed(asked, text)
     start = max(0, end - len(content))
     while (start := text.find(content[:1], start, end)) >= 0:
         if content.startswith(text[start:end]):
             return start
         start += 1
     return end
+
+
+def _agreed(one: str, other: str) -> int:
+    """With how many letters the two begin alike."""
+    return bisect(range(1, len(one) + 1), False, key=lambda length: not other.startswith(one[:length]))
 
 
 def _find(message: dict, text: str, start: int) -> tuple[int, int]:

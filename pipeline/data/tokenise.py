@@ -1,7 +1,7 @@
 """Examples to token ids, with the labels that carry loss, cut to length with every cut on record."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy
@@ -28,6 +28,7 @@ class Encoded:
     pieces: list[dict[str, Ids]]
     cut: int = 0
     answer_cut: bool = False
+    unshown: tuple[int, ...] = ()  # the turns, from 1, whose reasoning the chat template leaves out
 
 
 @dataclass(frozen=True)
@@ -58,16 +59,16 @@ class Tokeniser:
             "preference": self._preferences,
             "prompt": self._prompts,
         }
-        for example, columns in zip(examples, encoders[kind](examples), strict=True):
-            if isinstance(columns, dict):
+        for example, encoded in zip(examples, encoders[kind](examples), strict=True):
+            if isinstance(encoded, Encoded) and kind != "text":
                 try:
-                    columns = self._fitted(example, columns)
+                    encoded = self._fitted(example, encoded)
                 except TooLong as bad:
-                    columns = bad
+                    encoded = bad
                 else:
                     if kind == "conversation" and self.learn == "everything":
-                        columns.pieces[0]["labels"] = columns.pieces[0]["input_ids"]
-            yield columns
+                        encoded.pieces[0]["labels"] = encoded.pieces[0]["input_ids"]
+            yield encoded
 
     def _texts(self, chunk: Sequence[Example]) -> Iterator[Encoded]:
         """Documents in pieces of at most max_length tokens; none is joined to another, and none is cut."""
@@ -77,51 +78,56 @@ class Tokeniser:
             length = self.max_length or len(whole)
             yield Encoded([{"input_ids": whole[at : at + length]} for at in range(0, len(whole), length)])
 
-    def _conversations(self, chunk: Sequence[Example]) -> Iterator[dict | BadRow]:
+    def _conversations(self, chunk: Sequence[Example]) -> Iterator[Encoded | BadRow]:
         for encoded in self._encode(chunk, lambda example: [example.messages], self._learned):
             if isinstance(encoded, BadRow):
                 yield encoded
                 continue
-            ((ids, answers),) = encoded
+            ((ids, answers),), unshown = encoded
             labels = numpy.full_like(ids, IGNORED)
             for start, end in answers:
                 labels[start:end] = ids[start:end]
-            yield {"input_ids": ids, "labels": labels}
+            yield Encoded([{"input_ids": ids, "labels": labels}], unshown=unshown)
 
-    def _preferences(self, chunk: Sequence[Example]) -> Iterator[dict | BadRow]:
+    def _preferences(self, chunk: Sequence[Example]) -> Iterator[Encoded | BadRow]:
         def both(example: Preference) -> list[list[dict]]:
-            return [
-                [*example.messages, {"role": "assistant", "content": answer}]
-                for answer in (example.chosen, example.rejected)
-            ]
+            return [[*example.messages, answer] for answer in example.answers]
 
-        for encoded in self._encode(chunk, both, lambda example, answers: answers[-1:]):
-            if isinstance(encoded, BadRow):
-                yield encoded
+        for one in self._encode(chunk, both, lambda example, answers: answers[-1:]):
+            if isinstance(one, BadRow):
+                yield one
                 continue
+            encoded, unshown = one
             # A token may span the seam between prompt and answer on one side only: it then belongs to both answers.
             seam = min(start for _, [(start, _)] in encoded)
             chosen, rejected = (ids[seam : None if self.through_suffix else end] for ids, [(_, end)] in encoded)
             if numpy.array_equal(chosen, rejected):
                 yield BadRow('"chosen" and "rejected" become the same tokens')
             else:
-                yield {"prompt_ids": encoded[0][0][:seam], "chosen_ids": chosen, "rejected_ids": rejected}
+                columns = {"prompt_ids": encoded[0][0][:seam], "chosen_ids": chosen, "rejected_ids": rejected}
+                yield Encoded([columns], unshown=unshown)
 
-    def _prompts(self, chunk: Sequence[Example]) -> Iterator[dict | BadRow]:
+    def _prompts(self, chunk: Sequence[Example]) -> Iterator[Encoded | BadRow]:
         for one in chunk:
             try:
-                yield {"prompt_ids": _array(self.prompt_ids(one.messages, one.tools))}
+                ids, unshown = self._asked(one.messages, one.tools)
+                yield Encoded([{"prompt_ids": _array(ids)}], unshown=unshown)
             except BadRow as bad:
                 yield bad
 
     def prompt_ids(self, messages: list[dict], tools: list[dict] | None = None) -> list[int]:
         """The tokens of what is asked, through the invitation to answer. Raises BadRow."""
+        return self._asked(messages, tools)[0]
+
+    def _asked(self, messages: list[dict], tools: list[dict] | None) -> tuple[list[int], tuple[int, ...]]:
+        """(tokens, the turns whose reasoning is left out)."""
         template = self._template
+        messages, unshown = template.as_shown(messages, ask=True, tools=tools)
         text = template.render(messages, ask=True, tools=tools)
         template.check_shown(messages, text, ask=True, tools=tools)
         typed = template.typed_specials(messages, text, ask=True, tools=tools)
         (tokens,) = self._places.of([text], [typed])
-        return list(map(int, tokens.ids))
+        return list(map(int, tokens.ids)), unshown
 
     @cached_property
     def _places(self) -> Places:
@@ -143,7 +149,8 @@ class Tokeniser:
         return learned
 
     def _encode(self, chunk: Sequence[Example], conversations: Callable, learned: Callable) -> Iterator:
-        """For each example the (ids, where its `learned` answers stand) of each of its conversations, or the BadRow."""
+        """For each example the (ids, where its `learned` answers stand) of each of its conversations, and the turns
+        whose reasoning is left out; or the BadRow."""
         rendered: list[list[tuple] | BadRow] = []
         for one in chunk:
             try:
@@ -151,35 +158,36 @@ class Tokeniser:
             except BadRow as bad:
                 rendered.append(bad)
         flat = [one for texts in rendered if isinstance(texts, list) for one in texts]
-        every = iter(self._places.of([text for text, *_ in flat], [typed for *_, typed in flat]))
+        every = iter(self._places.of([text for text, *_ in flat], [typed for _, _, typed, _ in flat]))
         for texts in rendered:
             if isinstance(texts, BadRow):
                 yield texts
                 continue
             encoded = []
-            for _, spans, _ in texts:
+            for _, spans, *_ in texts:
                 tokens = next(every)
                 answers = [tokens.at(*span) for span in spans]
                 encoded.append((_array(tokens.ids), [(start, end) for start, end in answers if end > start]))
             if all(answers for _, answers in encoded):
-                yield encoded
+                yield encoded, texts[0][-1]
             else:
                 yield BadRow("an answer has no token of its own")
 
-    def _rendered(self, example: Example, messages: list[dict], learned: Callable) -> tuple[str, list, list]:
-        """(text, where its learned answers stand, where special tokens were typed)."""
+    def _rendered(self, example: Example, messages: list[dict], learned: Callable) -> tuple[str, list, list, tuple]:
+        """(text, where its learned answers stand, where special tokens were typed, the turns with unshown reasoning)."""
         template, tools = self._template, example.tools
+        messages, unshown = template.as_shown(messages, tools=tools)
         text = template.render(messages, tools=tools)
         template.check_shown(messages, text, tools=tools)
         answers = learned(example, template.answers(messages, text, tools))
-        return text, answers, template.typed_specials(messages, text, tools=tools)
+        return text, answers, template.typed_specials(messages, text, tools=tools), unshown
 
-    def _fitted(self, example: Example, columns: dict[str, Ids]) -> Encoded:
-        """`columns` within max_length: the prompt gives way first, then the answer's end. Raises TooLong.
+    def _fitted(self, example: Example, encoded: Encoded) -> Encoded:
+        """Its columns within max_length: the prompt gives way first, then the answer's end. Raises TooLong.
 
         The prompt loses its start, down to a quarter of max_length: an answer to nothing teaches nothing.
         """
-        talk = isinstance(example, Conversation)
+        (columns,), talk = encoded.pieces, isinstance(example, Conversation)
         if talk:
             prompt = int(numpy.argmax(columns["labels"] != IGNORED))
             answer = len(columns["labels"]) - prompt
@@ -188,7 +196,7 @@ class Tokeniser:
             answer = max(len(columns.get("chosen_ids", ())), len(columns.get("rejected_ids", ())))
         length, limit = prompt + answer, self.max_length
         if not limit or length <= limit:
-            return Encoded([columns])
+            return encoded
         if self.on_too_long != "truncate":
             raise TooLong(f"{TOO_LONG}: max_length is {limit}")
         kept = max(limit - answer, min(prompt, limit // 4))
@@ -207,7 +215,7 @@ class Tokeniser:
             if numpy.array_equal(*answers.values()):
                 raise TooLong(f"{TOO_LONG}: cut to max_length ({limit}), both answers are the same")
             fitted = {"prompt_ids": cut(columns["prompt_ids"])} | answers
-        return Encoded([fitted], cut=length - limit, answer_cut=answer > limit - kept)
+        return replace(encoded, pieces=[fitted], cut=length - limit, answer_cut=answer > limit - kept)
 
 
 def _array(ids: Sequence[int]) -> Ids:

@@ -30,6 +30,7 @@ class Outcome:
     opposite: int | None = None  # the sameness of the pair the other way
     cut: int = 0
     answer_cut: bool = False
+    unshown: tuple[int, ...] = ()  # see Encoded
     garbled: bool = False
 
 
@@ -73,7 +74,9 @@ class Work:
                 asked_to_go = isinstance(made, TooLong) and self.data.on_too_long == "drop"
                 outcomes.append(replace(outcome, reason=str(made), bad=not asked_to_go))
                 continue
-            outcomes.append(replace(outcome, cut=made.cut, answer_cut=made.answer_cut) if made.cut else outcome)
+            if made.cut or made.unshown:
+                outcome = replace(outcome, cut=made.cut, answer_cut=made.answer_cut, unshown=made.unshown)
+            outcomes.append(outcome)
             beside = {
                 "place": chunk.rows[place].place,
                 "asked": outcome.asked,
@@ -86,8 +89,7 @@ class Work:
         return Worked(outcomes, table.batch(self.kind, pieces), numpy.array(row_of, dtype=int))
 
     def _outcome(self, example: Example) -> Outcome:
-        pair = isinstance(example, Preference)
-        turned = replace(example, chosen=example.rejected, rejected=example.chosen) if pair else None
+        turned = example.turned if isinstance(example, Preference) else None
         text = said(example)
         return Outcome(
             asked=asked(example),
