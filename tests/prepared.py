@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from tempfile import mkdtemp
+from types import SimpleNamespace
 
 from conftest import write_rows
 
@@ -10,7 +11,8 @@ from pipeline.data.prepare import Prepared, prepare
 from pipeline.data.source import Data
 from pipeline.data.table import tokens
 from pipeline.data.template import named
-from pipeline.data.tokenise import Tokeniser
+from pipeline.data.tokenise import IGNORED, Tokeniser
+from pipeline.tokenizer import prepare as prepare_tokenizer
 from pipeline.tokenizer import train
 
 
@@ -19,6 +21,32 @@ def plain_tokenizer(words: str):
     made = train([words] * 5, 300)
     made.chat_template = named("plain")
     return made
+
+
+def tokenizer_with(template, words="what is red? a colour"):
+    """As a stage would have it, with a named template."""
+    made = train([words] * 5, 300)
+    return prepare_tokenizer(
+        made, SimpleNamespace(model=SimpleNamespace(template=template, pad_token=None, id="m"))
+    ).tokenizer
+
+
+def tokenizer_of(template):
+    """Its template has a name, or is Jinja."""
+    tokenizer = tokenizer_with(template if template.isalnum() else "plain")
+    tokenizer.chat_template = tokenizer.chat_template if template.isalnum() else template
+    return tokenizer
+
+
+def learned(tokenizer, row) -> list[str]:
+    """What carries loss, run by run."""
+    runs, before = [], IGNORED
+    for label in row["labels"]:
+        if label != IGNORED:
+            runs += [[]] if before == IGNORED else []
+            runs[-1].append(label)
+        before = label
+    return [tokenizer.decode(run).strip() for run in runs]
 
 
 def prepared(path: Path, kind: str = "conversation", tokenizer=None, folder: Path | None = None, **options) -> Prepared:

@@ -2,16 +2,13 @@
 
 import json
 import random
-from types import SimpleNamespace
 
 import pytest
-from prepared import encode, prepared, reasons
+from prepared import encode, learned, prepared, reasons, tokenizer_of, tokenizer_with
 
 from pipeline import recipe as recipes
 from pipeline.data.shape import SHAPES, BadRow, shape, shapes_of
 from pipeline.data.template import Template
-from pipeline.data.tokenise import IGNORED
-from pipeline.tokenizer import prepare, train
 
 ASK = [{"role": "user", "content": "Hi"}]
 TALK = [*ASK, {"role": "assistant", "content": "Ho"}]
@@ -265,28 +262,6 @@ def test_tool_calls_are_kept_in_one_form_however_they_were_written():
     assert shape({"messages": TALK}, "conversation").tools is None
 
 
-def tokenizer_with(template, words="what is red? a colour"):
-    made = train([words] * 5, 300)
-    return prepare(made, SimpleNamespace(model=SimpleNamespace(template=template, pad_token=None, id="m"))).tokenizer
-
-
-def tokenizer_of(template):
-    """Its template has a name, or is Jinja."""
-    tokenizer = tokenizer_with(template if template.isalnum() else "plain")
-    tokenizer.chat_template = tokenizer.chat_template if template.isalnum() else template
-    return tokenizer
-
-
-def learned(tokenizer, row):
-    runs, before = [], IGNORED
-    for label in row["labels"]:
-        if label != IGNORED:
-            runs += [[]] if before == IGNORED else []
-            runs[-1].append(label)
-        before = label
-    return [tokenizer.decode(run).strip() for run in runs]
-
-
 TWICE = {"messages": [*TALK, {"role": "user", "content": "Once more"}, {"role": "assistant", "content": "Hey"}]}
 
 
@@ -388,7 +363,7 @@ def test_an_answer_stands_between_its_invitation_and_its_stop_whatever_was_said(
             assert words.strip() == messages[number]["content"].strip()
 
 
-@pytest.mark.parametrize("template", ["chatml", "gemma", "llama3", "mistral", "plain", "qwen", THINKS])
+@pytest.mark.parametrize("template", ["chatml", "gemma", "llama3", "mistral", "plain", "qwen", "qwen3", THINKS])
 def test_a_usual_row_is_rendered_once(template, monkeypatch):
     """Rendering takes most of the time that it takes to prepare a row."""
     tokenizer = tokenizer_of(template)
