@@ -1,14 +1,17 @@
 """Everything a person sees: the plan, a line or a bar while a stage runs, and what was learned."""
 
+import re
 import time
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.measure import Measurement
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+from rich.table import Column, Table
 from rich.text import Text
 
 from pipeline.errors import PipelineError
@@ -26,6 +29,8 @@ BASELINES = {
     "guess_by_length": "guessing by length",
     "few_shot_exact_match": "the untrained policy, few-shot without the template",
 }
+OWN_COLUMN = {"n", "n_tokens", "reward_deviation"}  # figures of the evaluation itself, not of the model
+FEW_ROWS = 30  # below it one row more or less moves a share by more than 3%
 SHORT = {
     "rewards/margins": "margin",
     "rewards/accuracies": "accuracy",
@@ -53,14 +58,16 @@ class Display:
         self.steps = 0
         self._rate: tuple[float, int, int] | None = None  # time, tokens and step from which speed is counted
         self._now: dict | None = None  # the latest step
-        self._loss, self._speed, self._begun = "-", 0.0, 0.0
+        self._loss: str | None = None
+        self._speed, self._begun = 0.0, 0.0
 
     # -- the plan and the end ------------------------------------------------------------------------
 
     def plan(self, steps: Sequence[Step], title: str) -> None:
         table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
         for heading in ("stage", "will", "why", "backend", "artifact"):
-            table.add_column(heading, style="bold" if heading == "stage" else "", overflow="fold")
+            words = heading in ("why", "backend")
+            table.add_column(heading, style="bold" if heading == "stage" else "", overflow="fold", no_wrap=not words)
         for step in steps:
             table.add_row(
                 step.stage,
@@ -77,21 +84,25 @@ class Display:
         """The before and after of every stage, and where the weights are."""
         table = Table(title="What was learned (held-out rows)", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))  # fmt: skip
         for heading, justify in (("stage", "left"), ("figure", "left"), ("before", "right"), ("after", "right"), ("n", "right"), ("", "left")):  # fmt: skip
-            table.add_column(heading, justify=justify)
+            table.add_column(heading, justify=justify, no_wrap=heading != "figure")
         for manifest in manifests:
             for number, row in enumerate(_figures(manifest)):
                 table.add_row(Text(manifest["stage"] if number == 0 else "", style="bold"), *row)
         self.console.print()
         self.console.print(table)
+        if few := [manifest["stage"] for manifest in manifests if _few(manifest)]:
+            text = f"few rows: of {', '.join(few)} fewer than {FEW_ROWS} rows are held out, and chance alone moves such figures"
+            self._message(text, "yellow")
 
     def samples(self, manifest: dict) -> None:
         if not manifest["samples"]:
             return
         self.console.print(f"\n[bold]Sample answers of {manifest['stage']}, before and after[/bold]")
         for sample in manifest["samples"]:
-            self.console.print(f"  [dim]asked [/dim] {escape(_shortened(sample['prompt']))}")
-            self.console.print(f"  [dim]before[/dim] {escape(_shortened(sample['before']))}")
-            self.console.print(f"  [dim]after [/dim] [green]{escape(_shortened(sample['after']))}[/green]\n")
+            self._message(f"  [dim]asked [/dim] {escape(_shortened(sample['prompt']))}")
+            self._message(f"  [dim]before[/dim] {escape(_shortened(sample['before']))}")
+            self._message(f"  [dim]after [/dim] [green]{escape(_shortened(sample['after']))}[/green]")
+            self.console.print()
 
     def where(self, folders: Sequence[tuple[str, Path]]) -> None:
         for stage, folder in folders:
@@ -182,18 +193,27 @@ class Display:
 
     def error(self, error: PipelineError) -> None:
         self._stop_bar()
-        self.console.print(Text("error: ", style="bold red") + Text(error.what), soft_wrap=True)
+        self._message(Text("error: ", style="bold red") + Text(error.what))
         if error.fix:
-            self.console.print(Text(error.fix), soft_wrap=True)
+            self.say(error.fix)
 
     def say(self, text: str) -> None:
-        self.console.print(Text(text), soft_wrap=True)
+        self._message(Text(text))
+
+    def _message(self, text: Text | str, style: str = "") -> None:
+        """A line on a pipe; on a terminal broken between words, and never inside of one."""
+        text = Text.from_markup(text, style=style) if isinstance(text, str) else text
+        if self.console.is_terminal:
+            lines = [_wrapped(line, self.console.width) for line in text.split("\n", allow_blank=True)]
+            text = Text("\n").join(lines)
+        self.console.print(text, soft_wrap=True)
 
     # -- a running stage: one method an event of pipeline.worker -------------------------------------
 
     def begin(self, step: Step) -> None:
         self.stage = step.stage
-        self.console.print(f"\n[bold]{step.stage}[/bold]  {escape(step.state)}: {escape(step.why)}")
+        self.console.print()
+        self._message(f"[bold]{step.stage}[/bold]  {escape(step.state)}: {escape(step.why)}")
 
     def end(self) -> None:
         self._stop_bar()
@@ -206,20 +226,20 @@ class Display:
         line = f"  rows: {_added_up(event)}"
         if event["truncated"]:
             line += f"; {event['truncated']} cut to max_length ({event['tokens_cut']} tokens lost, {event['answers_cut']} answers shortened, see truncated.jsonl)"
-        self.console.print(line)
+        self._message(line)
         if event["duplicates_kept"]:
-            self.console.print(
+            self._message(
                 f"    {event['duplicates_kept']} say the same as an earlier row (kept; duplicates.jsonl; data.duplicates: drop)"
             )
         if event["contradictions"]:
-            self.console.print(
+            self._message(
                 f"    {event['contradictions']} pairs prefer what an earlier pair rejects (see duplicates.jsonl)",
-                style="yellow",
+                "yellow",
             )
         self._reasoning_left_out(event, " (see truncated.jsonl)")
         self._garbled(event)
         for reason, count in event["dropped_by_reason"].items():
-            self.console.print(f"    dropped {count} x {escape(reason)} (see rejected.jsonl)", style="yellow")
+            self._message(f"    dropped {count} x {escape(reason)} (see rejected.jsonl)", "yellow")
 
     def _reasoning_left_out(self, rows: dict, see: str = "") -> None:
         if rows.get("reasoning_left_out"):
@@ -236,8 +256,7 @@ class Display:
             )  # fmt: skip
 
     def _on_rows(self, event: dict) -> None:
-        if self.bar:
-            self.bar.update(self.bar.task_ids[0], count=f"{event['read']:,} rows")
+        self._update(count=f"{event['read']:,} rows")
 
     def _on_looked_ahead(self, event: dict) -> None:
         if event["seconds"] >= WORTH_SAYING:
@@ -245,72 +264,131 @@ class Display:
             self.console.print(f"  looked ahead in {_duration(event['seconds'])}: the rows of {ready} are ready")
 
     def _on_note(self, event: dict) -> None:
-        self.console.print(f"  note: {escape(event['text'])}", style="yellow")
+        self._message(f"  note: {escape(event['text'])}", "yellow")
 
     def _on_phase(self, event: dict) -> None:
         if event["name"] == "evaluation after" and self._now:
-            took = self._now["at"] - self._begun
-            self.console.print(
-                f"  trained to step {self._now['step']} in {_duration(took)}, {self._speed:,.0f} tokens/s; last loss {self._loss}"
+            took, loss = self._now["at"] - self._begun, f"; last loss {self._loss}" if self._loss else ""
+            self._message(
+                f"  trained to step {self._now['step']} in {_duration(took)}, {self._speed:,.0f} tokens/s{loss}"
             )
-        if self.bar is not None:
-            self.bar.update(self.bar.task_ids[0], phase=event["name"])
+        if "step" in event:  # training goes on after it
+            self._update(phase=event["name"])
         elif self.console.is_terminal:
-            self.bar = Progress(
-                TextColumn("  {task.fields[phase]:<18}"),
-                BarColumn(bar_width=24),
-                TextColumn("{task.fields[count]}  {task.fields[figures]}"),
-                TimeRemainingColumn(),
-                console=self.console,
-                transient=True,
-            )
-            self.bar.add_task("", total=None, phase=event["name"], count="", figures="")
-            self.bar.start()
+            self._show(event["name"])
 
     def _on_train(self, event: dict) -> None:
         self.steps, self._begun = event["steps"], event["at"]
-        self._rate = self._now = None
+        self._rate = self._now = self._loss = None
         if event["step"]:
-            self.console.print(f"  continues from step {event['step']} of {self.steps}")
+            self._message(f"  continues from step {event['step']} of {self.steps}")
         if self.bar:
-            self.bar.reset(
-                self.bar.task_ids[0], total=self.steps, completed=event["step"], phase="training", count="", figures=""
-            )
+            self._show("training", total=self.steps, completed=event["step"])
 
     def _on_step(self, event: dict) -> None:
         if self._rate is None:
             self._rate = (event["at"], event["tokens"], event["step"])
         self._speed = (event["tokens"] - self._rate[1]) / max(event["at"] - self._rate[0], 1e-9)
         self._now = event
-        if self.bar:
-            self.bar.update(self.bar.task_ids[0], completed=event["step"], count=f"{event['step']}/{self.steps}")
+        self._update(completed=event["step"], count=f"{event['step']}/{self.steps}", left=self._left())
 
     def _on_log(self, event: dict) -> None:
         self._loss = f"{event['loss']:.4g}"
         figures = {"loss": event["loss"]} | {
             SHORT.get(key, key): event[key] for key in specs()[self.stage].key_figures if key in event
         }
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items()) + f"  {self._speed:,.0f} tokens/s"
+        shown = [f"{name} {value:.4g}" for name, value in figures.items()]
+        shown += [f"{self._speed:,.0f} tokens/s"] if self._speed else []
         if self.bar:
-            self.bar.update(self.bar.task_ids[0], figures=shown)
-            return
-        done = self._now["step"] - self._rate[2]
-        left = (self._now["at"] - self._rate[0]) / done * (self.steps - event["step"]) if done else None
-        remaining = f"  {_duration(left)} left" if left is not None else ""
-        self.console.print(f"  {self.stage} {event['step']}/{self.steps}  {shown}{remaining}")
+            self._update(figures=shown)
+        else:
+            parts = [f"{self.stage} {event['step']}/{self.steps}", *shown, self._left()]
+            self._message("  " + "  ".join(part for part in parts if part))
+
+    def _left(self) -> str:
+        """How long the steps that are left will take; nothing where that is not known yet, or none is."""
+        done, left = self._now["step"] - self._rate[2], self.steps - self._now["step"]
+        return f"{_duration((self._now['at'] - self._rate[0]) / done * left)} left" if done and left else ""
 
     def _on_before(self, event: dict) -> None:
-        shown = "  ".join(f"{name} {_number(value)}" for name, value in event["metrics"].items() if name in ("loss", "exact_match", "preference_accuracy", "reward_accuracy", "mean_reward"))  # fmt: skip
-        if shown:
-            self.console.print(f"  before: {shown}")
+        if event["metrics"]:
+            self._message(f"  before: {_in_a_line(event['metrics'])}")
+
+    def _on_evaluated(self, event: dict) -> None:
+        if event["metrics"]:
+            self._message(f"  held out at {event['step']}/{self.steps}: {_in_a_line(event['metrics'])}")
 
     def _on_finished(self, event: dict) -> None:
         self._stop_bar()
+
+    def _show(self, phase: str, total: int | None = None, completed: int = 0) -> None:
+        """A bar for what is done now; what stood beside the one before it is gone."""
+        if self.bar is None:
+            self.bar = Progress(
+                TextColumn("  {task.fields[phase]:<10}"),
+                BarColumn(bar_width=min(self.console.width // 10, 24)),
+                TextColumn("{task.fields[count]}"),
+                TextColumn("{task.fields[left]}"),
+                _Figures(),
+                console=self.console,
+                transient=True,
+                expand=True,
+            )
+            self.bar.start()
+        for task in self.bar.task_ids:
+            self.bar.remove_task(task)
+        self.bar.add_task("", total=total, completed=completed, phase=phase, count="", left="", figures=())
+
+    def _update(self, **fields) -> None:
+        if self.bar:
+            self.bar.update(self.bar.task_ids[0], **fields)
 
     def _stop_bar(self) -> None:
         if self.bar:
             self.bar.stop()
             self.bar = None
+
+
+class _Figures(ProgressColumn):
+    """The last column: as many whole figures as the terminal has room for, the first ones first."""
+
+    def __init__(self):
+        super().__init__(table_column=Column(ratio=1, no_wrap=True))
+
+    def render(self, task) -> "_Fitting":
+        return _Fitting(task.fields["figures"])
+
+
+class _Fitting:
+    def __init__(self, parts: Sequence[str]):
+        self.parts = parts
+
+    def __rich_measure__(self, console, options):
+        return Measurement(0, options.max_width)
+
+    def __rich_console__(self, console, options):
+        text = ""
+        for part in self.parts:
+            longer = f"{text}  {part}"
+            if cell_len(longer) > options.max_width:
+                break
+            text = longer
+        yield Text(text, no_wrap=True)
+
+
+def _wrapped(line: Text, width: int) -> Text:
+    """Broken between words, with an indent on; a word that is longer than the width, such as a path, stays whole."""
+    plain = line.plain
+    indent = " " * (len(plain) - len(plain.lstrip()) + 2)
+    breaks, begin, room = [], 0, width
+    for word in re.finditer(r"\S+", plain):
+        if plain[begin : word.start()].strip() and cell_len(plain[begin : word.end()]) > room:
+            breaks.append(word.start())
+            begin, room = word.start(), width - len(indent)
+    pieces = line.divide(breaks)
+    for piece in pieces[:-1]:
+        piece.rstrip()
+    return Text(f"\n{indent}").join(pieces)
 
 
 def _added_up(rows: dict, bad: str = "") -> str:
@@ -346,9 +424,9 @@ def _figures(manifest: dict):
     before, after = manifest["metrics"]["before"], manifest["metrics"]["after"]
     if not after:
         yield "no held-out rows", "", "", "0", ""
-    n = str(after.get("n", before.get("n", 0)))
+    n, few = str(_rows(manifest)), _few(manifest)
     for name in dict.fromkeys([*after, *before]):
-        if name in ("n", "n_tokens", "reward_deviation") or name in BASELINES:
+        if name in OWN_COLUMN or name in BASELINES:
             continue
         was, now = before.get(name), after.get(name)
         worse = was is not None and now is not None and now != was and (now > was) == (name in LOWER_IS_BETTER)
@@ -358,12 +436,30 @@ def _figures(manifest: dict):
             _number(was),
             Text(_number(now), style="red" if worse else "bold"),
             n,
-            "worse" if worse else "",
+            ", ".join(word for word, said in (("worse", worse), ("few rows", few)) if said),
         )
     for name, words in BASELINES.items():
         value = after.get(name, before.get(name))
         if value is not None:
             yield f"  {words}", "", _number(value), n, "for comparison"
+
+
+def _rows(manifest: dict) -> int:
+    """How many held-out rows the figures are of."""
+    metrics = manifest["metrics"]
+    return metrics["after"].get("n", metrics["before"].get("n", 0))
+
+
+def _few(manifest: dict) -> bool:
+    return 0 < _rows(manifest) < FEW_ROWS
+
+
+def _in_a_line(metrics: dict) -> str:
+    """Figures of the model as they are shown while a stage runs, in the words of the table at its end."""
+    left_out = OWN_COLUMN | BASELINES.keys() | {"perplexity"}  # it says the same as the loss
+    return "  ".join(
+        f"{name.replace('_', ' ')} {_number(value)}" for name, value in metrics.items() if name not in left_out
+    )
 
 
 def _number(value: float | None) -> str:

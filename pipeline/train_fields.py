@@ -201,6 +201,9 @@ OWNED = _by_name(
         "name the stages to run on the command line": "do_train do_eval do_predict",
         "the pipeline shows progress itself": "disable_tqdm",
         "a loss that is not a number has to be seen": "logging_nan_inf_filter",
+        "held-out rows are measured by the pipeline; see evaluation": """per_device_eval_batch_size
+            eval_accumulation_steps batch_eval_metrics prediction_loss_only eval_do_concat_batches
+            eval_use_gather_object include_for_metrics""",
         "the pipeline measures memory itself": "skip_memory_metrics",
     }
 )
@@ -238,15 +241,14 @@ UNSERVED = {"DPOConfig": ("padding_free",)}
 # Fields that say how, not what, is trained: the fingerprint leaves them out.
 HOW = frozenset(
     """
-    per_device_train_batch_size gradient_accumulation_steps per_device_eval_batch_size use_cache
+    per_device_train_batch_size gradient_accumulation_steps use_cache
     gradient_checkpointing gradient_checkpointing_kwargs activation_offloading padding_free torch_empty_cache_steps
     torch_compile torch_compile_backend torch_compile_mode tf32 use_liger_kernel liger_kernel_config
     full_determinism debug pad_to_multiple_of precompute_ref_log_probs precompute_ref_batch_size
     logging_strategy logging_steps logging_first_step log_on_each_node log_level log_level_replica
-    include_num_input_tokens_seen include_for_metrics report_to run_name project
+    include_num_input_tokens_seen report_to run_name project
     trackio_space_id trackio_bucket_id trackio_static_space_id
-    eval_strategy eval_steps eval_delay eval_on_start eval_do_concat_batches eval_use_gather_object
-    eval_accumulation_steps batch_eval_metrics prediction_loss_only
+    eval_strategy eval_steps eval_delay eval_on_start
     save_strategy save_steps save_on_each_node save_total_limit enable_jit_checkpoint
     dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers dataset_num_proc
     dataloader_prefetch_factor dataloader_multiprocessing_context
@@ -255,12 +257,15 @@ HOW = frozenset(
     """.split()
 )
 
+# Those that are true on a GPU and false without one, where the recipe does not say.
+ON_A_GPU = ("gradient_checkpointing", "dataloader_pin_memory")
+
 # What LLaMA-Factory, Axolotl and earlier versions of transformers and TRL call these things.
 FOREIGN = _by_name(
     {
         "max_length": "cutoff_len sequence_len max_seq_length max_seq_len max_prompt_length",
         "per_device_train_batch_size": "micro_batch_size batch_size train_batch_size",
-        "per_device_eval_batch_size": "eval_batch_size",
+        "evaluation.batch_size": "eval_batch_size",
         "num_train_epochs": "num_epochs epochs num_train_epoch",
         "learning_rate": "lr",
         "lr_scheduler_type": "lr_scheduler scheduler",

@@ -63,7 +63,7 @@ class Context:
 
         `rows` maps the columns of a row to those that the trainer takes; `config` overrides arguments.
         """
-        args = self._arguments(config or {})
+        args = self._arguments((config or {}) | self._when_evaluated())
         data, evaluation = (some.map(rows, remove_columns=some.column_names) if rows else some
                             for some in (self.rows, self.held_out))  # fmt: skip
         if getattr(args, "packing", False):
@@ -78,7 +78,7 @@ class Context:
                 model=self.model,
                 args=args,
                 train_dataset=data,
-                eval_dataset=evaluation if len(evaluation) and args.eval_strategy != "no" else None,
+                eval_dataset=evaluation if args.eval_strategy != "no" else None,  # asked for; see StageTrainer.evaluate
                 processing_class=self.tokenizer,
                 **options,
             )
@@ -89,6 +89,14 @@ class Context:
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(Progress(self, trainer))
         return trainer
+
+    def _when_evaluated(self) -> dict:
+        """Without held-out rows never, which is said where the recipe asks for it."""
+        if len(self.held_out):
+            return {}
+        if self.given.get("eval_strategy", "no") != "no":
+            self.report("note", text="eval_strategy has nothing to do: no row is held out")
+        return {"eval_strategy": "no"}
 
     def _arguments(self, config: dict):
         cuda = torch.cuda.is_available()
@@ -101,7 +109,7 @@ class Context:
             "disable_tqdm": True,
             "logging_nan_inf_filter": False,
         }
-        how = {"gradient_checkpointing": cuda, "dataloader_pin_memory": cuda}
+        how = dict.fromkeys(train_fields.ON_A_GPU, cuda)
         fused = cuda and "unsloth" in sys.modules
         if self.spec.config == "SFTConfig" and (self._head_is_adapted() or fused):
             # TRL's chunked default reads the bare head, without what is trained on it; and it goes round the fused loss
@@ -255,6 +263,16 @@ class StageTrainer:
             "Lower train.learning_rate, add train.warmup_steps, or look for a broken row; then run it again.",
         )
 
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+        """The held-out figures of the model as it is now, by the evaluation that gives those before and after."""
+        metrics = self.context.evaluate(self.model, self.state.global_step)
+        logs = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        Trainer.log(self, logs)  # TRL's would add what it gathers of training, and forget it
+        if watch := getattr(self, "watch_held_out", None):
+            watch(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, logs)
+        return logs
+
     def _get_output_dir(self, trial):
         return str(self._into or self.args.output_dir)
 
@@ -338,6 +356,8 @@ class Progress(TrainerCallback):
         self.context.report("step", step=state.global_step, tokens=self.trainer.tokens)
         if self.context.interrupted.is_set():
             control.should_save = control.should_training_stop = True
+        if state.global_step >= state.max_steps and args.logging_strategy != "no":
+            control.should_log = True  # the last steps have a line as well, however many logging_steps there are
         return control
 
     def on_log(self, args, state, control, logs=None, **_):

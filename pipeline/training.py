@@ -67,6 +67,7 @@ class Stage:
         self.recipe = recipe.load(job.recipe, job.overrides)
         self.settings = self.recipe.stage(job.stage)
         self.started = time.monotonic()
+        self.evaluated = None, None  # the last step at which held-out figures were found, and they
 
     def check(self) -> None:
         """Hash the inputs afresh, and the parent's files: what is trained is what was planned."""
@@ -350,7 +351,9 @@ class Stage:
             return INTERRUPTED
         self.interrupted.training = False
         self.report("phase", name="evaluation after")
-        after = self.evaluation.run(trainer.model, before)
+        step, after = self.evaluated
+        if step != trainer.state.global_step:
+            after = self.evaluation.run(trainer.model, before)
         self.report("phase", name="saving")
         output = self._save(trainer.model)
         self.report("phase", name="manifest")
@@ -420,6 +423,8 @@ class Stage:
         """Held-out figures in the middle of training; the answers go to samples.jsonl."""
         self.report("phase", name="evaluation", step=step)
         figures = self.evaluation.run(model, self.before(model))
+        self.evaluated = step, figures
+        self.report("evaluated", step=step, metrics=figures.metrics)
         file = self.folder / SAMPLES
         kept = [line for line in _lines(file) if line.get("step", step) < step]  # a resumed run evaluates again
         kept += [

@@ -15,4 +15,4 @@ SPEC = Spec(
 def build_trainer(context):
     from pipeline.ppo.trainer import PPOTrainer
 
-    return context.trainer(PPOTrainer, config=None if context.held_out else {"eval_strategy": "no"})
+    return context.trainer(PPOTrainer)

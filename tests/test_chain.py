@@ -164,6 +164,41 @@ def test_metrics_state_their_n_and_the_manifest_says_what_ran(chain):
     assert {"exact_match", "nearest_question"} <= set(manifest(chain, "sft")["metrics"]["after"])
 
 
+@pytest.mark.parametrize("name", ["sft", "reward", "dpo"])
+def test_held_out_figures_in_between_are_those_of_the_report_and_change_nothing(stage_of, chain, name, tmp_path):
+    import json
+
+    stage = stage_of(name, f"stages.{name}.train={{eval_strategy: steps, eval_steps: 4}}")
+    said = []
+    stage.report = lambda kind, **fields: said.append((kind, fields))
+    trainer, _ = trainer_of(stage)
+    before = stage.before(trainer.model)
+    trainer.train()
+    after = stage.evaluation.run(trainer.model, before).metrics
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    found = [{key: value for key, value in line.items() if key.startswith("eval_")} for line in lines]
+    found = [one for one in found if one]
+    assert found[-1] == {f"eval_{key}": value for key, value in after.items()} and len(found) == 3
+    assert [fields["step"] for kind, fields in said if kind == "evaluated"] == [4, 8, 12]
+    assert after == manifest(chain, name)["metrics"]["after"]
+    weights = {n.replace(".default", ""): p for n, p in trainer.model.named_parameters()}
+    assert all(torch.equal(weights[n], tensor) for n, tensor in adapter_of(chain, name).items() if n in weights)
+
+
+def test_the_last_step_has_a_line_in_the_log_however_many_logging_steps_there_are(stage_of, tmp_path):
+    trainer, _ = trainer_of(stage_of("sft", "stages.sft.train.logging_steps=100"))
+    trainer.train()
+    assert [line["step"] for line in trainer.state.log_history if "loss" in line] == [12]
+
+
+def test_evaluating_without_held_out_rows_is_said_and_left_out(stage_of):
+    stage = stage_of("sft", "stages.sft.data.held_out=0", "stages.sft.train.eval_strategy=steps")
+    notes = []
+    stage.report = lambda kind, **fields: notes.append(fields["text"]) if kind == "note" else None
+    trainer_of(stage)[0].train()
+    assert "eval_strategy has nothing to do: no row is held out" in notes
+
+
 def chatml_recipe(folder: Path, shared: Path) -> None:
     rows = [{"prompt": f"What is {n}?", "completion": f"It is {n}."} for n in range(30)]
     write_rows(folder / "chat.jsonl", rows)

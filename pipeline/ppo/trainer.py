@@ -250,19 +250,14 @@ class PPOTrainer(Trainer):
             logs |= {"episode": self.history[-1]["episode"]}
         super().log(logs, start_time)
 
-    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
-        """The held-out prompts, answered by the policy as it is now."""
-        metrics = self.context.evaluate(self.model, self.state.global_step)
+    def watch_held_out(self, metrics: dict[str, float]) -> None:
+        """A reward that rises while the checkable score falls shows on the held-out prompts."""
         if self.history and "mean_reward" in metrics:
             self.history[-1]["held_out/reward"] = metrics["mean_reward"]
             checked = metrics.get("exact_match", metrics.get("mean_score"))
             if checked is not None:
                 self.history[-1]["held_out/score"] = checked
             self._watch()
-        logs = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
-        self.log(logs)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, logs)
-        return logs
 
     def figures(self) -> dict[str, float]:
         """For the manifest: how far the policy went from its parent, in nats a response, in the last rollout."""
