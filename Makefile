@@ -1,13 +1,25 @@
 # Every goal works on a fresh clone: the environment is made first, in .venv, and only when it is not there.
+# What follows, to the first line that is no comment, is what `make` alone prints.
 #
-#   make sft dpo                              the embedded default, recipes/tiny.yaml
-#   make sft dpo RECIPE=recipes/my.yaml       another recipe; RUNS=folder for another place than runs/
-#   make dpo FRESH=1                          another attempt, beside what is there
-#   make dpo POLICY=path/to/adapter           start from that adapter
-#   make dpo UNSLOTH=0                        the backend: 1, 0 or auto; `make unsloth` installs it
-#   make sft SET="seed=1 stages.sft.train.learning_rate=1e-3"
-#   make compare STAGE=sft STEPS=40 REPEATS=2  one stage with and without Unsloth
-#   make plan | status | all | test | lint | bench | bench-ppo | bench-data
+#   make sft dpo        train these stages of a recipe, and first what they stand on;
+#                       there are pretrain, sft, reward, dpo and ppo
+#   make all            every stage of the recipe
+#   make plan           what would be done, and why; `make plan dpo` for a stage
+#   make status         where every stage stands, and what it learned
+#   make compare        a stage with and without Unsloth: STAGE=sft STEPS=40 REPEATS=2
+#   make unsloth        install Unsloth beside the rest
+#   make test           the tests, offline: ARGS="-k resume"; UNSLOTH=0 leaves Unsloth out
+#   make lint           the style
+#   make bench          against TRL's own command line; bench-ppo, bench-data: see benchmarks/
+#   make readme         what README.md quotes of a run, by running it
+#   make clean          remove .venv
+#
+#   RECIPE=recipes/my.yaml   another recipe than recipes/tiny.yaml, the embedded default
+#   RUNS=folder              another place than runs/
+#   FRESH=1                  another attempt, beside what is there
+#   POLICY=path/to/adapter   start the first stage named from that adapter
+#   UNSLOTH=0                the backend: 1, 0 or auto
+#   SET="seed=1 stages.sft.train.learning_rate=1e-3"   other values than the recipe's
 
 RECIPE ?= recipes/tiny.yaml
 RUNS   ?= runs
@@ -24,8 +36,11 @@ OPTIONS = $(WHERE) $(if $(POLICY),--policy $(POLICY)) $(if $(filter 1,$(FRESH)),
 # All stages named in one call are one `align run`: the first of them does it, the others are then done.
 GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
 
-.PHONY: $(STAGES) all plan status compare unsloth test lint bench bench-ppo bench-data clean
-.DEFAULT_GOAL := all
+.PHONY: help $(STAGES) all plan status compare unsloth-there unsloth test lint bench bench-ppo bench-data readme clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n '/^#  /,/^$$/ s/^# \{0,3\}//p' $(firstword $(MAKEFILE_LIST))
 
 ifneq ($(filter plan status,$(MAKECMDGOALS)),)  # make plan sft: only asks
 $(STAGES):
@@ -44,8 +59,14 @@ all: $(VENV)/.ready
 plan: $(VENV)/.ready
 	@$(ALIGN) plan $(GOALS) $(OPTIONS)
 
-compare: $(VENV)/.ready-compare $(VENV)/.ready-unsloth
+compare: unsloth-there $(VENV)/.ready-compare
 	@$(ALIGN) compare $(STAGE) $(WHERE) $(if $(STEPS),--steps $(STEPS)) $(if $(REPEATS),--repeats $(REPEATS))
+
+# Before anything is installed; and Unsloth never is unasked.
+unsloth-there:
+	@test -n "$(STAGE)" || { echo 'compare: which stage? Name it: make compare STAGE=sft'; exit 2; }
+	@ls -d $(VENV)/lib/python3*/site-packages/unsloth >/dev/null 2>&1 || \
+		{ echo 'compare: Unsloth is not installed. Install it first: make unsloth'; exit 2; }
 
 status: $(VENV)/.ready
 	@$(ALIGN) status $(GOALS) $(WHERE) $(if $(POLICY),--policy $(POLICY))
@@ -67,6 +88,9 @@ bench-ppo: $(VENV)/.ready
 
 bench-data: $(VENV)/.ready
 	$(VENV)/bin/python benchmarks/data_scale.py $(ARGS)
+
+readme: $(VENV)/.ready
+	$(VENV)/bin/python tests/readme.py
 
 # Installed with pinned versions (constraints.txt has what they need in turn); nothing outside .venv.
 $(VENV)/.ready: pyproject.toml constraints.txt

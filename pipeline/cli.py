@@ -1,6 +1,7 @@
 """From a base model to an aligned one: each stage trains on the checkpoint of the stage before it."""
 
 import json
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -8,13 +9,14 @@ import typer
 from rich.markup import escape
 
 from pipeline import gc as garbage
-from pipeline import picture
+from pipeline import graph, picture
 from pipeline import recipe as recipes
 from pipeline.compare import PICTURE, RESULT, Comparison
 from pipeline.console import Display, make_console
 from pipeline.errors import PipelineError
 from pipeline.plan import EVALUATE, UP_TO_DATE, Planner
 from pipeline.run import Run
+from pipeline.train_fields import ON_A_GPU
 
 DEFAULT_RECIPE = Path("recipes/tiny.yaml")
 
@@ -37,6 +39,29 @@ NoLookAheadOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="The same for a program to read.")]
 Stages = Annotated[list[str] | None, typer.Argument(help="The stages; all of the recipe where none is named.")]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"align {_installed('align-pipeline')}")
+        print(", ".join(f"{name} {_installed(name)}" for name in ("torch", "transformers", "trl", "peft", "unsloth")))
+        raise typer.Exit
+
+
+def _installed(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show what is installed.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -171,16 +196,17 @@ def list_recipes(folder: Annotated[Path, typer.Argument()] = Path("recipes")) ->
     for path in sorted(folder.glob("*.yaml")):
         try:
             loaded = recipes.load(path)
-            console.print(f"[bold]{path}[/bold]  {' -> '.join(loaded.stages)}", soft_wrap=True)
+            console.print(f"[bold]{path}[/bold]  {graph.chain(loaded)}", soft_wrap=True)
         except PipelineError as error:
             console.print(f"[bold]{path}[/bold]  [red]{len(error.what.splitlines())} mistakes[/red]", soft_wrap=True)
 
 
 @recipe_app.command("show")
 def show_recipe(recipe: Annotated[Path, typer.Argument()] = DEFAULT_RECIPE, overrides: SetOption = None) -> None:
-    """Print a recipe as it is understood: every default filled in."""
+    """Print a recipe as it is understood: every key that can be set, of every stage, with its value."""
     import yaml
 
+    print(f"# {' and '.join(ON_A_GPU)}, where they do not stand under train: true on a GPU, else false")
     print(
         yaml.safe_dump(recipes.load(recipe, overrides or []).resolved(), sort_keys=False, allow_unicode=True),
         end="",

@@ -24,3 +24,17 @@ def ordered(recipe: Recipe, goals: Iterable[str], overridden: str | None = None)
     for name in (stage for stage in specs() if stage in set(goals)):
         need(name)
     return needed
+
+
+def chain(recipe: Recipe) -> str:
+    """The stages as they stand on each other: `pretrain -> sft -> reward, (dpo -> ppo)`."""
+    above = {name: recipe.parent(name) for name in ordered(recipe, recipe.stages)}
+
+    def under(parent: str | None) -> str:
+        children = [name for name in above if above[name] == parent]
+        branches = [f"{name} -> {below}" if (below := under(name)) else name for name in children]
+        if len(branches) > 1:
+            branches = sorted((f"({one})" if "->" in one else one for one in branches), key=lambda one: "->" in one)
+        return ", ".join(branches)
+
+    return under(None)

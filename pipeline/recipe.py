@@ -213,7 +213,10 @@ class Recipe(Section):
         return _incoming_adapter(name, self._policies(), self.adapter.given, own, self.model.config is not None)
 
     def resolved(self) -> dict[str, Any]:
-        """Everything a chain is run with, defaults and all, as plain JSON values."""
+        """Every key that may be set, with its value, as plain JSON values: a recipe itself, and the same one.
+
+        What it says of all stages stands in each. `train_fields.ON_A_GPU` are left to the machine where it says nothing.
+        """
         whole = self.model_dump(mode="json", exclude={"adapter", "train", "evaluation", "stages", "use_unsloth"})
         return whole | {"stages": {name: self._resolved_stage(name) for name in self.stages}}
 
@@ -222,9 +225,10 @@ class Recipe(Section):
         adapter = self._resolved_adapter(name)
         train = self.given(name, full=adapter["method"] == "full")
         if train_fields.is_listed(spec.config):
-            learned = train_fields.effective(spec.config, train)
-            hidden = (train_fields.HOW | train_fields.OWNED.keys()) - train.keys()
-            train = {key: value for key, value in learned.items() if key not in hidden}
+            hidden = train_fields.OWNED.keys() | (set(train_fields.ON_A_GPU) - train.keys())
+            train = _without(hidden, train_fields.effective(spec.config, train))
+        if adapter["method"] == "lora":
+            adapter = _without(train_fields.ADAPTER_OWNED, train_fields.effective(LORA, adapter))
         reward = {
             "reward": self.reward(name),
             "reward_function": merged.reward_function,
@@ -232,9 +236,9 @@ class Recipe(Section):
         }
         return {
             "data": merged.data.model_dump(mode="json"),
-            "policy": merged.policy,
+            "policy": merged.policy or self.parent(name),
             **(reward if spec.rewarded_by else {}),
-            "adapter": adapter,
+            "adapter": {"method": adapter["method"]} | adapter,
             "use_unsloth": self.wants_unsloth(name)[0],
             "train": train,
             "evaluation": merged.evaluation.model_dump(mode="json"),
@@ -289,6 +293,10 @@ class Recipe(Section):
 
     def _policies(self) -> dict[str, str | None]:
         return {name: own.policy for name, own in self.stages.items()}
+
+
+def _without(keys: Iterable[str], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in keys}
 
 
 def _start(name: str, policies: Mapping[str, str | None]) -> str | None:

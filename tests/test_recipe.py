@@ -212,6 +212,7 @@ def test_a_number_with_an_exponent_is_a_number(read, written, number):
         ("finetuning_type: lora", "adapter.method"),
         ("evaluation_strategy: epoch", "eval_strategy"),
         ("quantization_bit: 4", "model.load_in_4bit"),
+        ("eval_batch_size: 4", "evaluation.batch_size"),
         ("dtype: float32", "model.dtype"),
         ("lerning_rate: 1", "learning_rate"),
     ],
