@@ -23,7 +23,8 @@ AGAIN = "run `make readme`"
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+    return [text for of, text in fenced if of == language]
 
 
 def test_the_readme_quotes_what_a_run_printed():
@@ -35,7 +36,7 @@ def test_the_quoted_figures_are_those_of_the_manifests():
     Display(console).learned([RECORD["manifests"][stage] for stage in ("pretrain", "sft", "dpo", "ppo")])
     table = [line.split() for line in console.file.getvalue().splitlines() if line.strip()]
     quoted = [line.split() for shown in readme.quoted(TEXT).values() for line in shown.splitlines()]
-    assert len(table) > 20 and [row for row in table if row not in quoted] == [], AGAIN
+    assert len(table) > 10 and [row for row in table if row not in quoted] == [], AGAIN
 
 
 def test_what_is_quoted_is_of_todays_recipe_and_data(tmp_path, monkeypatch):
@@ -88,7 +89,8 @@ def test_the_readmes_commands_are_there():
 @pytest.fixture
 def fresh(tmp_path) -> Path:
     """A clone in which nothing is installed."""
-    shutil.copy(PROJECT / "Makefile", tmp_path)
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(PROJECT / name, tmp_path)
     shutil.copytree(PROJECT / "stages", tmp_path / "stages")
     return tmp_path
 
