@@ -244,8 +244,8 @@ class Display:
     def _reasoning_left_out(self, rows: dict, see: str = "") -> None:
         if rows.get("reasoning_left_out"):
             self.console.print(
-                f"    {rows['reasoning_left_out']} lose the reasoning of earlier turns, which the chat template shows only "
-                f"until the next question{see}", style="yellow",
+                f"    {rows['reasoning_left_out']} lose the reasoning of earlier turns, which the chat template leaves out "
+                f"as the conversation goes on{see}", style="yellow",
             )  # fmt: skip
 
     def _garbled(self, rows: dict) -> None:
