@@ -28,7 +28,7 @@ SHAREGPT_ROLES = {
     "observation": "tool",
     "tool": "tool",
 }
-REASONING = "reasoning_content", "reasoning", "thinking"  # what fields of a message, and parts of a content, call it
+REASONING = "reasoning_content", "reasoning", "thinking"  # as messages, parts of a content and templates call it
 SPEAKERS = {"user": "the user's", "assistant": "the assistant's", "tool": "a tool's", "system": "the system's"}
 
 

@@ -13,6 +13,7 @@ from jinja2 import Environment, nodes
 from jinja2.exceptions import TemplateError, TemplateSyntaxError
 from jinja2.ext import Extension
 
+from pipeline.data.conversation import REASONING
 from pipeline.data.fields import BadRow
 from pipeline.errors import PipelineError
 
@@ -21,7 +22,6 @@ FOLDER = Path(__file__).parent / "templates"
 _ASKED, _ANSWERED = "what-is-asked", "what-is-answered"
 _ASKS, _ANSWERS = [{"role": "user", "content": _ASKED}], {"role": "assistant", "content": _ANSWERED}
 _THOUGHT = "what-is-thought-"
-REASONING = "reasoning_content", "thinking", "reasoning"  # as templates call it; our messages have the last
 _TALK = "user", "assistant", "user", "assistant"
 _BLANK = re.compile(r"\s*")
 _TALKS = [[*system, *_TALK[:turns]] for system in ([], ["system"]) for turns in range(1, 5)]
