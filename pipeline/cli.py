@@ -1,6 +1,8 @@
 """From a base model to an aligned one: each stage trains on the checkpoint of the stage before it."""
 
 import json
+import os
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +18,7 @@ from pipeline.console import Display, make_console
 from pipeline.errors import PipelineError
 from pipeline.plan import EVALUATE, UP_TO_DATE, Planner
 from pipeline.run import Run
+from pipeline.stage import specs
 from pipeline.train_fields import ON_A_GPU
 
 DEFAULT_RECIPE = Path("recipes/tiny.yaml")
@@ -222,9 +225,13 @@ def check_data(
     stage: Annotated[
         str | None, typer.Option(help="The stage that would train on them; else it is told by the rows.")
     ] = None,
-    recipe: RecipeOption = DEFAULT_RECIPE,
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", "-r", help="The recipe whose tokenizer and lengths hold, and its data.")
+    ] = None,
     runs: RunsOption = Path("runs"),
-    tokenizer: Annotated[str | None, typer.Option(help="A model's id or folder; else the recipe's.")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="A model's id or folder; else the recipe's, and without one words are counted.")
+    ] = None,
     columns: Annotated[list[str] | None, typer.Option("--column", help="expected=name in the file")] = None,
     shape: Annotated[str | None, typer.Option(help="How the rows are written.")] = None,
     config: Annotated[str | None, typer.Option(help="Of a folder or a data set of the hub.")] = None,
@@ -242,7 +249,16 @@ def check_data(
 ) -> None:
     """Show what would become of a file's rows, and which of their tokens would be learned. Exit code 2 for bad rows."""
     model = recipes.Model(id=tokenizer, template=template) if tokenizer else None
-    loaded = recipes.Recipe(name="check", model=model, stages={}) if files and model else recipes.load(recipe)
+    loaded = None
+    if not files or (recipe and not model):
+        loaded = recipes.load(recipe or DEFAULT_RECIPE)
+    elif model:
+        loaded = recipes.Recipe(name="check", model=model, stages={})
+    elif template or max_length:
+        raise PipelineError(
+            f"--{'template' if template else 'max-length'}: without a tokenizer there are no tokens, only words.",
+            "Name a model with --tokenizer, or a recipe.",
+        )
     if unpaired := [pair for pair in columns or [] if "=" not in pair]:
         raise PipelineError(f"--column {unpaired[0]}: names no column.", "Write --column expected=name.")
     if not files and not stage:
@@ -269,7 +285,7 @@ def check_data(
             separator=separator,
             learn=learn,
         )
-    report = _checked(data.pinned(runs / loaded.name), stage, loaded, runs, max_length, own)
+    report = _checked(data.pinned(runs / (loaded.name if loaded else "check")), stage, loaded, runs, max_length, own)
     if as_json:
         print(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
     else:
@@ -280,29 +296,30 @@ def check_data(
 def _checked(
     data: recipes.Data,
     stage: str | None,
-    loaded: recipes.Recipe,
+    loaded: recipes.Recipe | None,
     runs: Path,
     max_length: int | None,
     own: recipes.Recipe | None,
 ):
-    """The report. `own` is the recipe where the rows are those that it gives the stage."""
+    """The report. `own` is the recipe where the rows are those that it gives the stage; `loaded` has the tokenizer."""
+    from pipeline.data import check, kinds
+    from pipeline.data.words import Words
+
+    if stage and stage not in specs():
+        raise PipelineError(f"--stage {stage}: no such stage.", f"There are {', '.join(specs())}.")
+    kind = specs()[stage].rows if stage else kinds.kind_of(data)
+    if loaded is None:
+        return check.check(data, kind, Words(data.learn))
     from pipeline.training import available_cores, before_imports, positions
 
     before_imports(False)
-    from transformers import logging
-
+    _without_torch(loaded)
     from pipeline import train_fields
-    from pipeline.data import check
     from pipeline.data.tokenise import Tokeniser
     from pipeline.rows import enough
-    from pipeline.stage import specs
     from pipeline.tokenizer import of_recipe
 
-    logging.set_verbosity_error()  # that a row is longer than the model is told here, in better words
-    if stage and stage not in specs():
-        raise PipelineError(f"--stage {stage}: no such stage.", f"There are {', '.join(specs())}.")
-    kind = specs()[stage].rows if stage else check.kind_of(data)
-    stage = stage or next((name for name, spec in specs().items() if spec.rows == kind))
+    stage = stage or next(iter(kinds.stages_of(kind)))
     tokenizer = of_recipe(loaded, runs).tokenizer
     if stage in loaded.stages and not max_length:
         given = train_fields.effective(specs()[stage].config, loaded.given(stage, full=False))
@@ -317,6 +334,14 @@ def _checked(
         learn=data.learn,
     )
     return check.check(data, kind, tokeniser, enough(own, stage, max_length) if own else None, available_cores())
+
+
+def _without_torch(loaded: recipes.Recipe) -> None:
+    """A tokenizer needs none of torch, which takes most of the seconds that transformers takes to import."""
+    # A row that is longer than the model is told by the report, in better words.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not loaded.model.trust_remote_code and not {"torch", "transformers"} & sys.modules.keys():
+        sys.modules["torch"] = sys.modules["accelerate"] = None
 
 
 def _with_switch(recipe: Path, overrides: list[str], unsloth: bool | None) -> list[str]:

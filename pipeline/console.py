@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
+from pipeline.data.account import told
 from pipeline.errors import PipelineError
 from pipeline.plan import CONTINUE, EVALUATE, RUN, RUNNING, UP_TO_DATE, Step
 from pipeline.stage import specs
@@ -109,14 +110,18 @@ class Display:
             self.console.print(f"[bold]{stage:<8}[/bold]  {escape(str(folder))}", soft_wrap=True)
 
     def checked(self, report, name: str) -> None:
-        """A file's account, its lengths, and its first row token by token."""
+        """A file's account, how long its rows are, and one of them piece by piece."""
         rows = report.summary
         written = f", the first ones written as [bold]{' or '.join(report.shapes)}[/bold]" if report.shapes else ""
+        usable = rows["trained"] + rows["held_out"] and report.stages
+        stages = f"; {' and '.join(report.stages)} can train on them" if usable else ""
         self.console.print(
-            f"[bold]{escape(name)}[/bold]: rows of the kind [bold]{report.kind}[/bold]{written}", soft_wrap=True
+            f"[bold]{escape(name)}[/bold]: rows of the kind [bold]{report.kind}[/bold]{written}{stages}", soft_wrap=True
         )
         bad = f", of them {report.bad_rows} bad" if report.bad_rows else ""
         self.console.print(f"  {_added_up(rows, bad)}")
+        if report.labels:
+            self._labelled(report)
         if rows["duplicates_kept"]:
             self.console.print(f"  {rows['duplicates_kept']} say the same as an earlier row", style="yellow")
         if rows["contradictions"]:
@@ -129,31 +134,47 @@ class Display:
         self._reasoning_left_out(rows)
         self._garbled(rows)
         for reason, count in rows["dropped_by_reason"].items():
-            self.console.print(f"  {count} x {escape(reason)}", style="red")
-        for bad in report.bad:
-            self.console.print(f"    {escape(bad['place'])}  {escape(bad['reason'])}", style="dim", soft_wrap=True)
-        if (more := report.bad_rows - len(report.bad)) > 0:
-            self.console.print(f"    ... and {more} more", style="dim")
+            if reason in report.left_out:
+                self.console.print(f"  {count} x {escape(reason)}", style="yellow")
+        for line in told(report.mistakes, report.bad_rows):
+            self.console.print(f"  {escape(line)}", style="red", soft_wrap=True)
+        if report.looks_like:
+            self.console.print(f"  {escape(report.looks_like)}", style="bold", soft_wrap=True)
         if report.lengths:
             shown = "  ".join(f"{share}%: {length}" for share, length in report.lengths.items())
-            self.console.print(f"\n[bold]Tokens a row[/bold] (percentiles)  {shown}")
+            self.console.print(f"\n[bold]{report.unit.capitalize()} a row[/bold] (percentiles)  {shown}")
             most = max(count for *_, count in report.histogram)
             for start, end, count in report.histogram:
                 self.console.print(f"  {start:>7,} - {end:>7,}  {'█' * round(40 * count / most):<40} {count:,}")
         if report.loss_share is not None:
-            self.console.print(f"  {report.loss_share:.0%} of the tokens carry loss")
-        self._tokens(report.sample)
+            self.console.print(f"  {report.loss_share:.0%} of the {report.unit} carry loss")
+        if report.unit == "words" and report.lengths:
+            self.console.print(
+                "  Counted in words (a Chinese or Japanese character is one), not in tokens: --tokenizer MODEL, a folder "
+                "or an id, counts tokens and tries its chat template.", soft_wrap=True,
+            )  # fmt: skip
+        self._tokens(report.sample, report.unit)
 
-    def _tokens(self, tokens) -> None:
+    def _labelled(self, report) -> None:
+        fields = " and ".join(f'"{field}"' for field in report.labels)
+        left = report.summary["trained"] + report.summary["held_out"]
+        self.console.print(
+            f"  {escape(fields)} labels the answers as wanted or unwanted, as for KTO. sft learns wanted ones only: "
+            f"{left}; {report.unwanted} are unwanted, and data.on_bad_row: drop leaves them out",
+            style="yellow", soft_wrap=True,
+        )  # fmt: skip
+
+    def _tokens(self, tokens, unit: str) -> None:
         """Those that carry loss in green and, as a pipe has no colours, in brackets."""
         if not tokens:
             return
-        self.console.print("\n[bold]The first row as tokens[/bold]; [green]\\[green in brackets][/green] carries loss")
+        self.console.print(f"\n[bold]The first row as {unit}[/bold]; [green]\\[green in brackets][/green] carries loss")
         text = Text("  ")
         stretches = [(learned, list(some)) for learned, some in groupby(tokens, key=lambda token: token.learned)]
         for learned, some in stretches[:SAMPLE_STRETCHES]:
             text.append("[" if learned else "", style="green")
-            text.append(_abridged([_visible(token.text) for token in some]), style="bold green" if learned else "dim")
+            shown = _abridged([_visible(token.text) for token in some], "·" if unit == "tokens" else "")
+            text.append(shown, style="bold green" if learned else "dim")
             text.append("]" if learned else "", style="green")
         if left := sum(len(some) for _, some in stretches[SAMPLE_STRETCHES:]):
             text.append(f" ... and {left} more", style="dim")
@@ -398,12 +419,12 @@ def _added_up(rows: dict, bad: str = "") -> str:
     return f"{rows['read']} read = {parts}{bad}{more}"
 
 
-def _abridged(tokens: list[str]) -> str:
-    """Tokens with a dot behind each; of many only the first and the last."""
+def _abridged(tokens: list[str], dot: str) -> str:
+    """Tokens with a dot behind each, or words; of many only the first and the last."""
     first, last = SAMPLE_ENDS
     if len(tokens) > first + last:
         tokens = [*tokens[:first], f" ... {len(tokens) - first - last} more ... ", *tokens[-last:]]
-    return "·".join(tokens) + "·"
+    return dot.join(tokens) + dot
 
 
 def _visible(text: str) -> str:

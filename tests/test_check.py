@@ -1,18 +1,26 @@
 """`align data check`, and what an account says of rows that say the same."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
-from conftest import align, write_micro, write_rows
+from conftest import PROJECT, align, write_micro, write_rows
 from prepared import asked, lines, prepared
 
-from pipeline.data.check import check, kind_of
+from pipeline.data.account import refuse_bad_rows
+from pipeline.data.check import check
+from pipeline.data.kinds import kind_of
 from pipeline.data.source import Data
 from pipeline.data.tokenise import Tokeniser
+from pipeline.data.words import Words
 from pipeline.errors import PipelineError
 from pipeline.tokenizer import train
 
 ROWS = [{"prompt": f"What is {n}?", "completion": f"It is {n}, so they say"} for n in range(40)]
+
+PATHS = os.environ | {"PYTHONPATH": str(PROJECT)}
 
 
 def made_of(folder, rows, **options):
@@ -147,6 +155,95 @@ def test_a_file_and_a_tokenizer_need_no_recipe(tmp_path):
     train(["What is 3?"] * 5, 300).save_pretrained(tmp_path / "tokenizer")
     said = align("data", "check", "rows.jsonl", "--tokenizer", "tokenizer", "--template", "plain", cwd=tmp_path).stdout
     assert "40 read" in said and "carries loss" in said
+
+
+def test_without_a_tokenizer_words_are_counted_and_nothing_is_cut(tmp_path):
+    rows = [
+        {"prompt": "What is red ?", "completion": "A colour,\nI think. " * 40},
+        {"prompt": "什么是红色？", "completion": "一种颜色。"},
+    ]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    report = json.loads(align("data", "check", "rows.jsonl", "--json", cwd=tmp_path).stdout)
+    assert report["unit"] == "words" and report["max_length"] is None and not report["summary"]["truncated"]
+    assert report["lengths"]["100"] == 4 + 4 * 40 and report["lengths"]["5"] == 6 + 5  # each 。 is a word, too
+    said = align("data", "check", "rows.jsonl", cwd=tmp_path).stdout
+    assert "of the words carry loss" in said and "--tokenizer" in said and "[A colour," in said
+    for option in (("--max-length", 20), ("--template", "plain")):
+        refused = align("data", "check", "rows.jsonl", *option, cwd=tmp_path, check=False)
+        assert refused.returncode == 2 and f"{option[0]}: without a tokenizer" in refused.stdout
+
+
+@pytest.mark.parametrize("kind, row, long", [
+    ("text", {"text": "one two three"}, 3),
+    ("prompt", {"prompt": "one two"}, 2),
+    ("preference", {"prompt": "one", "chosen": "two three", "rejected": "two"}, 3),
+    ("conversation", {"prompt": "one", "completion": "two three"}, 3),
+])  # fmt: skip
+def test_every_kind_of_row_is_as_long_as_its_words(tmp_path, kind, row, long):
+    write_rows(tmp_path / "rows.jsonl", [row])
+    report = check(Data(path=str(tmp_path / "rows.jsonl"), held_out=0.0), kind, Words())
+    assert report.lengths[100] == long and report.sample[0].text.strip() == "one"
+
+
+def test_a_check_without_a_tokenizer_loads_none_of_the_heavy_libraries(tmp_path):
+    """They take seconds, and thirty rows do not."""
+    write_rows(tmp_path / "rows.jsonl", ROWS[:30])
+    code = "import sys; sys.argv = ['align', 'data', 'check', 'rows.jsonl']; from pipeline.cli import main\n"
+    code += (
+        "try: main()\nexcept SystemExit: print([m for m in ('torch', 'transformers', 'datasets') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=PATHS, capture_output=True, text=True)
+    assert "30 read" in done.stdout and done.stdout.rstrip().endswith("[]"), done.stdout + done.stderr
+
+
+def test_labels_of_answers_are_told_and_do_not_hide_what_the_file_is(tmp_path):
+    write_rows(tmp_path / "rows.jsonl", [row | {"tag": not n % 3} for n, row in enumerate(ROWS)])  # 14 are wanted
+    done = align("data", "check", "rows.jsonl", cwd=tmp_path, check=False)
+    assert "rows of the kind conversation" in done.stdout and "sft can train on them" in done.stdout
+    assert (
+        '"tag" labels the answers as wanted or unwanted, as for KTO' in done.stdout and "26 are unwanted" in done.stdout
+    )
+
+
+def refusal(folder, rows, kind, stage):
+    with pytest.raises(PipelineError) as error:
+        refuse_bad_rows(made_of(folder, rows, kind=kind).account, stage)
+    return error.value
+
+
+def test_a_mistake_is_shown_on_three_rows_and_then_counted(tmp_path):
+    turns = [{"messages": [{"role": "user", "content": "a"}] * n} for n in (2, 3, 2, 4)]
+    error = refusal(tmp_path, [*ROWS, *[{"prompt": "a", "completion": ""}] * 9, *turns, {}], "conversation", "sft")
+    shown = error.what.splitlines()
+    assert [line.partition("rows.jsonl:")[2].partition(" ")[0] for line in shown[1:]] == ["41", "42", "43", "", "50", "51", "52", "", "54"]  # fmt: skip
+    assert shown[4].strip() == "... and 6 more like these" and shown[8].strip() == "... and 1 more like these"
+    assert "on_bad_row=drop" in error.fix
+
+
+@pytest.mark.parametrize(
+    "kind, row, looks",
+    [
+        ("conversation", {"prompt": "a", "chosen": "b", "rejected": "c"}, "like preference rows, for dpo and reward"),
+        ("preference", {"prompt": "a", "completion": "b"}, "like prompts with their answers, for sft"),
+        ("conversation", {"text": "a"}, "like texts, for pretrain"),
+        ("conversation", {"messages": [{"role": "user", "content": "a"}]}, "like prompts without answers, for ppo"),
+        (
+            "conversation",
+            {"frage": "a", "antwort": "b"},
+            "fields are frage, antwort: say in data.columns which is which",
+        ),
+        ("conversation", {"prompt": "a", "completion": ""}, "Mend what the rows have in common"),
+    ],
+)
+def test_where_all_rows_are_bad_it_is_said_what_they_are(tmp_path, kind, row, looks):
+    error = refusal(tmp_path, [row] * 30, kind, "sft")
+    assert looks in error.fix and "on_bad_row" not in error.fix
+    assert len(error.what.splitlines()) == 5 and "... and 27 more like these" in error.what
+
+
+def test_unwanted_answers_can_be_left_out_however_many_they_are(tmp_path):
+    error = refusal(tmp_path, [row | {"label": False} for row in ROWS], "conversation", "sft")
+    assert "learns wanted answers only" in error.fix and "on_bad_row=drop" in error.fix
 
 
 def test_an_address_is_no_file(tmp_path):

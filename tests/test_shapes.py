@@ -4,7 +4,8 @@ import json
 import random
 
 import pytest
-from prepared import encode, learned, prepared, reasons, tokenizer_of, tokenizer_with
+from conftest import write_rows
+from prepared import encode, learned, lines, prepared, reasons, tokenizer_of, tokenizer_with
 
 from pipeline import recipe as recipes
 from pipeline.data.shape import SHAPES, BadRow, shape, shapes_of
@@ -211,15 +212,62 @@ def test_bad_rows_name_the_field_the_turn_and_what_was_found(kind, row, reason):
         shape(row, kind)
 
 
-@pytest.mark.parametrize("found", ["true", 1, 0, None, "yes", 1.0])
-@pytest.mark.parametrize("field", ["label", "tag", "kto_tag"])
-def test_a_label_is_true_or_false(field, found):
-    shown = "null" if found is None else repr(found)
-    for row in ({"messages": TALK}, {"prompt": "Hi", "completion": "Ho"}):
-        with pytest.raises(BadRow, match=f'"{field}" is {shown}; a label is true'):
-            shape(row | {field: found}, "conversation")
-        with pytest.raises(BadRow, match="labelled as unwanted"):
-            shape(row | {field: False}, "conversation")
+ALPACA = {"instruction": "Hi", "output": "Ho"}
+
+
+@pytest.mark.parametrize("row", [{"messages": TALK}, {"prompt": "Hi", "completion": "Ho"}, ALPACA])
+@pytest.mark.parametrize(
+    "field, wanted, unwanted",
+    [
+        ("label", True, False),
+        ("tag", True, False),
+        ("kto_tag", "true", "False"),
+        ("label", 1, 0),
+        ("label", 1.0, 0.0),
+        ("Label", "1", "0"),
+        ("desirable", "yes", "no"),
+        ("is_good", 1, -1),
+        ("label", "good", "BAD "),
+        ("label", "chosen", "rejected"),
+        ("tag", "desirable", "undesirable"),
+        ("feedback", "thumbs_up", "Thumbs down"),
+    ],
+)
+def test_what_is_labelled_as_unwanted_is_not_learned(tmp_path, row, field, wanted, unwanted):
+    rows = [row | {field: label} for label in (wanted, unwanted, wanted)]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    found = prepared(tmp_path / "rows.jsonl", folder=tmp_path)
+    assert [line["line"] for line in lines(found, "rejected.jsonl")] == [2]
+    assert reasons(found)[0].startswith(f'labelled as unwanted ("{field}" is ')
+
+
+@pytest.mark.parametrize(
+    "field, values",
+    [
+        ("label", [0, 1, 2, 1, 0]),
+        ("label", ["0", "1", "2"]),
+        ("label", [-1, 0, 1]),
+        ("label", ["positive", "negative", "neutral"]),
+        ("label", ["good", "bad", "neutral"]),
+        ("tag", ["python", "java"]),
+        ("rating", [5, 1, 1]),
+    ],
+)
+def test_a_class_is_no_label_of_the_answer(tmp_path, field, values):
+    write_rows(tmp_path / "rows.jsonl", [ALPACA | {field: value} for value in values])
+    assert not prepared(tmp_path / "rows.jsonl", folder=tmp_path).account.dropped
+
+
+@pytest.mark.parametrize("slip", [None, "maybe", 2, ["x"]])
+def test_a_label_among_labels_that_says_nothing_is_a_bad_row(tmp_path, slip):
+    write_rows(tmp_path / "rows.jsonl", [ALPACA | {"tag": value} for value in [True] * 5 + [slip]])
+    (reason,) = reasons(prepared(tmp_path / "rows.jsonl", folder=tmp_path))
+    assert f'"tag" is {json.dumps(slip)}; a label says wanted' in reason
+
+
+def test_a_column_can_be_named_as_the_label():
+    with pytest.raises(BadRow, match="labelled as unwanted"):
+        shape(ALPACA | {"ok": 0}, "conversation", columns={"label": "ok"})
 
 
 def test_a_recipe_with_an_unknown_shape_is_refused_with_all_names(tmp_path):
@@ -432,7 +480,7 @@ def test_special_tokens_that_a_user_types_stay_text(tmp_path):
         ("prompts/vicuna_bench_question.jsonl", "prompt", 80, 0),
         ("bad/sharegpt_bad_turns.json", "conversation", 14, 10),
         ("bad/pref_bad_pairs.json", "preference", 14, 5),
-        ("bad/kto_bad_labels.json", "conversation", 12, 9),
+        ("bad/kto_bad_labels.json", "conversation", 12, 5),
     ],
 )
 def test_shared_real_files_are_recognised(shared, tmp_path, name, kind, rows, bad):

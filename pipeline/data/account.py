@@ -1,17 +1,21 @@
 """Every row accounted for: read = trained + held out + dropped, each dropped row with its place and reason."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.data.labels import LABELLED
 from pipeline.data.read import Row
 from pipeline.data.source import Data
 from pipeline.errors import PipelineError
 
-SHOWN = 20
+SHOWN = 20  # bad rows, of at most so many mistakes
+ALIKE = 3  # of them that have the same mistake
+NEARLY_ALL = 0.9  # of the rows: then it is the file that is not what it was taken for
 REASONS = 100  # that are counted each by itself
 OTHERS = "other reasons"
 SAME = "says the same as an earlier row"  # which one, duplicates.jsonl has
@@ -37,7 +41,8 @@ class Account:
     garbled: int = 0  # rows that read like UTF-8 taken for something else
     first_garbled: str = ""
     partial: bool = False  # there are more rows than were read
-    first_bad: list[dict] = field(default_factory=list)  # place and reason
+    first_bad: list[dict] = field(default_factory=list)  # place and reason, a few of each mistake
+    looks_like: str = ""  # what the rows rather are, where nearly all are bad
 
     @property
     def dropped(self) -> int:
@@ -46,6 +51,24 @@ class Account:
     @property
     def bad(self) -> int:
         return sum(self.bad_by_reason.values())
+
+    @property
+    def nearly_all_bad(self) -> bool:
+        return self.bad >= NEARLY_ALL * self.read
+
+    def mistakes(self) -> list[dict]:
+        """The bad rows by what is wrong with them, the commonest first: how many, and the first ones of them."""
+        counts: Counter[str] = Counter()
+        for reason, count in self.bad_by_reason.items():
+            counts[_mistake(reason)] += count
+        examples: dict[str, list[dict]] = {}
+        for bad in self.first_bad:
+            examples.setdefault(_mistake(bad["reason"]), []).append(bad)
+        return [
+            {"rows": count, "examples": shown}
+            for mistake, count in counts.most_common()
+            if (shown := examples.get(mistake))
+        ]
 
     def summary(self) -> dict:
         """Plain numbers for the manifest. Raises AssertionError if a row went missing."""
@@ -78,6 +101,7 @@ class Ledger:
     def __init__(self, folder: Path):
         self.account, self._folder = Account(), folder
         self._files: dict[str, object] = {}
+        self._shown: Counter[str] = Counter()
         self._open = ExitStack()
 
     def __enter__(self) -> "Ledger":
@@ -93,7 +117,9 @@ class Ledger:
         known[counted] += 1
         if bad:
             account.bad_by_reason[counted] += 1
-            if len(account.first_bad) < SHOWN:
+            mistake = _mistake(reason)
+            if len(account.first_bad) < SHOWN and self._shown[mistake] < ALIKE:
+                self._shown[mistake] += 1
                 account.first_bad.append({"place": row.place, "reason": reason})
         self._list("rejected.jsonl", row, reason=reason, row=row.value)
 
@@ -129,23 +155,45 @@ class Ledger:
         self._files[name].write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
 
 
+def _mistake(reason: str) -> str:
+    """A reason without what differs from row to row: numbers, and values in quotes."""
+    return re.sub(r"(?<!\w)'[^']*'|\d+", "#", reason)
+
+
+def told(mistakes: Sequence[dict], bad: int) -> list[str]:
+    """A line for each bad row that is shown, and for the others how many there are."""
+    lines, left = [], bad
+    for mistake in mistakes:
+        examples, rows = mistake["examples"], mistake["rows"]
+        lines += [f"{one['place']} {one['reason']}" for one in examples]
+        if rows > len(examples):
+            lines.append(f"... and {rows - len(examples)} more like {'these' if len(examples) > 1 else 'this'}")
+        left -= rows
+    return [*lines, f"... and {left} more, for other reasons"] if left > 0 else lines
+
+
 def refuse_bad_rows(account: Account, stage: str) -> None:
-    """Stop with the first bad rows and the count by reason: the default, `on_bad_row: error`."""
+    """Stop with the first bad rows of each mistake and how many there are: the default, `on_bad_row: error`."""
     if not account.bad:
         return
-    rows = [f"{bad['place']} {bad['reason']}" for bad in account.first_bad]
-    if (more := account.bad - len(rows)) > 0:
-        rows += [f"... and {more} more"]
-    if 1 < len(account.bad_by_reason) < account.bad:
-        rows += [f"{count} x {reason}" for reason, count in account.bad_by_reason.most_common(SHOWN)]
+    raise PipelineError(
+        f"{stage}: {account.bad} of {account.read} rows cannot be trained on:\n  "
+        + "\n  ".join(told(account.mistakes(), account.bad)),
+        _way_out(account, stage),
+    )
+
+
+def _way_out(account: Account, stage: str) -> str:
+    """What to do about the bad rows. To leave them out is no way where nearly none would be left."""
+    drop = f"--set stages.{stage}.data.on_bad_row=drop (they are then listed in rejected.jsonl)."
+    if all(reason.startswith(LABELLED) for reason in account.bad_by_reason):
+        return f"{stage} learns wanted answers only: leave the others out with {drop}"
     shorter = ""
     if any(reason.startswith(TOO_LONG) for reason in account.bad_by_reason):
         shorter = "Raise train.max_length, or set data.on_too_long to truncate or drop. "
-    raise PipelineError(
-        f"{stage}: {account.bad} of {account.read} rows cannot be trained on:\n  " + "\n  ".join(rows),
-        f"{shorter}Mend the rows, or leave them out with --set stages.{stage}.data.on_bad_row=drop "
-        "(they are then listed in rejected.jsonl).",
-    )
+    if account.nearly_all_bad:
+        return account.looks_like or f"{shorter}Mend what the rows have in common."
+    return f"{shorter}Mend the rows, or leave them out with {drop}"
 
 
 def refuse_empty(account: Account, stage: str, data: Data) -> None:

@@ -1,26 +1,23 @@
-"""What would become of a file: its rows, their tokens, and which of those carry loss. Nothing is trained."""
+"""What would become of a file: its rows, how long they are, and what of them carries loss. Nothing is trained."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy
-from datasets import Dataset
+import pyarrow
+import pyarrow.compute
 
-from pipeline.data.prepare import Enough, prepare
-from pipeline.data.read import Row, read_rows
-from pipeline.data.shape import BadRow, recognised
-from pipeline.data.source import Data, Source
-from pipeline.data.table import BATCH, numbers
+from pipeline.data import kinds, table
+from pipeline.data.account import LABELLED
+from pipeline.data.prepare import HELD_OUT, TRAINED, Enough, prepare
+from pipeline.data.source import Data
 from pipeline.data.tokenise import IGNORED, Tokeniser
-from pipeline.data.work import shaped
-from pipeline.errors import PipelineError
+from pipeline.data.words import Words
+from pipeline.data.work import good_rows
 
-KINDS = ("preference", "conversation", "text", "prompt")  # the more telling first
-PROBED = 50  # rows that tell what kind a file is
 PERCENTILES = (5, 25, 50, 75, 95, 99, 100)
 
 
@@ -35,82 +32,73 @@ class Report:
     """All that is told of a file; `to_json` leaves out the tokens of the sample."""
 
     kind: str
+    stages: list[str]  # that train on such rows
     shapes: list[str]  # of the first rows, the most usual one first
     summary: dict
-    bad: list[dict]  # the first ones: place, reason
+    bad: list[dict]  # the first ones of each mistake: place, reason
     bad_rows: int
-    lengths: dict[int, int]  # percentile: tokens, before any is cut
+    mistakes: list[dict]  # how many rows have it, and examples
+    left_out: list[str]  # the reasons for which rows are dropped though they are not bad
+    looks_like: str  # what the rows rather are, where nearly all are bad
+    labels: list[str]  # the fields by which rows say whether they are wanted
+    unwanted: int  # of the bad rows, those that are so labelled
+    unit: str  # "tokens", or "words" where there is no tokenizer
+    lengths: dict[int, int]  # percentile: how long, before any is cut
     histogram: list[tuple[int, int, int]]  # (from, to, rows)
     max_length: int | None
-    loss_share: float | None  # of the tokens
+    loss_share: float | None  # of the tokens, or words
     sample: list[Token]
 
     def to_json(self) -> dict:
         return {key: value for key, value in vars(self).items() if key != "sample"}
 
 
-def kind_of(data: Data) -> str:
-    """The kind of row that most of the first rows are. Raises PipelineError where they are none."""
-    probed = _probed(data)
-    known = [(row, source) for row, source in probed if not row.problem]
-    good = {kind: sum(not isinstance(shaped(row, kind, source), BadRow) for row, source in known) for kind in KINDS}
-    if not probed:
-        raise PipelineError(f"{', '.join(data.paths)}: has no rows.", "Give a file with at least one row.")
-    most = max(good.values())
-    if not most:
-        first = known[0][0].value if known else None
-        fields = ", ".join(first) if isinstance(first, dict) else "none"
-        raise PipelineError(
-            f"{', '.join(data.paths)}: its first {len(probed)} rows have no shape that is known; the first one's fields "
-            f"are {fields}.",
-            "Name the stage with --stage to see why, or map the fields with data.columns.",
-        )
-    return next(kind for kind in KINDS if 2 * good[kind] >= most)  # a bad row of one kind may be a good one of another
-
-
-def _shapes(data: Data, kind: str) -> list[str]:
-    found = (
-        source.shape or recognised(row.value, kind, source.columns) for row, source in _probed(data) if not row.problem
-    )
-    return [name for name, _ in Counter(filter(None, found)).most_common()]
-
-
-def _probed(data: Data) -> list[tuple[Row, Source]]:
-    """The first rows of each part."""
-    return [(row, source) for source in data.parts for row in islice(read_rows(source), PROBED)]
-
-
-def check(data: Data, kind: str, tokeniser: Tokeniser, enough: Enough | None = None, threads: int = 1) -> Report:
+def check(
+    data: Data, kind: str, tokeniser: Tokeniser | Words, enough: Enough | None = None, threads: int = 1
+) -> Report:
     """Reads, splits and tokenises the rows as a stage would."""
     data = data.model_copy(update={"on_bad_row": "drop"})  # bad rows are told, and the others looked at all the same
-    if kind == "text":  # whole, not in pieces
+    if kind == "text" and isinstance(tokeniser, Tokeniser):  # whole, not in pieces
         tokeniser = replace(tokeniser, max_length=None)
+    first = kinds.probed(data)
     with TemporaryDirectory() as folder:
-        prepared = prepare(data, kind, tokeniser, Path(folder), enough=enough, threads=threads)
-        trained = prepared.trained
-        lengths = numpy.sort(numpy.concatenate([_lengths(rows) for rows in (trained, prepared.held_out)])).tolist()
+        account = prepare(data, kind, tokeniser, Path(folder), enough=enough, threads=threads).account
+        trained, held_out = (table.mapped(Path(folder) / name) for name in (TRAINED, HELD_OUT))
+        lengths = numpy.sort(numpy.concatenate([_lengths(rows) for rows in (trained, held_out)])).tolist()
         return Report(
             kind=kind,
-            shapes=_shapes(data, kind),
-            summary=prepared.account.summary(),
-            bad=prepared.account.first_bad,
-            bad_rows=prepared.account.bad,
+            stages=kinds.stages_of(kind),
+            shapes=[name for name, _ in Counter(kinds.shapes_in(first, kind)).most_common()],
+            summary=account.summary(),
+            bad=account.first_bad,
+            bad_rows=account.bad,
+            mistakes=account.mistakes(),
+            left_out=[reason for reason in account.dropped_by_reason if reason not in account.bad_by_reason],
+            looks_like=account.looks_like,
+            labels=kinds.labels_of(first) if kind == "conversation" else [],
+            unwanted=sum(count for reason, count in account.bad_by_reason.items() if reason.startswith(LABELLED)),
+            unit="words" if isinstance(tokeniser, Words) else "tokens",
             lengths={share: lengths[min(len(lengths) * share // 100, len(lengths) - 1)] for share in PERCENTILES}
             if lengths
             else {},
             histogram=_histogram(lengths),
             max_length=tokeniser.max_length,
             loss_share=_loss_share(trained, kind),
-            sample=_tokens(trained[0], tokeniser) if len(trained) else [],
+            sample=_sample(data, kind, tokeniser, trained),
         )
 
 
-def _lengths(rows: Dataset) -> numpy.ndarray:
+def _lengths(rows: pyarrow.Table) -> numpy.ndarray:
     """What each row takes up, of a pair its longer side, before any was cut."""
+
+    def long(name: str) -> numpy.ndarray:
+        return pyarrow.compute.list_value_length(rows.column(name)).to_numpy().astype(numpy.int64)
+
+    cut = rows.column("cut").to_numpy()
     if "prompt_ids" not in rows.column_names:
-        return numbers(rows, "input_ids") + numbers(rows, "cut")
-    answers = [numbers(rows, name) for name in ("chosen_ids", "rejected_ids") if name in rows.column_names]
-    return numbers(rows, "prompt_ids") + (numpy.maximum(*answers) if answers else 0) + numbers(rows, "cut")
+        return long("input_ids") + cut
+    answers = [long(name) for name in ("chosen_ids", "rejected_ids") if name in rows.column_names]
+    return long("prompt_ids") + (numpy.maximum(*answers) if answers else 0) + cut
 
 
 def _histogram(lengths: Sequence[int], bins: int = 10) -> list[tuple[int, int, int]]:
@@ -124,14 +112,21 @@ def _histogram(lengths: Sequence[int], bins: int = 10) -> list[tuple[int, int, i
     return [(number * step + 1, (number + 1) * step, count) for number, count in enumerate(counts)]
 
 
-def _loss_share(rows: Dataset, kind: str) -> float | None:
+def _loss_share(rows: pyarrow.Table, kind: str) -> float | None:
     if kind != "conversation" or not len(rows):
         return None
-    learned = every = 0
-    for batch in rows.select_columns(["labels"]).with_format("arrow").iter(BATCH):
-        labels = batch.column("labels").combine_chunks().flatten().to_numpy()
-        learned, every = learned + int((labels != IGNORED).sum()), every + len(labels)
-    return learned / every
+    labels = [chunk.flatten().to_numpy() for chunk in rows.column("labels").chunks]
+    return sum(int((some != IGNORED).sum()) for some in labels) / sum(map(len, labels))
+
+
+def _sample(data: Data, kind: str, tokeniser: Tokeniser | Words, trained: pyarrow.Table) -> list[Token]:
+    """A row piece by piece."""
+    if not len(trained):
+        return []
+    if isinstance(tokeniser, Tokeniser):
+        return _tokens(trained.slice(0, 1).to_pylist()[0], tokeniser)
+    example = next(example for _, example in good_rows(data, kind))
+    return [Token(*said) for said in tokeniser.written(example)]
 
 
 def _tokens(row: dict, tokeniser: Tokeniser) -> list[Token]:

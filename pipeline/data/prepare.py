@@ -11,21 +11,24 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy
 import pyarrow
-from datasets import Dataset
 
 from pipeline.data import mixture, table
 from pipeline.data.account import SAME, Account, Ledger
 from pipeline.data.example import Example
+from pipeline.data.kinds import PROBED, looks_like
 from pipeline.data.pool import in_order
 from pipeline.data.read import Row, read_rows
 from pipeline.data.source import Data, Source
 from pipeline.data.tokenise import Tokeniser
-from pipeline.data.work import Chunk, Outcome, Work, Worked
+from pipeline.data.work import CHUNK, Chunk, Outcome, Work, Worked, labels_in
 
-CHUNK = 1000  # rows worked on in one go: the tokenizer takes them in parallel
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 TRAINED, HELD_OUT, ACCOUNT = "trained.arrow", "held_out.arrow", "account.json"
 
 
@@ -41,14 +44,14 @@ class Prepared:
         return Account.from_json(json.loads((self.folder / ACCOUNT).read_text(encoding="utf-8")))
 
     @cached_property
-    def trained(self) -> Dataset:
+    def trained(self) -> "Dataset":
         return table.table(self.folder / TRAINED)
 
     @cached_property
-    def held_out(self) -> Dataset:
+    def held_out(self) -> "Dataset":
         return table.table(self.folder / HELD_OUT)
 
-    def examples(self, rows: Dataset) -> Sequence[Example]:
+    def examples(self, rows: "Dataset") -> Sequence[Example]:
         """What these rows were made from; nothing of texts, which may be long and are not asked for."""
         return [] if self.kind == "text" else table.Examples(rows, self.kind)
 
@@ -107,8 +110,8 @@ class Pass:
     """One row after the other: dropped, or written to its side."""
 
     def __init__(self, data: Data, kind: str, ledger: Ledger, folder: Path):
-        self.data, self.ledger = data, ledger
-        self.not_understood = False
+        self.data, self.ledger, self._kind = data, ledger, kind
+        self._strange: list[tuple[Row, Source]] = []  # the first rows that were not understood
         self._seen: dict[int, str] = {}  # sameness: place
         self._share = data.held_out if isinstance(data.held_out, float) else 0.0
         self._parts = [Taken() for _ in data.parts]
@@ -126,6 +129,10 @@ class Pass:
     def __exit__(self, *_) -> None:
         self._open.close()
 
+    @property
+    def not_understood(self) -> bool:
+        return bool(self._strange)
+
     def take(self, chunk: Chunk, worked: Worked) -> None:
         if not chunk.rows:
             self._parts[chunk.part].ended = True
@@ -138,6 +145,9 @@ class Pass:
             [self._side(*one, chunk.part is None) for one in zip(chunk.rows, outcomes, strict=True)],
             dtype=object,
         )
+        source = self.data.held_out_rows if chunk.part is None else self.data.parts[chunk.part]
+        strange = ((row, source) for row, one in zip(chunk.rows, outcomes, strict=True) if one.sameness is None)
+        self._strange += islice(strange, PROBED - len(self._strange))
         account, trained = self.ledger.account, int((sides == TRAINED).sum())
         account.read += len(sides)
         account.trained += trained
@@ -170,7 +180,9 @@ class Pass:
         return all(part.rows >= most * weight for part, weight in zip(self._parts, weights, strict=True))
 
     def finish(self) -> None:
-        """Leave out what the weights of a mixture have no room for."""
+        """Say what the rows are where they are not what they were taken for; leave out what weights have no room for."""
+        if self._strange and self.ledger.account.nearly_all_bad:
+            self.ledger.account.looks_like = looks_like(self._strange, self._kind)
         if self.data.weights is None:
             return
         self._open.close()
@@ -196,7 +208,6 @@ class Pass:
     def _side(self, row: Row, outcome: Outcome, held_out: bool) -> str | None:
         """Where the row goes; None if nowhere."""
         if outcome.sameness is None:
-            self.not_understood = True
             self.ledger.drop(row, outcome.reason)
         elif outcome.reason:
             self.ledger.drop(row, outcome.reason, bad=outcome.bad)
@@ -251,6 +262,7 @@ def _chunks(data: Data, done: Pass) -> Iterator[Chunk]:
 
 
 def _of(part: int | None, source: Source, data: Data, done: Pass) -> Iterator[Chunk]:
-    rows = read_rows(source)
+    rows, labels = read_rows(source), None
     while some := list(islice(rows, CHUNK)):
-        yield Chunk(some, part, checked_only=done.not_understood and data.on_bad_row == "error")
+        labels = labels_in(some, source) if labels is None else labels
+        yield Chunk(some, part, checked_only=done.not_understood and data.on_bad_row == "error", labels=labels)

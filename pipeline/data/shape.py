@@ -15,11 +15,11 @@ whose fields it names before the others, and `data.shape` takes one without look
                                                                           | chosen, rejected
     text         text | content | document
 
-Any but text may have `system` and `tools` beside these; alpaca also `input` and `history`. A conversation with
-kto_tag (or with label or tag, where it is of the first three shapes) is learned if that is true.
+Any but text may have `system` and `tools` beside these; alpaca also `input` and `history`. A conversation with a label,
+as rows for KTO have, is learned if that says that it is wanted.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -36,6 +36,7 @@ from pipeline.data.conversation import (
 )
 from pipeline.data.example import Conversation, Example, Preference, Prompt, Text
 from pipeline.data.fields import BadRow, first_present, kind_of, names, optional_text, renamed, text
+from pipeline.data.labels import check_wanted, label_fields
 
 
 def _one_or_more(row: dict, field: str, role: str) -> list[dict]:
@@ -102,7 +103,6 @@ class Shape:
     turns: Callable[[dict, str], list[dict]] = turns_of
     answer_turns: Callable[[dict, str], list[dict]] = _words
     beside: tuple[str, ...] = ()  # further fields that `turns` reads
-    labels: tuple[str, ...] = ("kto_tag",)
     pairs: tuple[tuple[str, str], ...] = field(default=(("chosen", "rejected"),))
 
     def groups(self, kind: str) -> Iterable[tuple[tuple[str, ...], ...]]:
@@ -125,11 +125,10 @@ class Shape:
 
 
 _TALK, _ASK = ("conversation", "preference", "prompt"), ("prompt",)
-_WANTED = ("label", "tag", "kto_tag")
 SHAPES = {
-    "prompt": Shape(_TALK, ("prompt",), ("completion", "response"), _asked, _answered, labels=_WANTED),
-    "messages": Shape(_TALK, ("messages",), labels=_WANTED),
-    "sharegpt": Shape(_TALK, ("conversations", "conversation"), labels=_WANTED),
+    "prompt": Shape(_TALK, ("prompt",), ("completion", "response"), _asked, _answered),
+    "messages": Shape(_TALK, ("messages",)),
+    "sharegpt": Shape(_TALK, ("conversations", "conversation")),
     "alpaca": Shape(_TALK, ("instruction",), ("output",), _instruction, beside=("input", "history")),
     "question": Shape(_TALK, ("question",), ("answer",), _question),
     "review": Shape(("conversation",), ("review",), ("sentiment",), _question, _sentiment),
@@ -149,22 +148,33 @@ def shapes_of(kind: str) -> list[str]:
     return [name for name, one in SHAPES.items() if kind in one.kinds]
 
 
-def shape(value: object, kind: str, *, columns: Mapping[str, str] = {}, named: str | None = None) -> Example:
+def shape(
+    value: object,
+    kind: str,
+    *,
+    columns: Mapping[str, str] = {},
+    named: str | None = None,
+    labels: Collection[str] | None = None,
+) -> Example:
     """One row as an example of `kind` ("text", "conversation", "preference" or "prompt").
 
     `columns` is {expected name: the file's name}, `named` the shape that the rows have where it is not to be
-    recognised. Raises BadRow with the reason, in words that name the field.
+    recognised, `labels` the fields that say whether a conversation is wanted, if more is known of the file than this
+    row. Raises BadRow with the reason, in words that name the field.
     """
     if not isinstance(value, dict):
         raise BadRow(f"the row is {kind_of(value)}, not an object with named fields")
     row = renamed(value, columns)
     read = {"text": _text, "conversation": _conversation, "preference": _preference, "prompt": _only_prompt}
     try:
-        return read[kind](row, SHAPES[named] if named else _recognised(row, kind, columns))
+        example = read[kind](row, SHAPES[named] if named else _recognised(row, kind, columns))
     except BadRow as bad:
         if kind == "conversation" and {"chosen", "rejected"} <= row.keys():
             raise BadRow(f'{bad}; with "chosen" and "rejected" it is a pair, for reward or dpo') from None
         raise
+    if kind == "conversation":
+        check_wanted(row, label_fields([row], columns) if labels is None else labels)
+    return example
 
 
 def _recognised(row: dict, kind: str, columns: Mapping[str, str]) -> Shape:
@@ -174,6 +184,12 @@ def _recognised(row: dict, kind: str, columns: Mapping[str, str]) -> Shape:
             f"{lacks}; its fields are {names(row)}: say in data.columns which is which, as in {EXAMPLES[kind]}"
         )
     return SHAPES[best]
+
+
+def labels_of(values: Iterable[object], columns: Mapping[str, str]) -> frozenset[str]:
+    """The fields by which the rows of a file say whether they are wanted, by their names in data.columns."""
+    rows = (value for value in values if isinstance(value, dict) and set(columns.values()) <= value.keys())
+    return label_fields((renamed(row, columns) for row in rows), columns)
 
 
 def recognised(value: object, kind: str, columns: Mapping[str, str] = {}) -> str | None:
@@ -202,17 +218,7 @@ def _conversation(row: dict, found: Shape) -> Conversation:
     messages, skipped = unweighted(with_system(row, turns))
     if all(number in skipped for number, one in enumerate(messages) if one["role"] == "assistant"):
         raise BadRow('every answer has "loss_weight" 0: there is nothing to learn')
-    _check_wanted(row, found.labels)
     return Conversation(messages, tools_of(row), skipped)
-
-
-def _check_wanted(row: dict, labels: tuple[str, ...]) -> None:
-    for label in labels:
-        if label in row and not isinstance(row[label], bool):
-            shown = "null" if row[label] is None else repr(row[label])
-            raise BadRow(f'"{label}" is {shown}; a label is true (wanted) or false (unwanted)')
-        if row.get(label) is False:
-            raise BadRow("labelled as unwanted: not something to learn")
 
 
 def _preference(row: dict, found: Shape) -> Preference:

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy
 import pyarrow
 import pyarrow.compute
-from datasets import Dataset
 
 from pipeline.data.example import Example, from_bytes
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 TOKENS = {
     "text": ("input_ids",),
@@ -54,16 +57,23 @@ def _lists(column: Sequence[numpy.ndarray]) -> pyarrow.Array:
     return pyarrow.ListArray.from_arrays(pyarrow.array(ends), pyarrow.array(values))
 
 
-def table(path: Path) -> Dataset:
+def mapped(path: Path) -> pyarrow.Table:
+    """The rows for whoever trains nothing: `datasets` takes a second to import."""
+    return pyarrow.ipc.open_stream(pyarrow.memory_map(str(path))).read_all()
+
+
+def table(path: Path) -> "Dataset":
+    from datasets import Dataset
+
     return Dataset.from_file(str(path))
 
 
-def tokens(rows: Dataset) -> Dataset:
+def tokens(rows: "Dataset") -> "Dataset":
     """The columns that are trained on."""
     return rows.select_columns([name for name in rows.column_names if name not in BESIDE])
 
 
-def numbers(rows: Dataset, column: str) -> numpy.ndarray:
+def numbers(rows: "Dataset", column: str) -> numpy.ndarray:
     """A column of one number a row; of a column of tokens, how many of them each row has."""
     found = [numpy.empty(0, dtype=numpy.uint64 if column == "asked" else numpy.int64)]
     for batch in rows.select_columns([column]).with_format("arrow").iter(BATCH):
@@ -73,7 +83,7 @@ def numbers(rows: Dataset, column: str) -> numpy.ndarray:
     return numpy.concatenate(found)
 
 
-def lengths(rows: Dataset) -> numpy.ndarray:
+def lengths(rows: "Dataset") -> numpy.ndarray:
     """How many tokens each row has in all its columns."""
     return sum(numbers(rows, name) for name in tokens(rows).column_names)
 
@@ -81,7 +91,7 @@ def lengths(rows: Dataset) -> numpy.ndarray:
 class Examples(Sequence[Example]):
     """What the rows of a table were made from, each read when it is asked for."""
 
-    def __init__(self, rows: Dataset, kind: str):
+    def __init__(self, rows: "Dataset", kind: str):
         self._rows, self.kind = rows.select_columns(["example"]), kind
 
     def __len__(self) -> int:

@@ -139,14 +139,9 @@ class Tokeniser:
 
     def _learned(self, example: Conversation, answers: list) -> list:
         """Of a conversation's answers those that carry loss."""
-        if self.learn == "everything" and example.skipped:
-            raise BadRow('has an answer with "loss_weight" 0, and data.learn is everything')
         turns = [number for number, message in enumerate(example.messages) if message["role"] == "assistant"]
-        wanted = turns[-1:] if self.learn == "last" else turns
-        learned = [answer for turn, answer in zip(turns, answers, strict=True) if turn in {*wanted} - example.skipped]
-        if not learned:
-            raise BadRow('its last answer has "loss_weight" 0 and data.learn is last: there is nothing to learn')
-        return learned
+        learned = learned_turns(example, self.learn)
+        return [answer for turn, answer in zip(turns, answers, strict=True) if turn in learned]
 
     def _encode(self, chunk: Sequence[Example], conversations: Callable, learned: Callable) -> Iterator:
         """For each example the (ids, where its `learned` answers stand) of each of its conversations, and the turns
@@ -216,6 +211,17 @@ class Tokeniser:
                 raise TooLong(f"{TOO_LONG}: cut to max_length ({limit}), both answers are the same")
             fitted = {"prompt_ids": cut(columns["prompt_ids"])} | answers
         return replace(encoded, pieces=[fitted], cut=length - limit, answer_cut=answer > limit - kept)
+
+
+def learned_turns(example: Conversation, learn: str) -> set[int]:
+    """The answers that carry loss, by the number of their turn. Raises BadRow where there is none."""
+    if learn == "everything" and example.skipped:
+        raise BadRow('has an answer with "loss_weight" 0, and data.learn is everything')
+    turns = [number for number, message in enumerate(example.messages) if message["role"] == "assistant"]
+    learned = {*(turns[-1:] if learn == "last" else turns)} - example.skipped
+    if not learned:
+        raise BadRow('its last answer has "loss_weight" 0 and data.learn is last: there is nothing to learn')
+    return learned
 
 
 def _array(ids: Sequence[int]) -> Ids:

@@ -1,9 +1,9 @@
 """What is done to each row by itself: understood, numbered, tokenised."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 
 import numpy
 import pyarrow
@@ -12,10 +12,11 @@ from pipeline.data import table
 from pipeline.data.example import Example, Preference, to_bytes
 from pipeline.data.read import Row, read_rows
 from pipeline.data.sameness import asked, said, sameness
-from pipeline.data.shape import BadRow, shape
+from pipeline.data.shape import BadRow, labels_of, shape
 from pipeline.data.source import Data, Source
 from pipeline.data.tokenise import Encoded, Tokeniser, TooLong
 
+CHUNK = 1000  # rows worked on in one go: the tokenizer takes them in parallel
 _NOTHING = Encoded([defaultdict(lambda: numpy.empty(0, dtype=numpy.int32))])  # of rows that are only checked
 
 
@@ -39,6 +40,7 @@ class Chunk:
     rows: list[Row]
     part: int | None  # of the mixture; None where they are held out, and come from a place of their own
     checked_only: bool  # there is a bad row already: nothing will be trained
+    labels: Collection[str] = ()  # the fields by which rows of this source say whether they are wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class Work:
 
     def __call__(self, chunk: Chunk) -> Worked:
         source = self.data.held_out_rows if chunk.part is None else self.data.parts[chunk.part]
-        examples = [shaped(row, self.kind, source) for row in chunk.rows]
+        examples = [shaped(row, self.kind, source, chunk.labels) for row in chunk.rows]
         good = [one for one in examples if not isinstance(one, BadRow)]
         encode = self.tokeniser is not None and not chunk.checked_only
         encoded = iter(self.tokeniser.encode(good, self.kind) if encode else [_NOTHING] * len(good))
@@ -99,11 +101,11 @@ class Work:
         )
 
 
-def shaped(row: Row, kind: str, source: Source) -> Example | BadRow:
+def shaped(row: Row, kind: str, source: Source, labels: Collection[str]) -> Example | BadRow:
     if row.problem:
         return BadRow(row.problem)
     try:
-        example = shape(row.value, kind, columns=source.columns, named=source.shape)
+        example = shape(row.value, kind, columns=source.columns, named=source.shape, labels=labels)
         said(example).encode()
     except BadRow as bad:
         return bad
@@ -131,6 +133,14 @@ def good_rows(data: Data, kind: str, most: int | None = None) -> Iterator[tuple[
     Bad ones are left out, for an account will have them.
     """
     for source in data.parts:
-        for row in islice(read_rows(source), most):
-            if not isinstance(example := shaped(row, kind, source), BadRow):
+        rows = islice(read_rows(source), most)
+        first = list(islice(rows, CHUNK))
+        labels = labels_in(first, source)
+        for row in chain(first, rows):
+            if not isinstance(example := shaped(row, kind, source, labels), BadRow):
                 yield row, example
+
+
+def labels_in(rows: Iterable[Row], source: Source) -> Collection[str]:
+    """The fields by which rows of a source say whether they are wanted, as its first rows tell."""
+    return labels_of((row.value for row in rows if not row.problem), source.columns)
