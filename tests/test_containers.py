@@ -262,6 +262,107 @@ def test_what_is_not_utf_8_is_told_with_its_line(tmp_path, ending, rows):
     assert len(list(read(path, encoding="latin-1"))) == rows + 1
 
 
+@pytest.mark.parametrize("suffix", COMPRESSORS)
+@pytest.mark.parametrize("name", ["pretty.json", "lines.jsonl", "rows.csv"])
+def test_a_compressed_file_is_read_whatever_its_name(tmp_path, name, suffix):
+    WRITERS[name](tmp_path / name)
+    packed = written(tmp_path, f"packed_{name}", COMPRESSORS[suffix]((tmp_path / name).read_bytes()))
+    assert [row.value for row in read(packed)] == ROWS
+    assert "cannot be read" in refused(written(tmp_path, f"cut_{name}", (tmp_path / packed).read_bytes()[:-9]))
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "file.arrow", "stream.arrow"])
+def test_a_table_is_read_whatever_its_name(tmp_path, name):
+    WRITERS[name](tmp_path / name)
+    assert [row.value for row in read(written(tmp_path, "rows.json", (tmp_path / name).read_bytes()))] == ROWS
+
+
+def test_a_text_that_begins_as_a_table_or_an_archive_does_is_a_text(tmp_path):
+    for text in ("PAR1 is a word", "ARROW1 too", "BZh, and this"):
+        assert [row.value["text"] for row in read(written(tmp_path, "a.txt", text))] == [text]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("name", ["lines.jsonl", "pretty.json", "rows.csv"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_byte_order_mark_says_the_encoding_and_is_no_text(tmp_path, name, encoding, pack):
+    WRITERS[name](tmp_path / name)
+    text = "\ufeff" + (tmp_path / name).read_text(encoding="utf-8")
+    path = written(tmp_path, "other_" + name, pack(text.encode(encoding)))
+    assert [row.value for row in read(path)] == ROWS
+    assert [row.value for row in read(path, encoding=encoding)] == ROWS
+    assert [row.value for row in read(path, encoding=encoding.removesuffix("-le").removesuffix("-be"))] == ROWS
+
+
+FRENCH = "Qu’est-ce que le café préféré des Français ? C’est une très bonne boisson, préparée à l’été."
+RUSSIAN = "Что такое красный цвет? Это один из цветов, который часто используют люди."
+JAPANESE = "赤とは何ですか？それは色の一種で、よく使われます。短い文を書いてください。"
+
+
+@pytest.mark.parametrize(
+    "encoding, said",
+    [
+        ("cp1252", FRENCH),
+        ("cp1251", RUSSIAN),
+        ("gb18030", "什么是红色？它是一种颜色，人们经常用它表示喜庆。"),
+        ("cp932", JAPANESE),
+    ],
+)
+@pytest.mark.parametrize("layout", ["lines", "array"])
+def test_the_likeliest_encoding_is_suggested_and_reads_the_file(tmp_path, encoding, said, layout):
+    rows = [{"text": f"row {n}"} for n in range(400)] + [{"text": f"{said} {n}"} for n in range(400)]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    text = "\n".join(lines) if layout == "lines" else f"[{', '.join(lines)}]"
+    path = written(tmp_path, "rows.json", text.encode(encoding))
+    told = refused(path)
+    assert f"rows.json:{401 if layout == 'lines' else 1}: not UTF-8 text" in told
+    assert f"set data.encoding: {encoding} " in told and said[:9] in told
+    assert [row.value for row in read(path, encoding=encoding)] == rows
+
+
+def test_no_encoding_is_suggested_for_what_is_no_text(tmp_path):
+    told = refused(written(tmp_path, "rows.json", b"\x89PNG\r\n\x1a\n" + random.Random(0).randbytes(5000)))
+    assert "not UTF-8 text." in told and "It may be" not in told
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_mark_is_recognised(tmp_path, encoding):
+    path = written(tmp_path, "rows.jsonl", LINES.encode(encoding))
+    assert "UTF-16 without a byte-order mark" in refused(path) and f"data.encoding: {encoding}" in refused(path)
+    assert [row.value for row in read(path, encoding=encoding)] == ROWS
+
+
+@pytest.mark.parametrize(
+    "first, shown",
+    [
+        ('"What is red, and how does one tell?",A colour', "What is red, and how does one tell? | A colour"),
+        (f"{'so long a text ' * 20},positive", "so long a text so long"),
+        ("3,Hi there", "3 | Hi there"),
+        ('"two\nlines of a text that is a row",b', "two lines of a text"),
+    ],
+)
+def test_a_first_row_is_not_taken_for_a_header(tmp_path, first, shown):
+    told = refused(written(tmp_path, "rows.csv", f"{first}\nmore,rows\n"))
+    assert "rows.csv:1: the first line has to name the columns, and it looks like a row: " in told and shown in told
+    assert "such as prompt,completion" in told and "data.columns" in told
+
+
+@pytest.mark.parametrize("header", ["frage,antwort", "0,prompt", "How content are you with all of it?,completion"])
+def test_an_unusual_header_is_one(tmp_path, header):
+    (row,) = read(written(tmp_path, "rows.csv", f"{header}\na,b\n"))
+    assert list(row.value) == header.split(",")
+
+
+def test_a_header_that_is_mapped_is_one_however_it_reads(tmp_path):
+    from pipeline.data.read import read_rows
+    from pipeline.data.source import Data
+
+    path = written(tmp_path, "rows.csv", "0,Was halten Sie insgesamt von dem neuen Produkt?\na,b\n")
+    refused(path)
+    (row,) = read_rows(Data(path=path, columns={"prompt": "0"}))
+    assert row.value["0"] == "a"
+
+
 @pytest.mark.parametrize("name", ["utf-9", "hex", ""])
 def test_an_unknown_encoding_is_refused(tmp_path, name):
     assert "data.encoding" in refused(written(tmp_path, "rows.jsonl", LINES), encoding=name)

@@ -1,7 +1,8 @@
 """The rows of CSV, TSV, plain text, Parquet and Arrow, each as a stream."""
 
 import csv
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from typing import TextIO
@@ -12,13 +13,17 @@ from pipeline.errors import PipelineError
 
 _LONGEST_VALUE = 1 << 26  # characters; beyond, a quote was hardly meant to be closed
 _SHOWN = 8
+_NUMBER = re.compile(r"[-+]?\d+([.,]\d+)*%?")
+_LONGEST_NAME, _MOST_WORDS = 60, 5  # of a column
 _ROWS_AT_ONCE = 500
 _ARROW_FILE, _ARROW_STREAM_END = b"ARROW1", b"\xff\xff\xff\xff\0\0\0\0"
 _DAMAGED = "Export the file again."
 
 
-def csv_rows(path: str, text: TextIO, delimiter: str) -> Iterator[Row]:
+def csv_rows(path: str, text: TextIO, delimiter: str, known: Collection[str] = ()) -> Iterator[Row]:
     """One row a record, by the names in the header; every value stays text, blank lines are no records.
+
+    A first line that is plainly a row, with none of the `known` names of columns in it, is no header.
 
     Where the header is not parted by `delimiter`, but by a semicolon (as Excel writes where a comma is the decimal
     sign) or a tab, the file is.
@@ -36,6 +41,8 @@ def csv_rows(path: str, text: TextIO, delimiter: str) -> Iterator[Row]:
     if not names:
         raise nothing_in(path)
     names = [name.strip() for name in names]
+    if not {name.lower() for name in names} & {name.lower() for name in known} and any(map(_is_value, names)):
+        raise _no_header(path, first, names, delimiter)
     if len(set(names)) < len(names):
         raise PipelineError(
             f"{path}:{first}: two columns of the header have the same name: {', '.join(names)}.",
@@ -55,6 +62,22 @@ def csv_rows(path: str, text: TextIO, delimiter: str) -> Iterator[Row]:
             f"{path}: the file is empty but for its header ({', '.join(names)}).",
             "Give a file with at least one row; the first line names the columns.",
         )
+
+
+def _is_value(cell: str) -> bool:
+    """Whether a cell can hardly be a column's name: a number, or words of some length."""
+    return bool(_NUMBER.fullmatch(cell)) or len(cell) > _LONGEST_NAME or len(cell.split()) > _MOST_WORDS
+
+
+def _no_header(path: str, line: int, cells: list[str], delimiter: str) -> PipelineError:
+    shown = " | ".join(" ".join(cell[:50].split()) + "..." * (len(cell) > 50) for cell in cells[:_SHOWN])
+    example = {1: ["text"], 2: ["prompt", "completion"], 3: ["prompt", "chosen", "rejected"]}
+    names = example.get(len(cells), ["prompt", "completion", *(f"column{n}" for n in range(3, len(cells) + 1))])
+    return PipelineError(
+        f"{path}:{line}: the first line has to name the columns, and it looks like a row: {shown}",
+        f"Put a line with their names before it, such as {delimiter.join(names[:_SHOWN])}. If these are the names, say "
+        "in data.columns (--column) which is which.",
+    )
 
 
 def _delimiter_of(header: str, expected: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
+from pipeline.data.files import container
 from pipeline.data.labels import Unwanted
 from pipeline.data.read import Row, read_rows
 from pipeline.data.shape import EXAMPLES, SHAPES, BadRow, recognised
@@ -38,7 +39,7 @@ def kind_of(data: Data) -> str:
     raise PipelineError(
         f"{paths}: its first {len(rows)} rows have no shape that is known; their fields are {_fields(rows) or 'none'}.",
         "Name the stage with --stage to see why, or say in data.columns (--column) which is which, as in "
-        f"{EXAMPLES['conversation']}.",
+        f"{EXAMPLES['conversation']}.{_header(rows)}",
     )
 
 
@@ -48,7 +49,7 @@ def looks_like(rows: Probed, kind: str) -> str:
     if found not in (None, kind) and not (found == "prompt" and _has_all_fields(rows, kind)):
         return f"These look like {WORDS[found]}, for {' and '.join(stages_of(found))}."
     if not found and not any(recognised(row.value, kind, source.columns) for row, source in rows):
-        return f"Their fields are {_fields(rows)}: say in data.columns which is which, as in {EXAMPLES[kind]}."
+        return f"Their fields are {_fields(rows)}: say in data.columns which is which, as in {EXAMPLES[kind]}.{_header(rows)}"
     return ""
 
 
@@ -89,6 +90,12 @@ def _has_all_fields(rows: Probed, kind: str) -> bool:
     return any(
         name and SHAPES[name].answer and SHAPES[name].present(row.value, kind) == 1 for name in names for row, _ in rows
     )
+
+
+def _header(rows: Probed) -> str:
+    """What else it may be where the rows of a table have names that nobody knows."""
+    is_table = any(container(row.file) in (".csv", ".tsv") for row, _ in rows)
+    return " If these are no names but a row, put a line with the names before it." if is_table else ""
 
 
 def _fields(rows: Probed) -> str:

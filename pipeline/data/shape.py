@@ -136,6 +136,9 @@ SHAPES = {
     "transcripts": Shape(("preference",), pairs=(("chosen_messages", "rejected_messages"), ("chosen", "rejected"))),
     "text": Shape(("text",), ("text", "content", "document")),
 }
+FIELDS = {"system", "tools"}.union(  # all that some shape reads
+    *({*one.asked, *one.answer, *one.beside, *(side for pair in one.pairs for side in pair)} for one in SHAPES.values())
+)
 EXAMPLES = {
     "text": "{text: ...}",
     "conversation": "{prompt: ..., completion: ...}",
