@@ -282,7 +282,7 @@ class Display:
     def _on_looked_ahead(self, event: dict) -> None:
         if event["seconds"] >= WORTH_SAYING:
             ready = ", ".join(event["stages"])
-            self.console.print(f"  looked ahead in {_duration(event['seconds'])}: the rows of {ready} are ready")
+            self._message(f"  looked ahead in {_duration(event['seconds'])}: the rows of {ready} are ready")
 
     def _on_note(self, event: dict) -> None:
         self._message(f"  note: {escape(event['text'])}", "yellow")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PROJECT, align, attempt, manifest, write_rows
+from conftest import PROJECT, align, attempt, manifest, write_micro, write_rows
 from safetensors.torch import load_file
 
 from pipeline import recipe
@@ -191,12 +191,14 @@ def test_the_last_step_has_a_line_in_the_log_however_many_logging_steps_there_ar
     assert [line["step"] for line in trainer.state.log_history if "loss" in line] == [12]
 
 
-def test_evaluating_without_held_out_rows_is_said_and_left_out(stage_of):
-    stage = stage_of("sft", "stages.sft.data.held_out=0", "stages.sft.train.eval_strategy=steps")
-    notes = []
-    stage.report = lambda kind, **fields: notes.append(fields["text"]) if kind == "note" else None
-    trainer_of(stage)[0].train()
-    assert "eval_strategy has nothing to do: no row is held out" in notes
+def test_evaluating_without_held_out_rows_is_said_and_left_out(tmp_path):
+    write_micro(tmp_path)
+    said = align(
+        *("run", "pretrain", "-r", "micro.yaml", "--set", "stages.pretrain.data.held_out=0"),
+        *("--set", "train.eval_strategy=steps", "--set", "train.max_steps=2"),
+        cwd=tmp_path,
+    ).stdout
+    assert "eval_strategy has nothing to do: no row is held out" in said and "trained to step 2" in said
 
 
 def chatml_recipe(folder: Path, shared: Path) -> None:
