@@ -1,19 +1,18 @@
 """Held-out figures of a model, computed the same way before and after training."""
 
-import importlib.util
 import math
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from zlib import crc32
 
 import numpy
 import torch
 from torch.nn.functional import logsigmoid
 
+from pipeline import function
 from pipeline.data.example import Conversation, Example, Preference, Prompt
 from pipeline.data.prepare import CHUNK
 from pipeline.data.tokenise import IGNORED, Tokeniser
@@ -150,13 +149,19 @@ class Evaluation:
                 shots = [self._few_shot(messages) for messages in asked]
                 metrics["few_shot_exact_match"] = self._matches(self._generate(model, shots, stop="\n"), right)
         if settings.score_function:
-            score = load_function(settings.score_function)
+            score = function.load(settings.score_function, "evaluation.score_function")
             metrics["mean_score"], now = self._judge(score, figures.completions)
             if before:
                 metrics["win_rate"] = _share_above(now, self._judge(score, before.completions)[1])
 
     def _judge(self, score: Callable, completions: Sequence[str]) -> tuple[float, list[float]]:
-        marks = [float(score(one.prompt, text)) for one, text in zip(self.held_out, completions, strict=True)]
+        marks = [score(one.prompt, text) for one, text in zip(self.held_out, completions, strict=True)]
+        try:
+            marks = [float(mark) for mark in marks]
+        except (TypeError, ValueError) as error:
+            raise PipelineError(
+                f"evaluation.score_function gave no number: {error}.", "Return one number an answer."
+            ) from None
         return float(numpy.mean(marks)), marks
 
     def _answer(self, text: str) -> str | None:
@@ -321,15 +326,3 @@ def _precision(model):
     device, dtype = next(model.parameters()).device.type, model.config.dtype
     half = dtype in (torch.bfloat16, torch.float16)
     return torch.autocast(device, dtype=dtype if half else torch.bfloat16, enabled=half)
-
-
-def load_function(named: str) -> Callable[[str, str], float]:
-    """`path/to/file.py:function`, imported from that very file."""
-    path, _, name = named.rpartition(":")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    try:
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return getattr(module, name)
-    except (AttributeError, ImportError, OSError, SyntaxError) as error:
-        raise PipelineError(f"evaluation.score_function: {named}: {error}", "Give path/to/file.py:function.") from None

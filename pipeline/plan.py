@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pipeline import artifact, backend, graph, needs, train_fields
+from pipeline import artifact, backend, function, graph, needs, train_fields
 from pipeline.artifact import Attempt, Digests, canonical
 from pipeline.backend import Backend
 from pipeline.base import Base, base_of, made_for, repository_of, shown
@@ -538,9 +538,14 @@ class Planner:
                 except PipelineError as error:
                     missing.append(f"{name}: {error.what}")
                     fixes.append(error.fix)
-            functions = (stage.evaluation.score_function, stage.reward_function)
-            sources = [function.rpartition(":")[0] for function in functions if function]
-            missing += [f"{name}: {path}: no such file." for path in sources if not Path(path).is_file()]
+            keys = {
+                "evaluation.score_function": stage.evaluation.score_function,
+                "reward_function": stage.reward_function,
+            }
+            for key, one in keys.items():
+                if one and (wrong := function.problem(one)):
+                    missing.append(f"{name}: {key}: {wrong}")
+                    fixes += [function.FIX] if Path(one.rpartition(":")[0]).is_file() else []
         if missing:
             raise PipelineError(
                 f"{self.recipe.path}:\n  " + "\n  ".join(missing),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from pipeline import artifact, backend, needs, recipe, train_fields
+from pipeline import artifact, backend, function, needs, recipe, train_fields
 from pipeline.artifact import Attempt
 from pipeline.backend import ASKED, TRANSFORMERS, UNSLOTH
 from pipeline.base import Base
@@ -160,11 +160,14 @@ class Stage:
         return self._tokenizer(step.stage, parent, step.base or self.base).tokenizer
 
     def _load_functions(self, name: str) -> None:
-        from pipeline.evaluate import load_function
-
         settings = self.recipe.stage(name)
-        for named in filter(None, (settings.reward_function, settings.evaluation.score_function)):
-            load_function(named)
+        named = {
+            f"stages.{name}.reward_function": settings.reward_function,
+            "evaluation.score_function": settings.evaluation.score_function,
+        }
+        for key, where in named.items():
+            if where:
+                function.load(where, key)
 
     @cached_property
     def data(self):
@@ -279,15 +282,14 @@ class Stage:
         if not self.spec.rewarded_by:
             return None
         from pipeline.data.template import Template
-        from pipeline.evaluate import load_function
         from pipeline.ppo.rewards import Reward
 
-        settings, tokenizer = self.settings, self.prepared.tokenizer
+        settings, tokenizer, named = self.settings, self.prepared.tokenizer, self.settings.reward_function
         return Reward(
             tokenizer=tokenizer,
             suffix=tokenizer(Template(tokenizer).suffix, add_special_tokens=False).input_ids,
             use_model=self.step.reward is not None,
-            function=load_function(settings.reward_function) if settings.reward_function else None,
+            function=function.load(named, f"stages.{self.job.stage}.reward_function") if named else None,
             function_weight=settings.reward_function_weight,
         )
 

@@ -50,6 +50,8 @@ def main() -> None:
     try:
         code = _run(job, channel, interrupted)
     except PipelineError as error:
+        if error.__cause__:  # of a function of the user's: the log has where it came from
+            traceback.print_exc()
         channel.report("error", what=error.what, fix=error.fix)
         code = error.exit_code
     except KeyboardInterrupt:
