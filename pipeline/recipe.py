@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
-from pipeline import stage, train_fields, yaml_source
+from pipeline import foreign, stage, train_fields, yaml_source
 from pipeline.data.shape import SHAPES, shapes_of
-from pipeline.data.source import ROWS_TAG, Data, HeldOut, Part
+from pipeline.data.source import ROWS_TAG, Data, EveryData, HeldOut, Part
 from pipeline.errors import PipelineError
 from pipeline.section import Section, empty_for_null
 from pipeline.train_fields import LORA, did_you_mean, must_be, nearest, not_among
@@ -166,6 +166,7 @@ class Recipe(Section):
     use_unsloth: Switch = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     threads: Positive | None = None
+    data: Annotated[EveryData, BeforeValidator(empty_for_null)] = EveryData()
     train: Annotated[Keys, Field(default_factory=dict)]
     evaluation: Annotated[Evaluation, BeforeValidator(empty_for_null)] = Evaluation()
     stages: Annotated[
@@ -180,7 +181,7 @@ class Recipe(Section):
         return self._path
 
     def stage(self, name: str) -> StageRecipe:
-        """A stage with the recipe's `train`, `evaluation` and `adapter` under its own."""
+        """A stage with the recipe's `data`, `train`, `evaluation` and `adapter` under its own."""
         if name not in self.stages:
             raise RecipeError(
                 [f"{self.path}: no stage {name} in this recipe{did_you_mean(name, self.stages)}"],
@@ -193,7 +194,7 @@ class Recipe(Section):
             given = {key: fields[key].normalised(value) for key, value in given.items()}
         return StageRecipe(
             name=name,
-            data=own.data,
+            data=self.data.under(own.data),
             train=deepcopy(given),
             evaluation=self.evaluation.overridden_by(own.evaluation),
             policy=own.policy,
@@ -217,7 +218,8 @@ class Recipe(Section):
 
         What it says of all stages stands in each. `train_fields.ON_A_GPU` are left to the machine where it says nothing.
         """
-        whole = self.model_dump(mode="json", exclude={"adapter", "train", "evaluation", "stages", "use_unsloth"})
+        said_of_all = {"adapter", "data", "train", "evaluation", "stages", "use_unsloth"}
+        whole = self.model_dump(mode="json", exclude=said_of_all)
         return whole | {"stages": {name: self._resolved_stage(name) for name in self.stages}}
 
     def _resolved_stage(self, name: str) -> dict[str, Any]:
@@ -445,8 +447,19 @@ def _worded(error: Mapping[str, Any]) -> Problem:
     if kind == "value_error":
         return path, str(error["ctx"]["error"])
     if kind in _WANTED:
-        return path, must_be(_WANTED[kind], value)
+        return path, must_be(_WANTED[kind], value) + _as_mapping(path, value)
     return path, error["msg"].replace("Input should", "must")
+
+
+def _as_mapping(path: tuple, word: object) -> str:
+    """Other tools name the model, and the kind of adapter, in a word."""
+    if not isinstance(word, str):
+        return ""
+    if path[-1:] == ("adapter",):
+        base = " and model: {load_in_4bit: true}" if word == "qlora" else ""
+        method = word if word == "full" else "lora"
+        return f"; write adapter: {{method: {method}}}{base}"
+    return f"; write model: {{id: {word}}}" if path == ("model",) else ""
 
 
 @cache
@@ -455,6 +468,7 @@ def _sections() -> dict[str, Iterable[str]]:
     return {
         "": Recipe.model_fields,
         "model": Model.model_fields,
+        "data": EveryData.model_fields,
         "stages.<stage>.data": Data.model_fields,
         "stages.<stage>.data.held_out": HeldOut.model_fields,
         "stages.<stage>.data.mixture": Part.model_fields,
@@ -467,25 +481,32 @@ def _sections() -> dict[str, Iterable[str]]:
 
 
 def _unknown_key(key: str, section: Sequence[object], valid: Iterable[str]) -> str:
-    """What to say of a key that its section does not have: the nearest one, or where the key belongs."""
-    valid = list(valid)
-    if section[-1:] != ("train",) and key in train_fields.OWNED:
-        return f"unknown key; the pipeline sets it: {train_fields.OWNED[key]}"
-    name = train_fields.FOREIGN.get(key, key)
-    here = name.rpartition(".")[2] if section and name.startswith(f"{section[-1]}.") else name
-    close = here if here in valid else _home(name, section) or nearest(key, valid)
+    """What to say of a key that its section does not have: the nearest one, where the key belongs, or why there is none."""
+    valid, inner = list(valid), str(section[-1]) if section else ""
+    owned = train_fields.OWNED | train_fields.ADAPTER_OWNED
+    if key in owned:
+        return owned[key]
+    name = foreign.nearest_key(key, "data" if "data" in section else inner)
+    here = name.rpartition(".")[2] if name.startswith(f"{inner}.") else name
+    if section == ("data",) and here in Data.model_fields and here not in valid:
+        return f"is of one stage's rows; put it under stages.<stage>.data{'' if here == key else f' as {here}'}"
+    known = here if here in valid else _home(name, section)
+    if not known and (said := foreign.answer(key)):
+        return said
+    close = known or nearest(key, valid)
     if not close:
         return "unknown key"
-    note = train_fields.FOREIGN_VALUES.get(key)
+    note = foreign.VALUES.get(key)
     return f"unknown key; did you mean {close}?" + (f" ({note})" if note else "")
 
 
 def _home(name: str, section: Sequence[object]) -> str | None:
     """The full place of a key that is known elsewhere in a recipe."""
-    in_stage = f"stages.{section[1] if section[:1] == ('stages',) else '<stage>'}"
+    inside = section[:1] == ("stages",)
+    in_stage = f"stages.{section[1] if inside else '<stage>'}"
     prefix, _, last = name.rpartition(".")
     for home, keys in _sections().items():
-        if last in keys and prefix in ("", home.rpartition(".")[2]):
+        if last in keys and prefix in ("", home.rpartition(".")[2]) and not (inside and home == "data"):
             return f"{home}.{last}".lstrip(".").replace("stages.<stage>", in_stage)
     configs = _listed_configs(stage.specs())
     having = [config for config in configs if name in train_fields.fields(config)]
@@ -585,7 +606,7 @@ def _passed_through(given: dict, where: tuple, config: str, owned: Mapping[str, 
     settable = fields.keys() - owned.keys() | ({"method"} if config == LORA else set())
     for key, value in given.items():
         if key in owned:
-            yield (*where, key), f"is not set in a recipe: {owned[key]}"
+            yield (*where, key), owned[key]
         elif key not in fields:
             yield (*where, key), _unknown_key(str(key), where, sorted(settable))
         elif complaint := fields[key].complaint(value):
@@ -606,9 +627,16 @@ def _data_problems(data: dict, where: tuple, kind: str) -> Iterator[Problem]:
 
 def _streaming_problems(raw: dict, name: str) -> Iterator[Problem]:
     own = _mapping(raw, "stages", name)
+    if _mapping(own, "data").get("streaming") is not True:
+        return
+    if (_mapping(raw, "data") | _mapping(own, "data")).get("max_rows") is not None:
+        what = (
+            "max_rows chooses among all rows, and data that are streamed are not read to the end; leave one of them out"
+        )
+        yield ("stages", name, "data", "streaming"), what
     train = _mapping(raw, "train") | _mapping(own, "train")
     steps = train.get("max_steps", -1)
-    if _mapping(own, "data").get("streaming") is True and isinstance(steps, int) and steps < 1:
+    if isinstance(steps, int) and steps < 1:
         what = f"needs train.max_steps: it says how many rows are read; give stages.{name}.train.max_steps"
         yield ("stages", name, "data", "streaming"), what
 

@@ -64,6 +64,11 @@ class Field:
             return 'must be "no" in quotes: YAML reads a bare no as false'
         if kind_of(value) not in self.kinds and not (kind_of(value) == "int" and "float" in self.kinds):
             return must_be(" or ".join(_KIND_WORDS[kind] for kind in self.kinds), value)
+        if self.name == "target_modules" and (wrong := _no_modules(value)):
+            return wrong
+        wanted, possible = RANGES.get(self.name, ("", None))
+        if possible and kind_of(value) in ("int", "float") and not possible(value):
+            return must_be(wanted, value)
         words = [word for word in (value if isinstance(value, list) else [value]) if isinstance(word, str)]
         refused, reason = REFUSED_VALUES.get(self.name, ((), ""))
         for word in words:
@@ -119,6 +124,26 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {close}?" if close else ""
 
 
+def _no_modules(named: object) -> str | None:
+    """What is wrong with adapter.target_modules, as far as it can be told without the model."""
+    listed = named if isinstance(named, list) else []
+    if named in ([], "") or not all(isinstance(one, str) and one for one in listed):
+        return must_be("all-linear, or a list of names of modules", named)
+    if any(one.lower() in ("all", "all-linear") for one in listed):
+        return must_be("all-linear, and not a list, where every linear layer is meant", named)
+    if not isinstance(named, str) or named.lower() == "all-linear":
+        return None
+    if re.fullmatch(r"\w+([, ]+\w+)*", named):  # PEFT takes text for a pattern of modules' whole paths
+        names = re.split("[, ]+", named)
+        meant = nearest(named, ["all-linear"]) or f"[{', '.join(names)}]"
+        return f"{must_be('all-linear, or a list of names of modules', named)}; did you mean {meant}?"
+    try:
+        re.compile(named)
+    except re.error as error:
+        return f"is not a regular expression: {error}; give names of modules as a list"
+    return None
+
+
 def _reads_as_number(text: str) -> bool:
     try:
         float(text)
@@ -167,36 +192,49 @@ def what(config_name: str, given: Mapping[str, object]) -> dict[str, object]:
     return left | {"global_batch": values["per_device_train_batch_size"] * values["gradient_accumulation_steps"]}
 
 
-def _by_name(names_by_meaning: Mapping[str, str]) -> dict[str, str]:
+def by_name(names_by_meaning: Mapping[str, str]) -> dict[str, str]:
+    """Each of the names with its meaning."""
     return {name: meaning for meaning, names in names_by_meaning.items() for name in names.split()}
 
 
-# Fields that a recipe may not set, under the reason its author is given.
-OWNED = _by_name(
+def _owned(elsewhere: Mapping[str, str], reasons: Mapping[str, str]) -> dict[str, str]:
+    """What to say of each name: sentences that are true wherever in a recipe it stands."""
+    return by_name({f"is not set here; set {place} instead": names for place, names in elsewhere.items()}) | by_name(
+        {f"is not set in a recipe: {reason}": names for reason, names in reasons.items()}
+    )
+
+
+# Fields that a recipe may not set, under the key that says it instead, or the reason its author is given.
+OWNED = _owned(
     {
-        "what a stage trains goes into its artifact's folder": "output_dir",
+        "the recipe's top-level seed": "seed data_seed",
+        "model.dtype (float32, bfloat16 or float16)": "bf16 fp16 bf16_full_eval fp16_full_eval",
+        "data.columns": "dataset_text_field",
+        "data.on_too_long": "truncation_mode",
+        "model.template": "chat_template_path eos_token",
+        "model.pad_token": "pad_token",
+        "the keys under model": "model_init_kwargs",
+        "model.trust_remote_code": "trust_remote_code",
+    },
+    {
+        "what a stage trains goes into its artifact's folder, under the folder that --runs (RUNS=) names": "output_dir",
         "resuming is automatic": "resume_from_checkpoint restore_callback_states_from_checkpoint",
         "a resumed run would not be exact": "ignore_data_skip save_only_model",
         "rows come in one fixed order, for a resume to be exact": "dataloader_in_order accelerator_config",
-        "set the recipe's top-level seed": "seed data_seed",
-        "set model.dtype": "bf16 fp16 bf16_full_eval fp16_full_eval",
         "the last weights are the artifact": "load_best_model_at_end metric_for_best_model greater_is_better",
         "nothing is uploaded": """push_to_hub hub_token hub_private_repo hub_model_id hub_strategy
             hub_always_push hub_revision""",
         "the pipeline prepares the columns": "remove_unused_columns label_names length_column_name",
-        "the pipeline reads and tokenises the rows; see data": "dataset_text_field dataset_kwargs",
-        "the kind of the rows decides which tokens are learned": "completion_only_loss assistant_only_loss",
-        "set data.on_too_long": "truncation_mode",
+        "the pipeline reads and tokenises the rows; see data": "dataset_kwargs",
+        "the kind of the rows decides which tokens are learned; see data.learn": """completion_only_loss
+            assistant_only_loss""",
         "packed rows stay whole and apart from each other": "packing_strategy eval_packing",
-        "set model.template": "chat_template_path eos_token",
-        "set model.pad_token": "pad_token",
-        "set the keys under model": "model_init_kwargs",
-        "set model.trust_remote_code": "trust_remote_code",
         "the reference is the incoming policy and stays frozen": """sync_ref_model ref_model_mixup_alpha
             ref_model_sync_steps""",
         "a stage trains in one process, on one device": """deepspeed fsdp fsdp_config parallelism_config
-            local_rank""",
-        "the device is chosen when a stage runs, not in the recipe": "use_cpu",
+            local_rank ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph
+            ddp_backend ddp_timeout""",
+        "the device is chosen when a stage runs": "use_cpu",
         "the batch size is part of what is trained": "auto_find_batch_size",
         "name the stages to run on the command line": "do_train do_eval do_predict",
         "the pipeline shows progress itself": "disable_tqdm",
@@ -205,18 +243,18 @@ OWNED = _by_name(
             eval_accumulation_steps batch_eval_metrics prediction_loss_only eval_do_concat_batches
             eval_use_gather_object include_for_metrics""",
         "the pipeline measures memory itself": "skip_memory_metrics",
-    }
+    },
 )
 
-ADAPTER_OWNED = _by_name(
+ADAPTER_OWNED = _owned(
+    {"model.id and model.revision": "base_model_name_or_path revision"},
     {
         "the stage decides what is adapted, and how": "task_type peft_type auto_mapping",
-        "set model.id and model.revision": "base_model_name_or_path revision",
         "the policy is trained and the reference frozen": "inference_mode",
         "the pipeline sets it for the score head": "modules_to_save",
         "it is set from the new tokens of the template": "trainable_token_indices",
         "PEFT sets it when it runs": "peft_version runtime_config",
-    }
+    },
 )
 
 # Values that would break a promise of the pipeline: how they begin, and why they are refused.
@@ -233,6 +271,28 @@ REFUSED_VALUES = {
         ("all", "lora_only"),
         "PEFT allows one adapter with trained biases, and the reference is a second",
     ),
+}
+
+# What a number has to be for the libraries to take it, and whether one is.
+RANGES = {
+    name: (wanted, possible)
+    for wanted, possible, names in (
+        (
+            "at least 1",
+            lambda value: value >= 1,
+            """per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps max_length r lora_alpha
+            response_length num_ppo_epochs num_mini_batches local_rollout_forward_batch_size total_episodes""",
+        ),
+        (
+            "0 or more",
+            lambda value: value >= 0,
+            "learning_rate value_learning_rate weight_decay warmup_steps adam_epsilon dataloader_num_workers",
+        ),
+        ("more than 0", lambda value: value > 0, "save_steps logging_steps temperature"),
+        ("from 0 to below 1", lambda value: 0 <= value < 1, "lora_dropout adam_beta1 adam_beta2"),
+        ("from 0 to 1", lambda value: 0 <= value <= 1, "label_smoothing_factor"),
+    )
+    for name in names.split()
 }
 
 # Fields that a config has and its trainer does nothing with.
@@ -252,67 +312,11 @@ HOW = frozenset(
     save_strategy save_steps save_on_each_node save_total_limit enable_jit_checkpoint
     dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers dataset_num_proc
     dataloader_prefetch_factor dataloader_multiprocessing_context
-    ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph ddp_backend
-    ddp_timeout
     """.split()
 )
 
 # Those that are true on a GPU and false without one, where the recipe does not say.
 ON_A_GPU = ("gradient_checkpointing", "dataloader_pin_memory")
-
-# What LLaMA-Factory, Axolotl and earlier versions of transformers and TRL call these things.
-FOREIGN = _by_name(
-    {
-        "max_length": "cutoff_len sequence_len max_seq_length max_seq_len max_prompt_length",
-        "per_device_train_batch_size": "micro_batch_size batch_size train_batch_size",
-        "evaluation.batch_size": "eval_batch_size",
-        "num_train_epochs": "num_epochs epochs num_train_epoch",
-        "learning_rate": "lr",
-        "lr_scheduler_type": "lr_scheduler scheduler",
-        "optim": "optimizer",
-        "warmup_steps": "warmup_ratio",
-        "max_grad_norm": "gradient_clipping max_norm clip_grad_norm",
-        "train_sampling_strategy": "group_by_length",
-        "beta": "pref_beta dpo_beta rl_beta",
-        "loss_type": "pref_loss dpo_loss",
-        "label_smoothing": "dpo_label_smoothing",
-        "use_liger_kernel": "enable_liger_kernel",
-        "gradient_checkpointing": "disable_gradient_checkpointing",
-        "eval_strategy": "evaluation_strategy",
-        "eval_steps": "evals_per_epoch",
-        "save_steps": "saves_per_epoch",
-        "dataset_num_proc": "preprocessing_num_workers dataset_processes",
-        "adapter.r": "lora_rank lora_r rank",
-        "adapter.lora_alpha": "lora_alpha alpha",
-        "adapter.lora_dropout": "lora_dropout dropout",
-        "adapter.target_modules": "lora_target lora_target_modules lora_target_linear",
-        "adapter.use_dora": "peft_use_dora",
-        "adapter.use_rslora": "peft_use_rslora",
-        "adapter.method": "finetuning_type",
-        "model.id": "model_name_or_path model_name base_model hf_hub_id",
-        "model.revision": "model_revision revision_of_model",
-        "model.dtype": "torch_dtype infer_dtype pure_bf16",
-        "model.load_in_4bit": "quantization_bit quantization load_in_8bit",
-        "model.attn_implementation": "flash_attn flash_attention sdp_attention",
-        "model.template": "chat_template",
-        "model.pad_token": "special_tokens",
-        "data.path": "dataset datasets dataset_path dataset_dir train_file data_path",
-        "data.mixture": "mix_strategy interleave_probs",
-        "data.held_out": "val_size val_set_size eval_dataset test_datasets",
-        "policy": "adapter_name_or_path lora_model_dir",
-    }
-)
-
-# Where the other name also means another kind of value.
-FOREIGN_VALUES = {
-    "warmup_ratio": "below 1 it is a share of all steps",
-    "group_by_length": "its value is group_by_length",
-    "quantization_bit": "true or false",
-    "disable_gradient_checkpointing": "the opposite",
-    "evals_per_epoch": "below 1 it is a share of all steps",
-    "saves_per_epoch": "below 1 it is a share of all steps",
-    "lora_target_linear": "its value is all-linear",
-}
 
 
 def regenerate() -> dict[str, dict[str, dict]]:

@@ -19,6 +19,7 @@ NEARLY_ALL = 0.9  # of the rows: then it is the file that is not what it was tak
 REASONS = 100  # that are counted each by itself
 OTHERS = "other reasons"
 SAME = "says the same as an earlier row"  # which one, duplicates.jsonl has
+BEYOND = "is beyond max_rows"
 TOO_LONG = "is too long"  # how every reason begins that max_length is behind
 LISTS = ("rejected.jsonl", "truncated.jsonl", "duplicates.jsonl")  # absent where there is nothing to list
 
@@ -103,12 +104,29 @@ class Ledger:
         self._files: dict[str, object] = {}
         self._shown: Counter[str] = Counter()
         self._open = ExitStack()
+        self._run: tuple[Row, Row, int] | None = None  # first, last and number of rows on end beyond max_rows
 
     def __enter__(self) -> "Ledger":
         return self
 
     def __exit__(self, *_) -> None:
+        self.end_run()
         self._open.close()
+
+    def beyond(self, row: Row) -> None:
+        """Drop a row for `max_rows`. It may leave out a million: those that follow each other are listed in one line."""
+        self.account.dropped_by_reason[BEYOND] += 1
+        if self._run and self._run[0].file != row.file:
+            self.end_run()
+        first, _, rows = self._run or (row, row, 0)
+        self._run = first, row, rows + 1
+
+    def end_run(self) -> None:
+        """Another row follows."""
+        if self._run:
+            first, last, rows = self._run
+            self._list("rejected.jsonl", first, through=last.line, rows=rows, reason=BEYOND)
+            self._run = None
 
     def drop(self, row: Row, reason: str, *, bad: bool = True) -> None:
         account = self.account

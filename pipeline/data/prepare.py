@@ -18,13 +18,14 @@ import pyarrow
 
 from pipeline.data import mixture, table
 from pipeline.data.account import SAME, Account, Ledger
+from pipeline.data.choice import Choice
 from pipeline.data.example import Example
 from pipeline.data.kinds import PROBED, looks_like
 from pipeline.data.pool import in_order
 from pipeline.data.read import Row, read_rows
 from pipeline.data.source import Data, Source
 from pipeline.data.tokenise import Tokeniser
-from pipeline.data.work import CHUNK, Chunk, Outcome, Work, Worked, labels_in
+from pipeline.data.work import CHUNK, Chunk, Outcome, Work, Worked, choose, labels_in
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -90,10 +91,12 @@ def prepare(
 
     `data.held_out` is a share, or rows of their own. A share is cut by the hash of the prompt, so that a question
     never stands on both sides and rows added later move none. With `on_bad_row: error` nothing is tokenised any more
-    once a row was not understood: the rest is read only to count all that are bad.
+    once a row was not understood: the rest is read only to count all that are bad. With `data.max_rows` the files are
+    read twice: which rows it leaves only all of them tell.
     """
-    with Ledger(folder) as ledger, Pass(data, kind, ledger, folder) as done:
-        with closing(in_order(Work(data, kind, tokeniser), _chunks(data, done), threads)) as worked:
+    choice = choose(data, kind)
+    with Ledger(folder) as ledger, Pass(data, kind, ledger, folder, choice) as done:
+        with closing(in_order(Work(data, kind, tokeniser, choice), _chunks(data, done), threads)) as worked:
             for chunk, result in worked:
                 if chunk.part is not None and chunk.rows and done.has(enough):
                     ledger.account.partial = True
@@ -109,8 +112,8 @@ def prepare(
 class Pass:
     """One row after the other: dropped, or written to its side."""
 
-    def __init__(self, data: Data, kind: str, ledger: Ledger, folder: Path):
-        self.data, self.ledger, self._kind = data, ledger, kind
+    def __init__(self, data: Data, kind: str, ledger: Ledger, folder: Path, choice: Choice | None = None):
+        self.data, self.ledger, self.choice, self._kind = data, ledger, choice, kind
         self._strange: list[tuple[Row, Source]] = []  # the first rows that were not understood
         self._seen: dict[int, str] = {}  # sameness: place
         self._share = data.held_out if isinstance(data.held_out, float) else 0.0
@@ -207,6 +210,10 @@ class Pass:
 
     def _side(self, row: Row, outcome: Outcome, held_out: bool) -> str | None:
         """Where the row goes; None if nowhere."""
+        if not held_out and self._beyond(outcome):
+            self.ledger.beyond(row)
+            return None
+        self.ledger.end_run()
         if outcome.sameness is None:
             self.ledger.drop(row, outcome.reason)
         elif outcome.reason:
@@ -231,6 +238,12 @@ class Pass:
             self.ledger.cut(row, outcome.cut, outcome.answer_cut)
         if outcome.unshown:
             self.ledger.unshown(row, outcome.unshown)
+
+    def _beyond(self, outcome: Outcome) -> bool:
+        """Whether max_rows leaves the row out."""
+        if self.choice is None or outcome.sameness is None:
+            return False
+        return not self.choice.take(outcome.asked, outcome.sameness)
 
     def _again(self, row: Row, outcome: Outcome) -> bool:
         """Whether an earlier row says the same. Pairs that one has the other way are put on record, too."""

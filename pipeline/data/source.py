@@ -20,9 +20,13 @@ def _share_or_file(value: object) -> object:
         return _file_or_files(value)
     if isinstance(value, dict):
         return value
+    return _share(value, "a share of the rows from 0 to below 1, or a file")
+
+
+def _share(value: object, wanted: str = "a share of the rows from 0 to below 1; a file is given to one stage") -> float:
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1:
         return float(value)
-    raise ValueError(must_be("a share of the rows from 0 to below 1, or a file", value))
+    raise ValueError(must_be(wanted, value))
 
 
 def _file_or_files(value: object) -> object:
@@ -107,6 +111,27 @@ class HeldOut(Rows):
     path: OptionalPath = None
 
 
+BadRows = Literal["error", "drop"]
+LongRows = Literal["truncate", "drop", "error"]
+SameRows = Literal["keep", "drop"]  # rows that say the same but for case and white space
+MaxRows = Annotated[int, Field(ge=1)] | None  # of those to train on and their held-out share, see data.choice
+
+
+class EveryData(Section):
+    """What a recipe says of the rows of every stage; a stage's own `data` goes before it."""
+
+    held_out: Annotated[float, BeforeValidator(_share)] = 0.05
+    max_rows: MaxRows = None
+    on_bad_row: BadRows = "error"
+    on_too_long: LongRows = "truncate"
+    duplicates: SameRows = "keep"
+
+    def under(self, own: "Data") -> "Data":
+        """A stage's data with what it does not say itself taken from here."""
+        said = self.model_fields_set - own.model_fields_set
+        return own.model_copy(update={key: getattr(self, key) for key in said})
+
+
 class Data(Source):
     """A stage's rows."""
 
@@ -118,9 +143,10 @@ class Data(Source):
         Discriminator(lambda value: {float: "share", str: "file"}.get(type(value), ROWS_TAG)),
         BeforeValidator(_share_or_file),
     ] = 0.05
-    on_bad_row: Literal["error", "drop"] = "error"
-    on_too_long: Literal["truncate", "drop", "error"] = "truncate"
-    duplicates: Literal["keep", "drop"] = "keep"  # rows that say the same but for case and white space
+    max_rows: MaxRows = None
+    on_bad_row: BadRows = "error"
+    on_too_long: LongRows = "truncate"
+    duplicates: SameRows = "keep"
     learn: Literal["answers", "last", "everything"] = "answers"  # what of a conversation carries loss
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ import numpy
 import pyarrow
 
 from pipeline.data import table
+from pipeline.data.choice import Choice
 from pipeline.data.example import Example, Preference, to_bytes
 from pipeline.data.read import Row, read_rows
 from pipeline.data.sameness import asked, said, sameness
@@ -54,24 +55,29 @@ class Worked:
 
 @dataclass(frozen=True)
 class Work:
-    """What is done to each row by itself. Without a tokeniser the rows are only checked."""
+    """What is done to each row by itself. Without a tokeniser the rows are only checked; nor are those tokenised that
+    are not in the choice.
+    """
 
     data: Data
     kind: str
     tokeniser: Tokeniser | None
+    choice: Choice | None = None
 
     def __call__(self, chunk: Chunk) -> Worked:
         source = self.data.held_out_rows if chunk.part is None else self.data.parts[chunk.part]
         examples = [shaped(row, self.kind, source, chunk.labels) for row in chunk.rows]
-        good = [one for one in examples if not isinstance(one, BadRow)]
+        understood = [self._outcome(one) for one in examples]
+        wanted = [self._wanted(outcome, chunk) for outcome in understood]
         encode = self.tokeniser is not None and not chunk.checked_only
-        encoded = iter(self.tokeniser.encode(good, self.kind) if encode else [_NOTHING] * len(good))
+        some = [example for example, one in zip(examples, wanted, strict=True) if one]
+        encoded = iter(self.tokeniser.encode(some, self.kind) if encode else [_NOTHING] * len(some))
         outcomes, pieces, row_of = [], [], []
-        for place, example in enumerate(examples):
-            if isinstance(example, BadRow):
-                outcomes.append(Outcome(str(example), bad=True))
+        for place, (example, outcome) in enumerate(zip(examples, understood, strict=True)):
+            if not wanted[place]:
+                outcomes.append(outcome)
                 continue
-            outcome, made = self._outcome(example), next(encoded)
+            made = next(encoded)
             if isinstance(made, BadRow):
                 asked_to_go = isinstance(made, TooLong) and self.data.on_too_long == "drop"
                 outcomes.append(replace(outcome, reason=str(made), bad=not asked_to_go))
@@ -90,7 +96,14 @@ class Work:
             row_of += [place] * len(made.pieces)
         return Worked(outcomes, table.batch(self.kind, pieces), numpy.array(row_of, dtype=int))
 
-    def _outcome(self, example: Example) -> Outcome:
+    def _wanted(self, outcome: Outcome, chunk: Chunk) -> bool:
+        if outcome.sameness is None:
+            return False
+        return chunk.part is None or not self.choice or self.choice.may_take(outcome.asked, outcome.sameness)
+
+    def _outcome(self, example: Example | BadRow) -> Outcome:
+        if isinstance(example, BadRow):
+            return Outcome(str(example), bad=True)
         turned = example.turned if isinstance(example, Preference) else None
         text = said(example)
         return Outcome(
@@ -127,11 +140,26 @@ def garbled(text: str) -> bool:
     return False
 
 
+def choose(data: Data, kind: str) -> Choice | None:
+    """The rows that `max_rows` leaves, for which all of them are read; None where that is every row."""
+    if data.max_rows is None:
+        return None
+    numbers = ((asked(one), sameness(said(one))) for _, one in _good_rows(data, kind))
+    return Choice.of(numbers, data.max_rows, each_once=data.duplicates == "drop")
+
+
 def good_rows(data: Data, kind: str, most: int | None = None) -> Iterator[tuple[Row, Example]]:
     """The rows to train on with what they say, at `most` so many of each part are read.
 
     Bad ones are left out, for an account will have them.
     """
+    choice = choose(data, kind)
+    for row, example in _good_rows(data, kind, most):
+        if choice is None or choice.take(asked(example), sameness(said(example))):
+            yield row, example
+
+
+def _good_rows(data: Data, kind: str, most: int | None = None) -> Iterator[tuple[Row, Example]]:
     for source in data.parts:
         rows = islice(read_rows(source), most)
         first = list(islice(rows, CHUNK))
