@@ -139,6 +139,44 @@ def test_ppo_takes_no_dropout_and_a_model_from_scratch_no_adapter(problems):
     ]
 
 
+def test_data_of_every_stage_stand_under_each_ones_own(read):
+    every = "data: {held_out: 0.2, on_bad_row: drop, on_too_long: error, duplicates: drop, max_rows: 90}\n"
+    loaded = read(every + GOOD.replace("held_out: 0}", "held_out: pairs.jsonl, max_rows: null, on_bad_row: error}"))
+    sft, dpo = loaded.stage("sft").data, loaded.stage("dpo").data
+    assert (sft.path, sft.held_out, sft.on_bad_row, sft.on_too_long, sft.duplicates, sft.max_rows) == (
+        "chat.jsonl", 0.2, "drop", "error", "drop", 90,
+    )  # fmt: skip
+    assert (dpo.held_out, dpo.on_bad_row, dpo.on_too_long, dpo.max_rows) == ("pairs.jsonl", "error", "error", None)
+    resolved = loaded.resolved()
+    assert "data" not in resolved and resolved["stages"]["sft"]["data"]["max_rows"] == 90
+    assert read(GOOD).stage("sft").data == read("data:\n" + GOOD).stage("sft").data
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("path: a", "data.path: is of one stage's rows; put it under stages.<stage>.data"),
+        ("mixture: []", "data.mixture: is of one stage's rows; put it under stages.<stage>.data"),
+        ("columns: {}", "data.columns: is of one stage's rows; put it under stages.<stage>.data"),
+        ("streaming: true", "data.streaming: is of one stage's rows; put it under stages.<stage>.data"),
+        ("dataset: a", "data.dataset: is of one stage's rows; put it under stages.<stage>.data as path"),
+        ("held_out: a.jsonl", "data.held_out: must be a share of the rows from 0 to below 1; a file is given to one"),
+        ("max_rows: 0", "data.max_rows: must be greater than or equal to 1"),
+        ("on_bad_row: skip", "data.on_bad_row: must be one of error, drop"),
+        ("val_size: 0.1", "data.val_size: unknown key; did you mean held_out?"),
+        ("duplicate: drop", "data.duplicate: unknown key; did you mean duplicates?"),
+    ],
+)
+def test_what_cannot_be_said_of_every_stages_rows(problems, key, said):
+    (problem,) = problems(with_sft(f"data: {{{key}}}"))
+    assert problem.startswith(f"my.yaml:3: {said}")
+
+
+def test_a_stages_own_adapter_replaces_the_recipes(read):
+    stage = read(with_sft("adapter: {r: 4}").replace("}}}", "}, adapter: {method: full}}}")).stage("sft")
+    assert stage.adapter == {"method": "full"}
+
+
 def test_a_recipe_cannot_be_changed(read):
     loaded = read(GOOD)
     with pytest.raises(ValueError, match="frozen"):
