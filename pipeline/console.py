@@ -264,10 +264,11 @@ class Display:
 
     def _reasoning_left_out(self, rows: dict, see: str = "") -> None:
         if rows.get("reasoning_left_out"):
-            self.console.print(
+            self._message(
                 f"    {rows['reasoning_left_out']} lose the reasoning of earlier turns, which the chat template leaves out "
-                f"as the conversation goes on{see}", style="yellow",
-            )  # fmt: skip
+                f"as the conversation goes on{see}",
+                "yellow",
+            )
 
     def _garbled(self, rows: dict) -> None:
         if rows.get("garbled"):
