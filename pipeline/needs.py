@@ -64,7 +64,11 @@ def room(model, optimizer: str, checkpoints: int, folder: Path, stages: Iterable
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise PipelineError(
-            f"{folder}: {', '.join(stages)} will keep about {needed / 1e9:,.2f} GB of checkpoints and weights; "
-            f"{free / 1e9:,.2f} GB are free.",
+            f"{folder}: {', '.join(stages)} will keep about {_size(needed)} of checkpoints and weights; "
+            f"{_size(free)} are free.",
             "Make room, choose another --runs folder, or keep fewer checkpoints with train.save_total_limit.",
         )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"

@@ -85,6 +85,6 @@ def test_a_disk_too_small_for_the_checkpoints_of_all_stages_is_refused(tmp_path,
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(needs.shutil, "disk_usage", lambda _: usage(free=50_000_000))
     needs.room(model, "adamw_torch", 2, tmp_path, ["sft"])
-    with pytest.raises(PipelineError, match=r"sft, dpo will keep about 0\.08 GB .* 0\.05 GB are free"):
+    with pytest.raises(PipelineError, match=r"sft, dpo will keep about 80\.0 MB .* 50\.0 MB are free"):
         needs.room(model, "adamw_torch", 2, tmp_path, ["sft", "dpo"])
     needs.room(model, "sgd", 2, tmp_path, ["sft", "dpo"])  # keeps no moments
