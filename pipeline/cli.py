@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -313,11 +315,13 @@ def _checked(
     from pipeline.training import available_cores, before_imports, positions
 
     before_imports(False)
-    _without_torch(loaded)
+    # A row that is longer than the model is told by the report, in better words.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    with nullcontext() if loaded.model.trust_remote_code else _without_torch():
+        from pipeline.tokenizer import of_recipe
     from pipeline import train_fields
     from pipeline.data.tokenise import Tokeniser
     from pipeline.rows import enough
-    from pipeline.tokenizer import of_recipe
 
     stage = stage or next(iter(kinds.stages_of(kind)))
     tokenizer = of_recipe(loaded, runs).tokenizer
@@ -336,12 +340,16 @@ def _checked(
     return check.check(data, kind, tokeniser, enough(own, stage, max_length) if own else None, available_cores())
 
 
-def _without_torch(loaded: recipes.Recipe) -> None:
-    """A tokenizer needs none of torch, which takes most of the seconds that transformers takes to import."""
-    # A row that is longer than the model is told by the report, in better words.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    if not loaded.model.trust_remote_code and not {"torch", "transformers"} & sys.modules.keys():
-        sys.modules["torch"] = sys.modules["accelerate"] = None
+@contextmanager
+def _without_torch() -> Iterator[None]:
+    """Import transformers for its tokenizers alone: torch, which they do not need, takes most of its seconds."""
+    heavy = set() if {"torch", "transformers"} & sys.modules.keys() else {"torch", "accelerate"}
+    sys.modules.update(dict.fromkeys(heavy))
+    try:
+        yield
+    finally:
+        for name in heavy:
+            del sys.modules[name]
 
 
 def _with_switch(recipe: Path, overrides: list[str], unsloth: bool | None) -> list[str]:

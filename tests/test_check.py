@@ -185,13 +185,18 @@ def test_every_kind_of_row_is_as_long_as_its_words(tmp_path, kind, row, long):
     assert report.lengths[100] == long and report.sample[0].text.strip() == "one"
 
 
-def test_a_check_without_a_tokenizer_loads_none_of_the_heavy_libraries(tmp_path):
+@pytest.mark.parametrize("options, light", [
+    ([], ["torch", "transformers", "datasets"]),
+    (["--tokenizer", "tokenizer"], ["torch", "accelerate", "datasets"]),
+])  # fmt: skip
+def test_a_check_of_a_file_loads_none_of_the_heavy_libraries(tmp_path, options, light):
     """They take seconds, and thirty rows do not."""
     write_rows(tmp_path / "rows.jsonl", ROWS[:30])
-    code = "import sys; sys.argv = ['align', 'data', 'check', 'rows.jsonl']; from pipeline.cli import main\n"
-    code += (
-        "try: main()\nexcept SystemExit: print([m for m in ('torch', 'transformers', 'datasets') if m in sys.modules])"
+    train(["What is 3?"] * 5, 300).save_pretrained(tmp_path / "tokenizer")
+    code = (
+        f"import sys; sys.argv = ['align', 'data', 'check', 'rows.jsonl', *{options}]; from pipeline.cli import main\n"
     )
+    code += f"try: main()\nexcept SystemExit: print([m for m in {light} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=PATHS, capture_output=True, text=True)
     assert "30 read" in done.stdout and done.stdout.rstrip().endswith("[]"), done.stdout + done.stderr
 

@@ -63,7 +63,8 @@ def test_missing_recipe(micro):
         ('{"txt": "a"}\n', 'text.jsonl:1 has no "text"'),
         ('{"text": "a"}\n{"text": \n', "text.jsonl:2 not valid JSON"),
         ('[{"text": "a"}, {"text": "b', "text.jsonl:1: the JSON array breaks off"),
-        (b"\xff\xfe\x00", "text.jsonl:1: not UTF-8"),
+        (b"\xff\x00\xfe", "text.jsonl:1: not UTF-8"),
+        (b"\xff\xfe\x00", "text.jsonl:1: not utf-16"),
     ],
 )
 def test_broken_data(micro, content, expected):
