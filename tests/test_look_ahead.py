@@ -14,10 +14,10 @@ from pipeline.plan import UP_TO_DATE, Planner
 
 @pytest.fixture
 def broken(tmp_path):
-    """A chain whose DPO rows and reward function are broken, SFT's are not."""
+    """A chain whose DPO rows and reward function are broken, those of SFT are not."""
     path = write_micro(tmp_path)
     write_rows(tmp_path / "pairs.jsonl", [{"prompt": "Which colour?", "chosen": "red"}] * 3)
-    (tmp_path / "score.py").write_text("def score(prompts, completions:\n")
+    (tmp_path / "score.py").write_text("import not_there\n\n\ndef score(**rows): ...\n")
     return path
 
 
@@ -25,7 +25,7 @@ def test_all_that_is_wrong_later_is_told_at_once_and_nothing_is_trained(broken):
     arguments = ("run", "pretrain", "sft", "dpo", "ppo", "-r", "micro.yaml")
     ended = align(*arguments, "--set", "stages.ppo.reward_function=score.py:score", cwd=broken.parent, check=False)
     assert ended.returncode == 2
-    assert "dpo: 3 of 3 rows cannot be trained on" in ended.stdout and "score.py" in ended.stdout
+    assert "dpo: 3 of 3 rows cannot be trained on" in ended.stdout and "score.py:1: ModuleNotFound" in ended.stdout
     assert not [*broken.parent.rglob("checkpoint-*"), *broken.parent.rglob("manifest.json")]
 
 

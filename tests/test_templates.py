@@ -209,6 +209,7 @@ def test_a_template_that_is_not_jinja_is_a_mistake_with_its_line_before_anything
     file.write_text(text)
     (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": "a", "completion": "b"}))
     (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").touch()
     stages = f"stages: {{sft: {{data: {{path: {tmp_path / 'a.jsonl'}}}}}}}"
     recipe.write_text(f"model: {{id: {tmp_path}, template: {file}}}\n{stages}\n")
     with pytest.raises(PipelineError) as error:
