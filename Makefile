@@ -90,7 +90,7 @@ bench-data: $(VENV)/.ready
 	$(VENV)/bin/python benchmarks/data_scale.py $(ARGS)
 
 readme: $(VENV)/.ready
-	$(VENV)/bin/python tests/readme.py
+	$(VENV)/bin/python tests/console/readme.py
 
 # Installed with pinned versions (constraints.txt has what they need in turn); nothing outside .venv.
 $(VENV)/.ready: pyproject.toml constraints.txt

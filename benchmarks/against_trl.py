@@ -279,9 +279,9 @@ def prepare(world: Path, limit: int | None) -> dict:
     from transformers import AutoTokenizer
     from trl import DPOTrainer, SFTTrainer  # noqa: F401 - read once, so that the first run finds the files in memory
 
+    from pipeline.data.prepare.work import good_rows
     from pipeline.data.source import Data
-    from pipeline.data.template import Template, named
-    from pipeline.data.work import good_rows
+    from pipeline.data.tokens.template import Template, named
 
     real = REAL.is_dir()
     sources = {
@@ -326,7 +326,7 @@ def make_base(folder: Path, texts, real: bool) -> None:
         return
     from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 
-    from pipeline import tokenizer
+    from pipeline.model import tokenizer
 
     trained = tokenizer.train(texts, 512)
     trained.save_pretrained(folder)
@@ -354,7 +354,7 @@ def as_text(example, template) -> dict:
 
 def different_tokens(examples, texts: Sequence[dict], tokenizer, kind: str) -> int:
     """Rows whose tokens before the cut to max_length are not the same on both sides, token by token."""
-    from pipeline.data.tokenise import Tokeniser
+    from pipeline.data.tokens.encoder import Tokeniser
 
     columns = [
         {name: ids.tolist() for name, ids in one.pieces[0].items()}

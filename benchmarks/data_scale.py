@@ -92,12 +92,12 @@ def here(file: str, tokenizer: str, runs: str, threads: str) -> None:
     """Prepare the rows in this process."""
     from transformers import AutoTokenizer
 
-    from pipeline.artifact import file_sha256
-    from pipeline.data.account import refuse_bad_rows
-    from pipeline.data.cache import prepared_once
+    from pipeline.artifact.attempt import file_sha256
+    from pipeline.data.prepare.account import refuse_bad_rows
+    from pipeline.data.prepare.cache import prepared_once
+    from pipeline.data.prepare.table import numbers
     from pipeline.data.source import Data
-    from pipeline.data.table import numbers
-    from pipeline.data.tokenise import Tokeniser
+    from pipeline.data.tokens.encoder import Tokeniser
 
     tokeniser = Tokeniser(AutoTokenizer.from_pretrained(tokenizer), MAX_LENGTH)
     started = time.perf_counter()
@@ -239,8 +239,8 @@ def prepare(world: Path) -> str:
     """A tokenizer with a ChatML template, and the words of the chats. Returns what they are."""
     from transformers import AutoTokenizer
 
-    from pipeline import tokenizer
-    from pipeline.data.template import named
+    from pipeline.data.tokens.template import named
+    from pipeline.model import tokenizer
 
     file = REAL / "data/pretrain/c4_demo_000-199.jsonl" if REAL.is_dir() else TINY / "pretrain.jsonl"
     texts = [json.loads(line)["text"] for line in file.read_text(encoding="utf-8").splitlines()]

@@ -179,10 +179,10 @@ class Bench:
 
     def _under_a_cap(self, model: str, recipe: str, gib: int) -> dict:
         """A recipe for a card of that size, every stage for two steps, and the most memory each took."""
-        from pipeline import yaml_source
+        from pipeline.recipe import yaml_lines
 
         path = PROJECT / f"recipes/{recipe}.yaml"
-        twin = yaml_source.load(path.read_text(), str(path)).value
+        twin = yaml_lines.load(path.read_text(), str(path)).value
         twin["model"] = self._base(model)
         twin["evaluation"] = {"max_rows": 2, "max_new_tokens": 8}
         for stage, section in twin["stages"].items():
@@ -235,11 +235,11 @@ def write_model(shape: dict, folder: str) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
-    from pipeline import tokenizer
+    from pipeline.model import tokenizer
 
     words = tokenizer.train((row["prompt"] for row in _lines(PROJECT / "data/tiny/prompts.jsonl")), 1000)
     words.add_special_tokens({"pad_token": "<pad>"})
-    words.chat_template = (PROJECT / "pipeline/data/templates/plain.jinja").read_text()
+    words.chat_template = (PROJECT / "pipeline/data/tokens/templates/plain.jinja").read_text()
     ids = {f"{name}_token_id": getattr(words, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     set_seed(0)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):

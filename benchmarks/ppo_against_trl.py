@@ -68,12 +68,12 @@ def prepare(world: Path, ends: bool = True) -> int:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
-    from pipeline import tokenizer
+    from pipeline.model import tokenizer
 
     rows = [json.loads(line) for line in (PROJECT / "data/tiny/prompts.jsonl").read_text().splitlines()]
     words = tokenizer.train((row["prompt"] for row in rows), 1000)
     words.add_special_tokens({"pad_token": "<pad>"})
-    words.chat_template = (PROJECT / "pipeline/data/templates/raw.jinja").read_text()
+    words.chat_template = (PROJECT / "pipeline/data/tokens/templates/raw.jinja").read_text()
     torch.manual_seed(0)
     ids = {f"{name}_token_id": getattr(words, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     base = LlamaForCausalLM(LlamaConfig(**SHAPE, **ids))

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 
 from conftest import write_rows
 
-from pipeline.data.prepare import Prepared, prepare
+from pipeline.data.prepare.one_pass import Prepared, prepare
+from pipeline.data.prepare.table import tokens
 from pipeline.data.source import Data
-from pipeline.data.table import tokens
-from pipeline.data.template import named
-from pipeline.data.tokenise import IGNORED, Tokeniser
-from pipeline.tokenizer import prepare as prepare_tokenizer
-from pipeline.tokenizer import train
+from pipeline.data.tokens.encoder import IGNORED, Tokeniser
+from pipeline.data.tokens.template import named
+from pipeline.model.tokenizer import prepare as prepare_tokenizer
+from pipeline.model.tokenizer import train
 
 
 def plain_tokenizer(words: str):

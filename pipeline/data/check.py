@@ -10,13 +10,13 @@ import numpy
 import pyarrow
 import pyarrow.compute
 
-from pipeline.data import kinds, table
-from pipeline.data.account import LABELLED
-from pipeline.data.prepare import HELD_OUT, TRAINED, Enough, prepare
+from pipeline.data.prepare import kinds, table
+from pipeline.data.prepare.account import LABELLED
+from pipeline.data.prepare.one_pass import HELD_OUT, TRAINED, Enough, prepare
+from pipeline.data.prepare.work import good_rows
 from pipeline.data.source import Data
-from pipeline.data.tokenise import IGNORED, Tokeniser
-from pipeline.data.words import Words
-from pipeline.data.work import good_rows
+from pipeline.data.tokens.encoder import IGNORED, Tokeniser
+from pipeline.data.tokens.words import Words
 
 PERCENTILES = (5, 25, 50, 75, 95, 99, 100)
 

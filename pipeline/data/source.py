@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from pipeline.data.shape import SHAPES
+from pipeline.data.shapes.shape import SHAPES
 from pipeline.errors import PipelineError
 from pipeline.hub import Repository, data_set, pinned
+from pipeline.recipe.fields import did_you_mean, must_be
 from pipeline.section import Section, empty_for_null
-from pipeline.train_fields import did_you_mean, must_be
 
 ROWS_TAG = "<rows>"  # pydantic puts it into the place of an error; a recipe has no such key
 

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
-from pipeline.evaluate import padded_rows
-from pipeline.model import ADAPTER_FILE, load_adapter
+from pipeline.evaluate.evaluation import padded_rows
+from pipeline.model.loader import ADAPTER_FILE, load_adapter
 from pipeline.ppo.arithmetic import log_probabilities
 
 POLICY, REFERENCE, REWARD, VALUE = "default", "ref", "reward", "value"

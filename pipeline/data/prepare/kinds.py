@@ -1,0 +1,105 @@
+"""What a file's rows are: their kind is told by the first of them."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from pipeline.data.prepare.work import labels_in, shaped
+from pipeline.data.read.files import container
+from pipeline.data.read.reader import Row, read_rows
+from pipeline.data.shapes.labels import Unwanted
+from pipeline.data.shapes.shape import EXAMPLES, SHAPES, BadRow, recognised
+from pipeline.data.source import Data, Source
+from pipeline.errors import PipelineError
+from pipeline.stage import specs
+
+KINDS = ("preference", "conversation", "text", "prompt")  # the more telling first
+PROBED = 50  # rows that tell what kind a file is
+WORDS = {
+    "preference": "preference rows",
+    "conversation": "prompts with their answers",
+    "text": "texts",
+    "prompt": "prompts without answers",
+}
+
+Probed = Sequence[tuple[Row, Source]]
+
+
+def probed(data: Data) -> list[tuple[Row, Source]]:
+    """The first rows of each part."""
+    return [(row, source) for source in data.parts for row in islice(read_rows(source), PROBED)]
+
+
+def kind_of(data: Data) -> str:
+    """The kind of row that most of the first rows are. Raises PipelineError where they are none."""
+    rows, paths = probed(data), ", ".join(path for part in data.parts for path in part.paths)
+    if not rows:
+        raise PipelineError(f"{paths}: has no rows.", "Give a file with at least one row.")
+    if kind := _likeliest(rows):
+        return kind
+    raise PipelineError(
+        f"{paths}: its first {len(rows)} rows have no shape that is known; their fields are {_fields(rows) or 'none'}.",
+        "Name the stage with --stage to see why, or say in data.columns (--column) which is which, as in "
+        f"{EXAMPLES['conversation']}.{_header(rows)}",
+    )
+
+
+def looks_like(rows: Probed, kind: str) -> str:
+    """What bad rows of a kind rather are, and what to do with them; empty where that is not plain."""
+    found = _likeliest(rows)
+    if found not in (None, kind) and not (found == "prompt" and _has_all_fields(rows, kind)):
+        return f"These look like {WORDS[found]}, for {' and '.join(stages_of(found))}."
+    if not found and not any(recognised(row.value, kind, source.columns) for row, source in rows):
+        return f"Their fields are {_fields(rows)}: say in data.columns which is which, as in {EXAMPLES[kind]}.{_header(rows)}"
+    return ""
+
+
+def stages_of(kind: str) -> list[str]:
+    """Those that train on rows of a kind."""
+    return [name for name, spec in specs().items() if spec.rows == kind]
+
+
+def shapes_in(rows: Probed, kind: str) -> Iterator[str]:
+    for row, source in rows:
+        if not row.problem and (name := source.shape or recognised(row.value, kind, source.columns)):
+            yield name
+
+
+def labels_of(rows: Probed) -> list[str]:
+    """The fields by which some rows say whether they are wanted."""
+    parts = {id(source): source for _, source in rows}
+    found = [labels_in((row for row, of in rows if of is source), source) for source in parts.values()]
+    return sorted(set().union(*found))
+
+
+def _likeliest(rows: Probed) -> str | None:
+    rows, labels = [(row, source) for row, source in rows if not row.problem], labels_of(rows)
+
+    def good(row: Row, kind: str, source: Source) -> bool:
+        example = shaped(row, kind, source, labels)
+        return not isinstance(example, BadRow) or isinstance(example, Unwanted)
+
+    number = {kind: sum(good(row, kind, source) for row, source in rows) for kind in KINDS}
+    most = max(number.values())
+    # A bad row of one kind may be a good one of another.
+    return next(kind for kind in KINDS if 2 * number[kind] >= most) if most else None
+
+
+def _has_all_fields(rows: Probed, kind: str) -> bool:
+    """Whether they have an answer beside what is asked, be it a bad one."""
+    names = {recognised(row.value, kind, source.columns) for row, source in rows if isinstance(row.value, dict)}
+    return any(
+        name and SHAPES[name].answer and SHAPES[name].present(row.value, kind) == 1 for name in names for row, _ in rows
+    )
+
+
+def _header(rows: Probed) -> str:
+    """What else it may be where the rows of a table have names that nobody knows."""
+    is_table = any(container(row.file) in (".csv", ".tsv") for row, _ in rows)
+    return " If these are no names but a row, put a line with the names before it." if is_table else ""
+
+
+def _fields(rows: Probed) -> str:
+    """Those of the first row that has some."""
+    first = next((row.value for row, _ in rows if isinstance(row.value, dict) and row.value), {})
+    shown = [name if len(name) <= 40 else f"{name[:40]}..." for name in map(str, first)]
+    return ", ".join(shown[:12]) + (f" and {len(shown) - 12} more" if len(shown) > 12 else "")

@@ -1,0 +1,281 @@
+"""The rows of a stage in one pass: read, checked, split, tokenised and written to disk, with their account.
+
+What stays in memory are numbers: a million rows need no more of it than a thousand but for eight bytes and a place
+each, by which rows that say the same are found.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy
+import pyarrow
+
+from pipeline.data.prepare import mixture, table
+from pipeline.data.prepare.account import SAME, Account, Ledger
+from pipeline.data.prepare.choice import Choice
+from pipeline.data.prepare.kinds import PROBED, looks_like
+from pipeline.data.prepare.pool import in_order
+from pipeline.data.prepare.work import CHUNK, Chunk, Outcome, Work, Worked, choose, labels_in
+from pipeline.data.read.reader import Row, read_rows
+from pipeline.data.shapes.example import Example
+from pipeline.data.source import Data, Source
+from pipeline.data.tokens.encoder import Tokeniser
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+TRAINED, HELD_OUT, ACCOUNT = "trained.arrow", "held_out.arrow", "account.json"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The prepared rows of a stage, in a folder."""
+
+    folder: Path
+    kind: str
+
+    @cached_property
+    def account(self) -> Account:
+        return Account.from_json(json.loads((self.folder / ACCOUNT).read_text(encoding="utf-8")))
+
+    @cached_property
+    def trained(self) -> "Dataset":
+        return table.table(self.folder / TRAINED)
+
+    @cached_property
+    def held_out(self) -> "Dataset":
+        return table.table(self.folder / HELD_OUT)
+
+    def examples(self, rows: "Dataset") -> Sequence[Example]:
+        """What these rows were made from; nothing of texts, which may be long and are not asked for."""
+        return [] if self.kind == "text" else table.Examples(rows, self.kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Enough:
+    """What a training can use up; where rows are packed it is counted in tokens."""
+
+    pieces: int = 0  # of texts there may be several a row
+    tokens: int = 0
+
+
+@dataclass(slots=True)
+class Taken:
+    """What there is to train on from one part of the data."""
+
+    rows: int = 0
+    pieces: int = 0
+    tokens: int = 0
+    ended: bool = False  # there are no more
+
+
+def prepare(
+    data: Data,
+    kind: str,
+    tokeniser: Tokeniser | None,
+    folder: Path,
+    *,
+    enough: Enough | None = None,
+    threads: int = 1,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> Prepared:
+    """Prepare the rows of a stage into `folder`, which is there and empty. `progress` is told the rows read so far.
+
+    All rows are read, or with `data.streaming` as many as are `enough`; the account is then marked as partial.
+
+    `data.held_out` is a share, or rows of their own. A share is cut by the hash of the prompt, so that a question
+    never stands on both sides and rows added later move none. With `on_bad_row: error` nothing is tokenised any more
+    once a row was not understood: the rest is read only to count all that are bad. With `data.max_rows` the files are
+    read twice: which rows it leaves only all of them tell.
+    """
+    choice = choose(data, kind)
+    with Ledger(folder) as ledger, Pass(data, kind, ledger, folder, choice) as done:
+        with closing(in_order(Work(data, kind, tokeniser, choice), _chunks(data, done), threads)) as worked:
+            for chunk, result in worked:
+                if chunk.part is not None and chunk.rows and done.has(enough):
+                    ledger.account.partial = True
+                    break
+                done.take(chunk, result)
+                progress(ledger.account.read)
+        done.finish()
+        account = json.dumps(ledger.account.to_json(), ensure_ascii=False)
+    (folder / ACCOUNT).write_text(account, encoding="utf-8", errors="backslashreplace")
+    return Prepared(folder, kind)
+
+
+class Pass:
+    """One row after the other: dropped, or written to its side."""
+
+    def __init__(self, data: Data, kind: str, ledger: Ledger, folder: Path, choice: Choice | None = None):
+        self.data, self.ledger, self.choice, self._kind = data, ledger, choice, kind
+        self._strange: list[tuple[Row, Source]] = []  # the first rows that were not understood
+        self._seen: dict[int, str] = {}  # sameness: place
+        self._share = data.held_out if isinstance(data.held_out, float) else 0.0
+        self._parts = [Taken() for _ in data.parts]
+        self._trained = 0  # rows
+        self._shortened: list[tuple[int, Row, Outcome]] = []  # of trained rows that weights may yet leave out
+        self._folder, self._open = folder, ExitStack()
+        self._sides = {
+            name: self._open.enter_context(pyarrow.ipc.new_stream(str(folder / name), table.schema(kind)))
+            for name in (TRAINED, HELD_OUT)
+        }
+
+    def __enter__(self) -> "Pass":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._open.close()
+
+    @property
+    def not_understood(self) -> bool:
+        return bool(self._strange)
+
+    def take(self, chunk: Chunk, worked: Worked) -> None:
+        if not chunk.rows:
+            self._parts[chunk.part].ended = True
+            return
+        outcomes = worked.outcomes
+        if self.not_understood and self.data.on_bad_row == "error":
+            # Nothing is tokenised any more. What was, because a thread was ahead, does not count.
+            outcomes = [one if one.sameness is None else replace(one, reason="", cut=0, unshown=()) for one in outcomes]
+        sides = numpy.array(
+            [self._side(*one, chunk.part is None) for one in zip(chunk.rows, outcomes, strict=True)],
+            dtype=object,
+        )
+        source = self.data.held_out_rows if chunk.part is None else self.data.parts[chunk.part]
+        strange = ((row, source) for row, one in zip(chunk.rows, outcomes, strict=True) if one.sameness is None)
+        self._strange += islice(strange, PROBED - len(self._strange))
+        account, trained = self.ledger.account, int((sides == TRAINED).sum())
+        account.read += len(sides)
+        account.trained += trained
+        account.held_out += int((sides == HELD_OUT).sum())
+        for name, stream in self._sides.items():
+            if (chosen := sides[worked.row_of] == name).any():
+                batch = worked.pieces.filter(pyarrow.array(chosen))
+                stream.write_batch(batch)
+                if name == TRAINED:
+                    part = self._parts[chunk.part]
+                    part.rows += trained
+                    part.pieces += len(batch)
+                    part.tokens += len(batch.column(0).flatten())
+
+    def has(self, enough: Enough | None) -> bool:
+        """Whether there is enough, or more cannot be used; of each part only what the weights will leave of it counts."""
+        if enough is None:
+            return False
+        rows, weights = [part.rows for part in self._parts], self.data.weights
+        shares = mixture.shares(rows, weights) if weights else rows
+        left = [(part, share / part.rows) for part, share in zip(self._parts, shares, strict=True) if share]
+        if (
+            sum(part.pieces * share for part, share in left) >= enough.pieces
+            and sum(part.tokens * share for part, share in left) >= enough.tokens
+        ):
+            return True
+        if not weights or not any(part.ended for part in self._parts):
+            return False
+        most = min(part.rows / weight for part, weight in zip(self._parts, weights, strict=True) if part.ended)
+        return all(part.rows >= most * weight for part, weight in zip(self._parts, weights, strict=True))
+
+    def finish(self) -> None:
+        """Say what the rows are where they are not what they were taken for; leave out what weights have no room for."""
+        if self._strange and self.ledger.account.nearly_all_bad:
+            self.ledger.account.looks_like = looks_like(self._strange, self._kind)
+        if self.data.weights is None:
+            return
+        self._open.close()
+        file, whole = self._folder / TRAINED, self._folder / f"all-{TRAINED}"
+        file.rename(whole)
+        with pyarrow.memory_map(str(whole)) as source:
+            rows = pyarrow.ipc.open_stream(source).read_all()
+            kept = mixture.chosen(rows, self.data.weights)
+            for number, row, outcome in self._shortened:
+                if kept[number]:
+                    self._list_loss(row, outcome)
+            for place in mixture.left_out(rows, kept):
+                name, _, line = place.rpartition(":")
+                self.ledger.drop(Row(name, int(line), None), mixture.LEFT_OUT, bad=False)
+                self.ledger.account.trained -= 1
+            with pyarrow.ipc.new_stream(str(file), rows.schema) as stream:
+                at, taken = 0, kept[mixture.row_of(rows)]
+                for batch in rows.to_batches():
+                    stream.write_batch(batch.filter(pyarrow.array(taken[at : at + len(batch)])))
+                    at += len(batch)
+        whole.unlink()
+
+    def _side(self, row: Row, outcome: Outcome, held_out: bool) -> str | None:
+        """Where the row goes; None if nowhere."""
+        if not held_out and self._beyond(outcome):
+            self.ledger.beyond(row)
+            return None
+        self.ledger.end_run()
+        if outcome.sameness is None:
+            self.ledger.drop(row, outcome.reason)
+        elif outcome.reason:
+            self.ledger.drop(row, outcome.reason, bad=outcome.bad)
+        elif self._again(row, outcome) and self.data.duplicates == "drop":
+            self.ledger.drop(row, SAME, bad=False)
+        else:
+            side = HELD_OUT if held_out or outcome.asked < self._share * 2**64 else TRAINED
+            if outcome.garbled:
+                self.ledger.garbled(row)
+            if side == TRAINED and self.data.weights and (outcome.cut or outcome.unshown):
+                self._shortened.append((self._trained, replace(row, value=None), outcome))
+            else:
+                self._list_loss(row, outcome)
+            self._trained += side == TRAINED
+            return side
+        return None
+
+    def _list_loss(self, row: Row, outcome: Outcome) -> None:
+        """What of a row that is kept is not."""
+        if outcome.cut:
+            self.ledger.cut(row, outcome.cut, outcome.answer_cut)
+        if outcome.unshown:
+            self.ledger.unshown(row, outcome.unshown)
+
+    def _beyond(self, outcome: Outcome) -> bool:
+        """Whether max_rows leaves the row out."""
+        if self.choice is None or outcome.sameness is None:
+            return False
+        return not self.choice.take(outcome.asked, outcome.sameness)
+
+    def _again(self, row: Row, outcome: Outcome) -> bool:
+        """Whether an earlier row says the same. Pairs that one has the other way are put on record, too."""
+        if outcome.opposite in self._seen:
+            self.ledger.opposite(row, self._seen[outcome.opposite])
+        if (first := self._seen.get(outcome.sameness)) is None:
+            self._seen[outcome.sameness] = row.place
+            return False
+        self.ledger.same(row, first)
+        return True
+
+
+def _chunks(data: Data, done: Pass) -> Iterator[Chunk]:
+    """Held-out rows of their own, then the parts: one by one, or in turn where they may not be read to the end."""
+    if data.held_out_rows:
+        yield from _of(None, data.held_out_rows, data, done)
+    parts = [_of(number, part, data, done) for number, part in enumerate(data.parts)]
+    if not data.streaming:
+        yield from chain.from_iterable(parts)
+        return
+    weights, given = data.weights or [1.0] * len(parts), [0] * len(parts)
+    while open_ones := [number for number, part in enumerate(parts) if part is not None]:
+        number = min(open_ones, key=lambda number: given[number] / weights[number])
+        given[number] += 1
+        if (chunk := next(parts[number], None)) is None:
+            parts[number] = None
+            chunk = Chunk([], number, checked_only=True)  # says that it has ended
+        yield chunk
+
+
+def _of(part: int | None, source: Source, data: Data, done: Pass) -> Iterator[Chunk]:
+    rows, labels = read_rows(source), None
+    while some := list(islice(rows, CHUNK)):
+        labels = labels_in(some, source) if labels is None else labels
+        yield Chunk(some, part, checked_only=done.not_understood and data.on_bad_row == "error", labels=labels)

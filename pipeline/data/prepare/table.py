@@ -1,0 +1,107 @@
+"""Rows on disk: their tokens and what they were made from, mapped into memory, so that a million cost next to none."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy
+import pyarrow
+import pyarrow.compute
+
+from pipeline.data.shapes.example import Example, from_bytes
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+TOKENS = {
+    "text": ("input_ids",),
+    "conversation": ("input_ids", "labels"),
+    "preference": ("prompt_ids", "chosen_ids", "rejected_ids"),
+    "prompt": ("prompt_ids",),
+}
+# Of which row they are: its file and line, whether they are its first piece, its prompt's number, the tokens that it
+# lost, the part of the mixture that it comes from, itself.
+BESIDE = {
+    "place": pyarrow.string(),
+    "first": pyarrow.bool_(),
+    "asked": pyarrow.uint64(),
+    "cut": pyarrow.int32(),
+    "part": pyarrow.int16(),
+    "example": pyarrow.binary(),
+}
+BATCH = 1000  # rows written and read at once
+
+
+def schema(kind: str) -> pyarrow.Schema:
+    """Of the tables of one kind of rows."""
+    return pyarrow.schema({name: pyarrow.list_(pyarrow.int32()) for name in TOKENS[kind]} | BESIDE)
+
+
+def batch(kind: str, pieces: Sequence[dict]) -> pyarrow.RecordBatch:
+    """Rows as the columns that a table has."""
+    columns = schema(kind)
+    return pyarrow.record_batch(
+        [
+            _lists([piece[field.name] for piece in pieces])
+            if field.name in TOKENS[kind]
+            else pyarrow.array([piece[field.name] for piece in pieces], field.type)
+            for field in columns
+        ],
+        schema=columns,
+    )
+
+
+def _lists(column: Sequence[numpy.ndarray]) -> pyarrow.Array:
+    ends = numpy.cumsum([0, *map(len, column)], dtype=numpy.int32)
+    values = numpy.concatenate([*column, numpy.empty(0, dtype=numpy.int32)])
+    return pyarrow.ListArray.from_arrays(pyarrow.array(ends), pyarrow.array(values))
+
+
+def mapped(path: Path) -> pyarrow.Table:
+    """The rows for whoever trains nothing: `datasets` takes a second to import."""
+    return pyarrow.ipc.open_stream(pyarrow.memory_map(str(path))).read_all()
+
+
+def table(path: Path) -> "Dataset":
+    from datasets import Dataset
+
+    return Dataset.from_file(str(path))
+
+
+def tokens(rows: "Dataset") -> "Dataset":
+    """The columns that are trained on."""
+    return rows.select_columns([name for name in rows.column_names if name not in BESIDE])
+
+
+def numbers(rows: "Dataset", column: str) -> numpy.ndarray:
+    """A column of one number a row; of a column of tokens, how many of them each row has."""
+    found = [numpy.empty(0, dtype=numpy.uint64 if column == "asked" else numpy.int64)]
+    for batch in rows.select_columns([column]).with_format("arrow").iter(BATCH):
+        values = batch.column(column)
+        counted = pyarrow.compute.list_value_length(values) if pyarrow.types.is_list(values.type) else values
+        found.append(counted.to_numpy())
+    return numpy.concatenate(found)
+
+
+def lengths(rows: "Dataset") -> numpy.ndarray:
+    """How many tokens each row has in all its columns."""
+    return sum(numbers(rows, name) for name in tokens(rows).column_names)
+
+
+class Examples(Sequence[Example]):
+    """What the rows of a table were made from, each read when it is asked for."""
+
+    def __init__(self, rows: "Dataset", kind: str):
+        self._rows, self.kind = rows.select_columns(["example"]), kind
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, which: int | slice) -> Example | list[Example]:
+        found = self._rows[which]["example"]
+        return (
+            [from_bytes(self.kind, one) for one in found] if isinstance(which, slice) else from_bytes(self.kind, found)
+        )
+
+    def __iter__(self) -> Iterator[Example]:
+        return (from_bytes(self.kind, row["example"]) for row in self._rows)

@@ -1,0 +1,174 @@
+"""What is done to each row by itself: understood, numbered, tokenised."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+
+import numpy
+import pyarrow
+
+from pipeline.data.prepare import table
+from pipeline.data.prepare.choice import Choice
+from pipeline.data.read.reader import Row, read_rows
+from pipeline.data.shapes.example import Example, Preference, to_bytes
+from pipeline.data.shapes.sameness import asked, said, sameness
+from pipeline.data.shapes.shape import BadRow, labels_of, shape
+from pipeline.data.source import Data, Source
+from pipeline.data.tokens.encoder import Encoded, Tokeniser, TooLong
+
+CHUNK = 1000  # rows worked on in one go: the tokenizer takes them in parallel
+_NOTHING = Encoded([defaultdict(lambda: numpy.empty(0, dtype=numpy.int32))])  # of rows that are only checked
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a row says, in numbers; and the reason why it cannot be trained on, if there is one."""
+
+    reason: str = ""
+    bad: bool = False  # not one that the recipe asked to leave out
+    asked: int = 0
+    sameness: int | None = None  # None: it says nothing that could be understood
+    opposite: int | None = None  # the sameness of the pair the other way
+    cut: int = 0
+    answer_cut: bool = False
+    unshown: tuple[int, ...] = ()  # see Encoded
+    garbled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    rows: list[Row]
+    part: int | None  # of the mixture; None where they are held out, and come from a place of their own
+    checked_only: bool  # there is a bad row already: nothing will be trained
+    labels: Collection[str] = ()  # the fields by which rows of this source say whether they are wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """A chunk after the work: what became of each row, and the table's rows that were made of those to train on."""
+
+    outcomes: list[Outcome]
+    pieces: pyarrow.RecordBatch
+    row_of: numpy.ndarray  # for each piece the number of its row in the chunk
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is done to each row by itself. Without a tokeniser the rows are only checked; nor are those tokenised that
+    are not in the choice.
+    """
+
+    data: Data
+    kind: str
+    tokeniser: Tokeniser | None
+    choice: Choice | None = None
+
+    def __call__(self, chunk: Chunk) -> Worked:
+        source = self.data.held_out_rows if chunk.part is None else self.data.parts[chunk.part]
+        examples = [shaped(row, self.kind, source, chunk.labels) for row in chunk.rows]
+        understood = [self._outcome(one) for one in examples]
+        wanted = [self._wanted(outcome, chunk) for outcome in understood]
+        encode = self.tokeniser is not None and not chunk.checked_only
+        some = [example for example, one in zip(examples, wanted, strict=True) if one]
+        encoded = iter(self.tokeniser.encode(some, self.kind) if encode else [_NOTHING] * len(some))
+        outcomes, pieces, row_of = [], [], []
+        for place, (example, outcome) in enumerate(zip(examples, understood, strict=True)):
+            if not wanted[place]:
+                outcomes.append(outcome)
+                continue
+            made = next(encoded)
+            if isinstance(made, BadRow):
+                asked_to_go = isinstance(made, TooLong) and self.data.on_too_long == "drop"
+                outcomes.append(replace(outcome, reason=str(made), bad=not asked_to_go))
+                continue
+            if made.cut or made.unshown:
+                outcome = replace(outcome, cut=made.cut, answer_cut=made.answer_cut, unshown=made.unshown)
+            outcomes.append(outcome)
+            beside = {
+                "place": chunk.rows[place].place,
+                "asked": outcome.asked,
+                "cut": made.cut,
+                "part": chunk.part or 0,
+                "example": b"" if self.kind == "text" else to_bytes(example),
+            }
+            pieces += [piece | beside | {"first": not number} for number, piece in enumerate(made.pieces)]
+            row_of += [place] * len(made.pieces)
+        return Worked(outcomes, table.batch(self.kind, pieces), numpy.array(row_of, dtype=int))
+
+    def _wanted(self, outcome: Outcome, chunk: Chunk) -> bool:
+        if outcome.sameness is None:
+            return False
+        return chunk.part is None or not self.choice or self.choice.may_take(outcome.asked, outcome.sameness)
+
+    def _outcome(self, example: Example | BadRow) -> Outcome:
+        if isinstance(example, BadRow):
+            return Outcome(str(example), bad=True)
+        turned = example.turned if isinstance(example, Preference) else None
+        text = said(example)
+        return Outcome(
+            asked=asked(example),
+            sameness=sameness(text),
+            opposite=sameness(said(turned)) if turned else None,
+            garbled=garbled(text),
+        )
+
+
+def shaped(row: Row, kind: str, source: Source, labels: Collection[str]) -> Example | BadRow:
+    if row.problem:
+        return BadRow(row.problem)
+    try:
+        example = shape(row.value, kind, columns=source.columns, named=source.shape, labels=labels)
+        said(example).encode()
+    except BadRow as bad:
+        return bad
+    except UnicodeEncodeError as error:
+        return BadRow(f"has half of a character ({error.object[error.start]!a}), which no tokenizer can read")
+    except RecursionError:
+        return BadRow("is nested too deeply")
+    return example
+
+
+def garbled(text: str) -> bool:
+    """Whether the text is UTF-8 that somebody read as Latin-1 or Windows-1252: Ã¤ for ä."""
+    for wrong in () if text.isascii() else ("latin-1", "cp1252"):
+        try:
+            text.encode(wrong).decode("utf-8")
+        except UnicodeError:
+            continue
+        return True
+    return False
+
+
+def choose(data: Data, kind: str) -> Choice | None:
+    """The rows that `max_rows` leaves, for which all of them are read; None where that is every row."""
+    if data.max_rows is None:
+        return None
+    numbers = ((asked(one), sameness(said(one))) for _, one in _good_rows(data, kind))
+    return Choice.of(numbers, data.max_rows, each_once=data.duplicates == "drop")
+
+
+def good_rows(data: Data, kind: str, most: int | None = None) -> Iterator[tuple[Row, Example]]:
+    """The rows to train on with what they say, at `most` so many of each part are read.
+
+    Bad ones are left out, for an account will have them.
+    """
+    choice = choose(data, kind)
+    for row, example in _good_rows(data, kind, most):
+        if choice is None or choice.take(asked(example), sameness(said(example))):
+            yield row, example
+
+
+def _good_rows(data: Data, kind: str, most: int | None = None) -> Iterator[tuple[Row, Example]]:
+    for source in data.parts:
+        rows = islice(read_rows(source), most)
+        first = list(islice(rows, CHUNK))
+        labels = labels_in(first, source)
+        for row in chain(first, rows):
+            if not isinstance(example := shaped(row, kind, source, labels), BadRow):
+                yield row, example
+
+
+def labels_in(rows: Iterable[Row], source: Source) -> Collection[str]:
+    """The fields by which rows of a source say whether they are wanted, as its first rows tell."""
+    return labels_of((row.value for row in rows if not row.problem), source.columns)

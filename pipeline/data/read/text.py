@@ -1,0 +1,140 @@
+"""Text as a stream: decompressed, decoded, without a byte-order mark, every line ended by one line feed."""
+
+import bz2
+import codecs
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from pipeline.data.read.content import SAMPLE, compressed, likeliest, marked, unmarked_utf_16
+from pipeline.data.read.files import compression
+from pipeline.errors import PipelineError
+
+BLOCK = 1 << 20  # bytes or characters read at once
+_OWN_MARKS = ("utf-16", "utf-32")  # whose decoders drop a byte-order mark themselves
+
+
+def known_encoding(name: str) -> str:
+    """The name that Python decodes by. Raises PipelineError for one that it does not know."""
+    try:
+        io.TextIOWrapper(io.BytesIO(), encoding=name)
+        found = codecs.lookup(name).name
+    except (LookupError, ValueError):
+        raise PipelineError(
+            f"data.encoding: {name}: no such encoding.", "Name one that Python knows: utf-8, utf-16, gb18030, cp1252."
+        ) from None
+    # utf-8-sig drops the byte-order mark that Windows programs put first.
+    return "utf-8-sig" if found == "utf-8" else found
+
+
+@contextmanager
+def opened(place: str, path: str, encoding: str) -> Iterator[TextIO]:
+    """The text of the file at `path`, which messages call `place`; CRLF and lone CR arrive as LF.
+
+    What the file says of itself goes first: how it is compressed, whatever its name, and a byte-order mark where
+    `encoding` is UTF-8. What goes wrong while it is read becomes a PipelineError: bytes that are not in `encoding`,
+    with their line, and a compressed file that is broken or cut short.
+    """
+    packed = compressed(path) or compression(path)
+    try:
+        try:
+            with _bytes(path, packed) as stream:
+                encoding = _begun(place, stream, encoding)
+                with io.TextIOWrapper(stream, encoding=encoding) as text:
+                    yield text
+        except UnicodeError:
+            raise _not_decoded(place, path, packed, encoding) from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise PipelineError(
+            f"{place}: cannot be read: {getattr(error, 'strerror', None) or error}.",
+            "The compressed file is broken or was cut short: get it again." if packed else "",
+        ) from None
+
+
+def _begun(place: str, stream: io.BufferedReader, encoding: str) -> str:
+    """The encoding, with the stream behind a byte-order mark that its decoder would keep."""
+    start = stream.peek(4)[:4]
+    if encoding == "utf-8-sig":
+        if found := unmarked_utf_16(start):
+            raise PipelineError(
+                f"{place}:1: not UTF-8 text: it looks like UTF-16 without a byte-order mark.", _names(found)
+            )
+        return marked(start) or encoding
+    if encoding not in _OWN_MARKS and start.startswith(mark := _mark(encoding)):
+        stream.read(len(mark))
+    return encoding
+
+
+def _mark(encoding: str) -> bytes:
+    """A byte-order mark in an encoding; nothing in one that lacks it."""
+    return "\ufeff".encode(encoding, "ignore")
+
+
+def _names(encoding: str) -> str:
+    return (
+        f"If so, set data.encoding: {encoding} in the recipe (--encoding {encoding} for `align data check`), or convert "
+        "the file to UTF-8."
+    )
+
+
+def _bytes(path: str, packed: str) -> io.BufferedReader:
+    if packed == ".gz":
+        return io.BufferedReader(gzip.open(path), BLOCK)
+    if packed == ".bz2":
+        return io.BufferedReader(bz2.open(path), BLOCK)
+    if packed == ".zst":
+        import pyarrow
+
+        return io.BufferedReader(pyarrow.input_stream(path, compression="zstd"), BLOCK)
+    return open(path, "rb")
+
+
+def _not_decoded(place: str, path: str, packed: str, encoding: str) -> PipelineError:
+    """Where a file is not in its encoding and, if nobody has named one, which it most likely is in."""
+    name = "UTF-8" if encoding == "utf-8-sig" else encoding
+    line, sample = _first_not_decoded(path, packed, encoding)
+    what = f"{place}:{line}: not {name} text"
+    if not (found := likeliest(sample)):
+        return PipelineError(
+            f"{what}.", "Name the file's encoding as data.encoding in the recipe, or convert the file to UTF-8."
+        )
+    likely, text = found
+    first = next((one for one in text.splitlines() if not one.isascii()), text)
+    at = max(0, next((n for n, letter in enumerate(first) if not letter.isascii()), 0) - 30)
+    return PipelineError(
+        f"{what}. It may be {likely}, in which it reads: {first[at : at + 80].strip()}", _names(likely)
+    )
+
+
+def _first_not_decoded(path: str, packed: str, encoding: str) -> tuple[int, bytes]:
+    """The line of the first bytes that cannot be decoded, and what follows from there.
+
+    Found in a second pass so that the first is quick.
+    """
+    decoder = codecs.getincrementaldecoder(encoding)()
+    ends = io.IncrementalNewlineDecoder(None, translate=True)
+    line = 1
+    with _bytes(path, packed) as stream:
+        while True:
+            block = stream.read(BLOCK)
+            try:
+                line += ends.decode(decoder.decode(block, final=not block)).count("\n")
+            except UnicodeDecodeError as error:
+                good = error.object[: error.start].decode(encoding, "replace")
+                bad = error.object.rfind(b"\n", 0, error.start) + 1
+                return line + ends.decode(good, final=True).count("\n"), _lines_from(error.object, bad, stream)
+            except UnicodeError:
+                return line, b""
+            if not block:
+                return line, b""
+
+
+def _lines_from(block: bytes, start: int, stream: io.BufferedReader) -> bytes:
+    """Some whole lines: half a character at the end would speak against the right encoding."""
+    some = block[start : start + SAMPLE]
+    if len(some) < SAMPLE:
+        some += stream.read(SAMPLE - len(some))
+    return some[: some.rfind(b"\n") + 1] or some

@@ -1,0 +1,81 @@
+"""Two answers to one prompt: given beside it, or as two transcripts that part at their last turn."""
+
+import re
+
+from pipeline.data.shapes.conversation import check_answered, check_asks, message, turn, turns_of, unweighted
+from pipeline.data.shapes.fields import BadRow, text
+
+_SPEAKER = re.compile(r"(?:^|\n\n)(Human|Assistant):")
+
+
+def beside_prompt(prompt: list[dict], row: dict, field: str) -> tuple[list[dict], dict, dict]:
+    """(prompt, chosen, rejected) of a row that has its prompt, in `field`, apart from the answers: all as messages."""
+    check_asks(prompt, field)
+    prompt, _ = unweighted(prompt)
+    return (prompt, *_different(*(_answer(row, side, prompt) for side in ("chosen", "rejected"))))
+
+
+def transcripts(row: dict, chosen: str, rejected: str) -> tuple[list[dict], dict, dict]:
+    """(prompt, chosen, rejected) of two fields that each tell the whole conversation."""
+    one, other = _transcript(row, chosen), _transcript(row, rejected)
+    if one == other:
+        raise BadRow(f'"{chosen}" and "{rejected}" are the same')
+    parted = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    if not parted == len(one) - 1 == len(other) - 1:
+        raise BadRow(
+            f'"{chosen}" ({len(one)} turns) and "{rejected}" ({len(other)}) part at turn {parted + 1}; '
+            "they may differ only in the last, the assistant's"
+        )
+    return (one[:-1], *_different(_words(one[-1], chosen), _words(other[-1], rejected)))
+
+
+def _transcript(row: dict, field: str) -> list[dict]:
+    turns = _told(text(row, field), field) if isinstance(row.get(field), str) else turns_of(row, field)
+    try:
+        check_answered(turns)
+    except BadRow as bad:
+        raise BadRow(f'"{field}": {bad}') from None
+    return unweighted(turns)[0]
+
+
+def _told(told: str, field: str) -> list[dict]:
+    """The turns of "\\n\\nHuman: ...\\n\\nAssistant: ..."."""
+    before, *parts = _SPEAKER.split(told)
+    if not parts or before.strip():
+        raise BadRow(
+            f'"{field}" is neither a list of turns nor text that begins with "Human:"; '
+            'give the prompt as "prompt", or name its field in data.columns'
+        )
+    roles = {"Human": "user", "Assistant": "assistant"}
+    turns = [turn(roles[speaker], said.strip()) for speaker, said in zip(parts[::2], parts[1::2], strict=True)]
+    for number, one in enumerate(turns, start=1):
+        if not one["content"]:
+            raise BadRow(f'turn {number} of "{field}" is empty')
+    return turns
+
+
+def _answer(row: dict, field: str, prompt: list[dict]) -> dict:
+    """An answer, written as text, as a message, or as a list of messages that may repeat the prompt."""
+    value = row.get(field)
+    if isinstance(value, dict):
+        return _words(message(value, f'"{field}"'), field)
+    if not isinstance(value, list):
+        return turn("assistant", text(row, field))
+    turns, _ = unweighted(turns_of(row, field))
+    if len(turns) > 1 and turns[:-1] not in (prompt, prompt[1:] if prompt[0]["role"] == "system" else prompt):
+        raise BadRow(f'"{field}" has {len(turns)} turns: it must be one answer, or the prompt\'s turns and one answer')
+    return _words(turns[-1], field)
+
+
+def _words(answer: dict, field: str) -> dict:
+    if answer["role"] != "assistant":
+        raise BadRow(f'"{field}" is a turn with the role {answer["role"]!r}; it must be one message of the assistant')
+    if answer.get("tool_calls"):
+        raise BadRow(f'"{field}" is a tool call; only answers in words can be compared')
+    return answer
+
+
+def _different(chosen: dict, rejected: dict) -> tuple[dict, dict]:
+    if all(chosen.get(key) == rejected.get(key) for key in ("content", "reasoning")):
+        raise BadRow('"chosen" and "rejected" are the same')
+    return chosen, rejected

@@ -1,0 +1,222 @@
+"""The model of a stage: a frozen base with one adapter that is trained, or every weight of it."""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    set_seed,
+)
+
+from pipeline.errors import PipelineError
+from pipeline.model import backend
+from pipeline.model.base import Base
+from pipeline.model.tokenizer import Prepared
+from pipeline.recipe.recipe import Recipe
+
+ADAPTER_FILE = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Builds what a stage trains. `head` is "causal" or "score"."""
+
+    recipe: Recipe
+    base: Base
+    prepared: Prepared
+    head: str = "causal"
+    unsloth: dict | None = None  # what Unsloth's loader is told; None leaves it to transformers
+
+    def model(self, parent_adapter: Path | None, adapter: dict | None) -> PreTrainedModel | PeftModel:
+        """The base with a copy of the parent's adapter, with a new one, or bare.
+
+        `adapter` holds the LoraConfig fields of a new one, or those that the stage changes in the parent's.
+        """
+        set_seed(self.recipe.seed)  # the score head and a new adapter start from it
+        base = self._base()
+        if parent_adapter is not None:
+            return self._continue(base, parent_adapter, adapter or {})
+        if adapter is None:
+            return base
+        config = LoraConfig(
+            task_type="SEQ_CLS" if self.head == "score" else "CAUSAL_LM",
+            trainable_token_indices=self._trainable_tokens(base),
+            **adapter,
+        )
+        return self._adapted(base, config)
+
+    def _base(self) -> PreTrainedModel:
+        tokenizer, wanted = self.prepared.tokenizer, self.recipe.model
+        dtype = getattr(torch, wanted.dtype)
+        factory = AutoModelForSequenceClassification if self.head == "score" else AutoModelForCausalLM
+        if self.base.source is None:
+            config = AutoConfig.for_model(**self._config_from_scratch())
+            model = factory.from_config(config, dtype=dtype, attn_implementation=wanted.attn_implementation)
+        elif self.unsloth:
+            model = backend.load(self.base, wanted, dtype, self.unsloth)
+        else:
+            model = self._pretrained(factory, dtype)
+        if len(tokenizer) > model.get_input_embeddings().num_embeddings:  # never shrunk: vocabularies come padded
+            model.resize_token_embeddings(len(tokenizer))
+        model.config.pad_token_id = tokenizer.pad_token_id
+        if model.can_generate():
+            model.generation_config.pad_token_id = tokenizer.pad_token_id
+            stops = model.generation_config.eos_token_id
+            stops = stops if isinstance(stops, list) else [stops] if stops is not None else []
+            model.generation_config.eos_token_id = [
+                tokenizer.eos_token_id, *(stop for stop in stops if stop != tokenizer.eos_token_id)
+            ]  # fmt: skip
+        return model
+
+    def _config_from_scratch(self) -> dict:
+        tokenizer = self.prepared.tokenizer
+        ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+        return {"vocab_size": len(tokenizer)} | ids | dict(self.recipe.model.config)
+
+    def _pretrained(self, factory, dtype: torch.dtype) -> PreTrainedModel:
+        wanted, options = self.recipe.model, {}
+        if self.head == "score":
+            options["num_labels"] = 1
+        if wanted.load_in_4bit:
+            options["quantization_config"] = BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_use_double_quant=True,
+                bnb_4bit_compute_dtype=dtype,
+                llm_int8_skip_modules=["lm_head", "score"],
+            )
+            options["device_map"] = {"": 0 if torch.cuda.is_available() else "cpu"}
+        if wanted.attn_implementation:
+            options["attn_implementation"] = wanted.attn_implementation
+        try:
+            model = factory.from_pretrained(
+                self.base.source,
+                revision=self.base.commit,
+                dtype=dtype,
+                trust_remote_code=wanted.trust_remote_code,
+                use_safetensors=True,  # a pickle from outside is never opened
+                **options,
+            )
+        except (OSError, ValueError, SafetensorError) as error:
+            raise PipelineError(
+                f"{self.base.source}: the model cannot be loaded: {str(error).strip().splitlines()[0]}",
+                "It has to be a causal language model in safetensors form.",
+            ) from None
+        for module in model.modules():  # bitsandbytes would repack the weights on such a CPU, and spoil training
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
+        return model
+
+    def _trainable_tokens(self, base: PreTrainedModel) -> dict[str, list[int]] | None:
+        """The rows of the embeddings that are new and must be learnt: the input's, and the output's where it is apart."""
+        if not self.prepared.new_tokens:
+            return None
+        ids = self.prepared.tokenizer.convert_tokens_to_ids(list(self.prepared.new_tokens))
+        inputs, outputs = base.get_input_embeddings(), base.get_output_embeddings()
+        apart = outputs is not None and outputs.weight is not inputs.weight
+        names = {module: name.rpartition(".")[2] for name, module in base.named_modules()}
+        return {names[inputs]: ids} | ({names[outputs]: ids} if apart else {})
+
+    def _continue(self, base: PreTrainedModel, folder: Path, changes: dict) -> PeftModel:
+        config = PeftConfig.from_pretrained(str(folder))
+        if not isinstance(config, LoraConfig):
+            raise PipelineError(f"{folder}: is a {config.peft_type} adapter; only LoRA adapters can be continued.")
+        for key, value in changes.items():
+            setattr(config, key, value)
+        wants_head = self.head == "score" and config.task_type != "SEQ_CLS"
+        if wants_head:
+            config = copy.copy(config)
+            if isinstance(config.trainable_token_indices, dict):  # the score model has no output embeddings
+                embeddings = self._names(base)
+                config.trainable_token_indices = {
+                    name: ids for name, ids in config.trainable_token_indices.items() if name in embeddings
+                } or None
+        config.task_type = "SEQ_CLS" if self.head == "score" else "CAUSAL_LM"
+        model = self._adapted(base, config)
+        load_adapter(model, folder, partly=wants_head)
+        return model
+
+    @staticmethod
+    def _names(base: PreTrainedModel) -> set[str]:
+        return {name.rpartition(".")[2] for name, _ in base.named_modules()}
+
+    def _adapted(self, base: PreTrainedModel, config: LoraConfig) -> PeftModel:
+        config.inference_mode = False
+        if self.unsloth and config.trainable_token_indices:
+            raise PipelineError(
+                "Unsloth's fused loss reads the bare embeddings and would not train the tokens that are new here.",
+                backend.WITHOUT,
+            )
+        if self.head == "score":
+            config.modules_to_save = ["score"]
+        set_seed(self.recipe.seed)  # the same adapter to start from, whatever loading the base drew
+        try:
+            model = get_peft_model(base, config)
+        except ValueError as error:
+            raise PipelineError(f"The adapter does not fit the base: {str(error).splitlines()[0]}") from None
+        model.peft_config["default"].base_model_name_or_path = self.base.source
+        model.peft_config["default"].revision = self.base.commit
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and ("modules_to_save" in name or "trainable_tokens" in name):
+                parameter.data = parameter.data.float()  # like LoRA's own: small steps are lost in bf16
+        return backend.finished(model, self.unsloth) if self.unsloth else model
+
+
+def load_adapter(
+    model: PeftModel, folder: Path, name: str = "default", *, partly: bool = False, head_apart: bool = False
+) -> None:
+    """Put the tensors of an adapter folder into the adapter `name` of `model`, every one of them.
+
+    With `partly`, a causal adapter goes into a score model: the score head has no tensor yet, and
+    output embeddings have no place. With `head_apart`, a score adapter goes into a causal model, which has
+    no place for its head.
+    """
+    try:
+        tensors = load_file(folder / ADAPTER_FILE)
+    except FileNotFoundError:
+        raise PipelineError(f"{folder}: has no {ADAPTER_FILE}.", "Save the adapter as safetensors.") from None
+    except SafetensorError as error:
+        raise PipelineError(
+            f"{folder / ADAPTER_FILE}: is damaged: {error}.", "Restore it, or train it again."
+        ) from None
+    head = "base_model.model.score.weight"
+    if head_apart:
+        tensors.pop(head, None)
+    if partly:
+        tensors = {key: value for key, value in tensors.items() if "lm_head" not in key}
+        tensors.setdefault(
+            head, dict(model.named_parameters())["base_model.model.score.modules_to_save.default.weight"].data
+        )
+    try:
+        result = set_peft_model_state_dict(model, tensors, adapter_name=name)
+        missing = _without_ties(model, [key for key in result.missing_keys if f".{name}" in key])
+    except (RuntimeError, KeyError) as error:
+        raise _other_base(folder, str(error).strip().splitlines()[-1].strip()) from None
+    if missing or result.unexpected_keys:
+        raise _other_base(
+            folder, f"{len(missing)} tensors are missing, {len(result.unexpected_keys)} have no place, "
+            f"the first: {[*missing, *result.unexpected_keys][0]}"
+        )  # fmt: skip
+
+
+def _without_ties(model: PeftModel, missing: list[str]) -> list[str]:
+    """Tied embeddings have two names and are saved under one: the other is not missing."""
+    tensors = dict(model.named_parameters(remove_duplicate=False))
+    loaded = {id(tensor) for key, tensor in tensors.items() if key not in missing}
+    return [key for key in missing if id(tensors.get(key)) not in loaded]
+
+
+def _other_base(folder: Path, why: str) -> PipelineError:
+    return PipelineError(
+        f"{folder}: the adapter was made for another base: {why}.",
+        "Set model.id to the base that it was trained on.",
+    )

@@ -1,0 +1,95 @@
+"""A function that a recipe names as `path/to/file.py:function`; what is wrong with it is told by its place there."""
+
+import ast
+import importlib.util
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from os.path import samefile
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+from pipeline.recipe.fields import did_you_mean
+
+FIX = "Mend it and run the same command again."
+
+
+@dataclass(frozen=True)
+class Function:
+    """Called like the function itself. `key` is the key of the recipe that names it."""
+
+    key: str
+    named: str
+    function: Callable
+
+    def __call__(self, *given: object, **more: object) -> object:
+        try:
+            return self.function(*given, **more)
+        except Exception as error:
+            if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+                raise  # the machine's, not the function's
+            raise _raised(self.key, self.named, error) from error
+
+
+def problem(named: str) -> str | None:
+    """What can be told without running the file: the place and what is wrong there, or None."""
+    path, _, name = named.rpartition(":")
+    try:
+        tree = ast.parse(Path(path).read_bytes(), path)
+    except FileNotFoundError:
+        return f"{path}: no such file."
+    except OSError as error:
+        return f"{path}: {error.strerror}."
+    except SyntaxError as error:
+        return f"{path}:{error.lineno or 1}: not valid Python: {error.msg}."
+    except ValueError as error:  # a null byte
+        return f"{path}: not valid Python: {error}."
+    names = set(_names(tree))
+    if name in names or names & {"*", "__getattr__"}:
+        return None
+    functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    there = f" (there {'is' if len(functions) == 1 else 'are'} {', '.join(functions)})" if functions else ""
+    return f"{path}: has no function {name}{did_you_mean(name, functions)}{there}."
+
+
+def load(named: str, key: str) -> Function:
+    """The function, for which its file is run. Raises PipelineError where there is none."""
+    if wrong := problem(named):
+        raise PipelineError(f"{key}: {wrong}", FIX)
+    path, _, name = named.rpartition(":")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        found = getattr(module, name)
+    except (Exception, SystemExit) as error:
+        raise _raised(key, named, error) from error
+    if not callable(found):
+        raise PipelineError(f"{key}: {named} is no function but {found!r:.60}.", "Name a function of the file.")
+    return Function(key, named, found)
+
+
+def _names(tree: ast.AST) -> Iterator[str]:
+    """Every name that may come to stand in the module, however it is given."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.alias):
+            yield node.asname or node.name
+
+
+def _raised(key: str, named: str, error: BaseException) -> PipelineError:
+    """By the last line of the function's own file that led there."""
+    path = named.rpartition(":")[0]
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if _same(frame.filename, path)]
+    place = f"{path}:{lines[-1]}" if lines else named
+    return PipelineError(f"{key}: {place}: {type(error).__name__}: {error}", FIX)
+
+
+def _same(one: str, other: str) -> bool:
+    try:
+        return samefile(one, other)
+    except OSError:  # "<string>", "<frozen importlib._bootstrap>"
+        return False

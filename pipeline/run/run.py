@@ -1,0 +1,238 @@
+"""The spine: plan, then one process a stage, then what was learned."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from pipeline.artifact import command
+from pipeline.artifact.attempt import write_json
+from pipeline.console.display import Display
+from pipeline.errors import MachineError, PipelineError
+from pipeline.plan.planner import UP_TO_DATE, Planner, Step
+from pipeline.recipe import recipe
+from pipeline.train.stage_run import INTERRUPTED, Job
+
+WARM_UP_AT = 0.8  # the share of a stage's steps after which the next stage's process is started
+
+
+class Run:
+    """One `align run`."""
+
+    def __init__(
+        self,
+        recipe_path: Path,
+        overrides: Sequence[str],
+        runs: Path,
+        goals: Sequence[str],
+        *,
+        fresh: bool,
+        policy: str | None,
+        display: Display,
+        look_ahead: bool = True,
+    ):
+        self.recipe_path, self.overrides, self.runs = recipe_path, list(overrides), runs
+        self.recipe = recipe.load(recipe_path, overrides)
+        self.goals = list(goals) or list(self.recipe.stages)
+        if unknown := [goal for goal in self.goals if goal not in self.recipe.stages]:
+            raise PipelineError(
+                f"{recipe_path}: has no stage {', '.join(unknown)}.",
+                f"It has {', '.join(self.recipe.stages)}.",
+            )
+        self.policy, self.display, self.look_ahead = policy, display, look_ahead
+        self.planner = Planner(self.recipe, runs, policy)
+        self.pending = Pending(self.planner.folder, self.goals) if fresh else None
+        self._warm: tuple[subprocess.Popen, str] | None = None  # the next stage's process and backend, getting ready
+
+    def execute(self) -> int:
+        """Run what is not up to date. Returns the exit code; raises PipelineError."""
+        steps = self._plan()
+        if self.planner.resolve_commits(steps):
+            steps = self._plan()
+        self.display.plan(steps, f"{self.recipe.name}: the plan")
+        try:
+            done, ran, code = self._run_stages(steps)
+        finally:
+            self._cool_down()
+        if code:
+            return code
+        if self.pending:
+            self.pending.clear()
+        self._close(done, ran)
+        return 0
+
+    def _run_stages(self, steps: Sequence[Step]) -> tuple[list[Step], bool, int]:
+        """(the stages that are up to date now, whether any was run, the exit code)."""
+        done: list[Step] = []
+        ran = False
+        for number, planned in enumerate(steps):
+            step = next(one for one in self._plan() if one.stage == planned.stage) if ran else planned
+            if step.state != UP_TO_DATE:
+                coming = [later for later in steps[number + 1 :] if later.state != UP_TO_DATE]
+                if code := self._run_stage(step, coming, ahead=self.look_ahead and not ran):
+                    return done, ran, code
+                ran = True
+                step = next(one for one in self._plan(finished=step.stage) if one.stage == planned.stage)
+            self._point_latest(step)
+            done.append(step)
+        return done, ran, 0
+
+    def _plan(self, finished: str | None = None) -> list[Step]:
+        if self.pending is None:
+            return self.planner.plan(self.goals)
+        if finished:
+            self.pending.done(finished)
+        return self.planner.plan(self.goals, fresh=self.pending.left())
+
+    def _run_stage(self, step: Step, coming: Sequence[Step], *, ahead: bool) -> int:
+        """`coming` are the steps to be run after it; with `ahead` it looks at them first."""
+        job = Job(
+            recipe=str(self.recipe_path),
+            overrides=self.overrides,
+            runs=str(self.runs),
+            stage=step.stage,
+            folder=str(step.attempt.folder),
+            fingerprint=step.fingerprint,
+            mode=step.state,
+            backend=step.backend.name,
+            backend_why=step.backend.why,
+            policy=self.policy if self.policy and step.stage == self.planner.overridden(self.goals) else None,
+            goals=tuple(self.goals),
+            goals_policy=self.policy,
+            ahead=tuple(later.stage for later in coming) if ahead else (),
+        )
+        command.record(step.attempt.folder, self.recipe_path, self.overrides, self.policy)
+        self.display.begin(step)
+        if self._warm and self._warm[1] != step.backend.name:
+            self._cool_down()
+        process, self._warm = self._warm[0] if self._warm else start_worker(), None
+        give(process, job)
+        error = self._watch(process, coming[0].backend.name if coming else None)
+        code = process.wait()
+        self.display.end()
+        if error:
+            raise (PipelineError if code == 2 else MachineError)(error["what"], error["fix"])
+        if code == INTERRUPTED:
+            return INTERRUPTED
+        if code:
+            raise _died(step, code)
+        return 0
+
+    def _watch(self, process: subprocess.Popen, coming: str | None) -> dict | None:
+        """Show what the stage says until it is gone. Ctrl-C once asks it to save and stop, twice stops it."""
+        error, asked, steps = None, False, None
+        while True:
+            try:
+                for line in process.stdout:
+                    event = json.loads(line)
+                    if event["kind"] == "error":
+                        error = event
+                    elif event["kind"] == "train":
+                        steps = event["steps"]
+                    elif event["kind"] == "step" and coming and event["step"] >= WARM_UP_AT * steps:
+                        self._warm, coming = (start_worker(self._warm_up_options(coming)), coming), None
+                    elif event["kind"] == "interrupted":
+                        self.display.end()
+                        self.display.say(
+                            f"  saved a checkpoint at step {event['step']}; the same command continues from there"
+                        )
+                    self.display.event(event)
+                if asked and error is None and process.wait() == INTERRUPTED:
+                    self.display.end()
+                    self.display.say("  stopped; the same command continues")
+                return error
+            except KeyboardInterrupt:
+                if asked:
+                    process.kill()
+                else:
+                    self.display.say("  stopping after this step (Ctrl-C again: at once)")
+                    with suppress(ProcessLookupError):
+                        os.kill(process.pid, signal.SIGINT)
+                asked = True
+
+    def _cool_down(self) -> None:
+        if self._warm:
+            self._warm[0].kill()
+            self._warm[0].wait()
+            self._warm = None
+
+    def _warm_up_options(self, backend: str) -> list[str]:
+        """What a process that gets ready is told: it has no job yet."""
+        quantised = ["--bitsandbytes"] if self.recipe.needs_bitsandbytes() else []
+        return ["--warm", backend, str(self.runs), *quantised]
+
+    def _point_latest(self, step: Step) -> None:
+        """For people; nothing reads it."""
+        link = step.attempt.folder.parent / "latest"
+        with suppress(OSError):
+            if not (link.is_symlink() and os.readlink(link) == step.attempt.folder.name):
+                temporary = link.with_name(f".latest.{os.getpid()}")
+                temporary.symlink_to(step.attempt.folder.name)
+                os.replace(temporary, link)
+
+    def _close(self, done: Sequence[Step], ran: bool) -> None:
+        manifests = [step.attempt.manifest for step in done]
+        self.display.learned(manifests)
+        policies = [manifest for manifest in manifests if manifest["head"] == "causal" and manifest["samples"]]
+        if policies and ran:
+            self.display.samples(policies[-1])
+        self.display.where([(step.stage, step.attempt.output) for step in done])
+        if not ran:
+            self.display.say("Everything is up to date.")
+
+
+def start_worker(options: Sequence[str] = ()) -> subprocess.Popen:
+    """A stage's process, waiting for its job; with the options to get warm, it loads the libraries while it waits."""
+    return subprocess.Popen(
+        # -P: a file of the user's named like a library must not be taken for it.
+        [sys.executable, "-P", "-m", "pipeline.train.worker", *options],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        start_new_session=True,  # Ctrl-C reaches it through us alone
+    )
+
+
+def give(process: subprocess.Popen, job: Job) -> None:
+    """A process that died before it took its job says so when it is watched."""
+    with suppress(BrokenPipeError):
+        process.stdin.write(json.dumps(asdict(job)) + "\n")
+        process.stdin.flush()
+
+
+class Pending:
+    """The stages that a FRESH command has still to do: a killed one goes on, it does not begin anew."""
+
+    def __init__(self, folder: Path, goals: Sequence[str]):
+        self.file = folder / ".fresh.json"
+        self.goals = list(goals)
+        try:
+            known = json.loads(self.file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            known = {}
+        self._left = known["left"] if known.get("goals") == self.goals else list(goals)
+
+    def left(self) -> list[str]:
+        return self._left
+
+    def done(self, stage: str) -> None:
+        self._left = [name for name in self._left if name != stage]
+        write_json(self.file, {"goals": self.goals, "left": self._left})
+
+    def clear(self) -> None:
+        self.file.unlink(missing_ok=True)
+
+
+def _died(step: Step, code: int) -> PipelineError:
+    log = step.attempt.folder / "stage.log"
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = " (the system may have run out of memory)" if name == "SIGKILL" else ""
+        return MachineError(f"{step.stage}: its process was killed by {name}{hint}.", "The same command continues.")
+    return MachineError(f"{step.stage}: its process ended with code {code}.", f"The whole story is in {log}.")

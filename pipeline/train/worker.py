@@ -1,0 +1,135 @@
+"""Inside a stage's own process: load, evaluate, train, evaluate, save.
+
+Started by pipeline.run.run with a job on standard input, it speaks to its parent in JSON lines on
+standard output and dies when its standard input closes: a parent that was killed leaves nothing behind.
+Whatever else writes to the screen (libraries, C code) ends up in the artifact's stage.log.
+"""
+
+import importlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from pipeline.artifact.attempt import Attempt
+from pipeline.errors import PipelineError
+from pipeline.model import backend
+from pipeline.plan.planner import EVALUATE
+from pipeline.train.stage_run import INTERRUPTED, Job, Stage, before_imports
+
+
+class Channel:
+    """The way to the parent: standard output, kept for it alone."""
+
+    def __init__(self):
+        self._out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+
+    def report(self, kind: str, **fields: object) -> None:
+        if kind == "phase":  # by now standard output is the stage's log
+            step = f" at step {fields['step']}" if "step" in fields else ""
+            print(f"{time.strftime('%H:%M:%S')} {fields['name']}{step}", flush=True)
+        self._out.write(json.dumps({"kind": kind, "at": time.time()} | fields) + "\n")
+
+
+def main() -> None:
+    channel = Channel()
+    if "--warm" in sys.argv:
+        _warm_up()
+    line = sys.stdin.readline()
+    if not line:
+        return  # started ahead of a job that never came
+    job = Job(**json.loads(line))
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    interrupted = threading.Event()
+    try:
+        code = _run(job, channel, interrupted)
+    except PipelineError as error:
+        if error.__cause__:  # of a function of the user's: the log has where it came from
+            traceback.print_exc()
+        channel.report("error", what=error.what, fix=error.fix)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BaseException as error:
+        traceback.print_exc()
+        channel.report("error", **_failure(job, error))
+        code = 1
+    sys.stderr.flush()
+    os._exit(code)  # without the seconds that libraries spend on taking themselves apart
+
+
+def _warm_up() -> None:
+    """Load what every stage loads. Whatever is said meanwhile has no log to go to yet."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    before_imports("--bitsandbytes" in sys.argv)
+    name, runs = sys.argv[2:4]
+    backend.start(name, Path(runs))
+    importlib.import_module("pipeline.train.trainer")
+    importlib.import_module("pipeline.evaluate.evaluation")
+
+
+def _die_with_parent() -> None:
+    while os.read(0, 4096):
+        pass
+    os._exit(1)
+
+
+def _failure(job: Job, error: BaseException) -> dict:
+    log = Path(job.folder) / "stage.log"
+    memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if memory:
+        return {
+            "what": f"{job.stage}: memory ran out.",
+            "fix": "Lower train.per_device_train_batch_size (and raise gradient_accumulation_steps as much), "
+            "lower train.max_length, or set model.load_in_4bit; then run it again.",
+        }
+    return {
+        "what": f"{job.stage} failed: {type(error).__name__}: {error}",
+        "fix": f"The whole story is in {log}.",
+    }
+
+
+def _run(job: Job, channel: Channel, interrupted: threading.Event) -> int:
+    attempt = Attempt(Path(job.folder))
+    try:
+        attempt.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(attempt.folder / ".lock", timeout=0)
+        lock.acquire()
+        log = (attempt.folder / "stage.log").open("a", encoding="utf-8")
+    except Timeout:
+        raise PipelineError(
+            f"{job.stage}: another run is working on {attempt.folder}.", "Wait for it, or stop it."
+        ) from None
+    except OSError as error:
+        raise PipelineError(
+            f"{error.filename or attempt.folder}: {error.strerror}.",
+            "Choose another folder with --runs (RUNS=).",
+        ) from None
+    os.dup2(log.fileno(), 1)
+    os.dup2(log.fileno(), 2)
+    signal.signal(signal.SIGINT, lambda *_: _interrupt(interrupted))
+    stage = Stage(job, attempt, channel.report, interrupted)
+    stage.check()
+    if job.mode == EVALUATE:
+        stage.evaluate_again()
+        return 0
+    return stage.run()
+
+
+def _interrupt(interrupted: threading.Event) -> None:
+    """The first Ctrl-C lets a running step end and saves; before training, and the second time, it just stops."""
+    if interrupted.is_set() or not getattr(interrupted, "training", False):
+        raise KeyboardInterrupt
+    interrupted.set()
+
+
+if __name__ == "__main__":
+    main()

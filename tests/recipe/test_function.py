@@ -1,0 +1,78 @@
+"""A function of the user's: whatever is wrong with it is told by the key that names it and its place in the file."""
+
+import pytest
+
+from pipeline.errors import PipelineError
+from pipeline.plan.planner import Planner
+from pipeline.recipe import function, recipe
+
+RECIPE = """\
+model: {id: some/model}
+stages:
+  sft: {data: {path: rows.jsonl}}
+  ppo: {data: {path: rows.jsonl}, reward_function: 'mine.py:score'}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def score(prompts):\n    return [1.0\n", "mine.py:2: not valid Python: '[' was never closed"),
+        ("def scores():\n    return 1\n", "mine.py: has no function score; did you mean scores?"),
+        (None, "mine.py: no such file"),
+    ],
+)
+def test_a_plan_names_the_key_whose_function_is_wrong(folder, text, said):
+    (folder / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    (folder / "my.yaml").write_text(RECIPE)
+    if text:
+        (folder / "mine.py").write_text(text)
+    with pytest.raises(PipelineError) as caught:
+        Planner(recipe.load("my.yaml"), folder / "runs").plan(["ppo"])
+    assert f"ppo: reward_function: {said}" in str(caught.value) and "score_function" not in str(caught.value)
+    scored = recipe.load(
+        "my.yaml", ["stages.ppo.reward_function=null", "stages.ppo.reward=.", "evaluation.score_function=mine.py:score"]
+    )
+    with pytest.raises(PipelineError) as caught:
+        Planner(scored, folder / "runs").plan(["sft"])
+    assert f"sft: evaluation.score_function: {said}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("score = 3\n", "the.key: mine.py:score is no function but 3."),
+        ("x = 1\nx / 0\ndef score(): pass\n", "the.key: mine.py:2: ZeroDivisionError: division by zero"),
+        ("import there_is_no_such\ndef score(): pass\n", "the.key: mine.py:1: ModuleNotFoundError: No module named"),
+        ("raise SystemExit(3)\ndef score(): pass\n", "the.key: mine.py:1: SystemExit: 3"),
+    ],
+)
+def test_what_shows_only_when_the_file_is_run(folder, text, said):
+    (folder / "mine.py").write_text(text)
+    with pytest.raises(PipelineError) as caught:
+        function.load("mine.py:score", "the.key")
+    assert str(caught.value).startswith(said)
+
+
+def test_a_function_that_fails_is_told_by_its_own_line(folder):
+    (folder / "mine.py").write_text("import json\ndef score(text):\n    return json.loads(text)\n")
+    score = function.load("mine.py:score", "the.key")
+    assert score("3") == 3
+    with pytest.raises(PipelineError, match=r"the\.key: mine\.py:3: JSONDecodeError: "):
+        score("no JSON")
+    with pytest.raises(PipelineError, match=r"the\.key: mine\.py:score: TypeError: .*unexpected keyword"):
+        score(prompts=["a"])
+
+
+@pytest.mark.parametrize(
+    "text", ["from os.path import exists as score", "if True:\n    score = len", "from os import *"]
+)
+def test_a_function_may_come_from_anywhere(folder, text):
+    (folder / "mine.py").write_text(text)
+    assert function.problem("mine.py:score") is None
