@@ -207,7 +207,7 @@ def last_printed(name: str, output: str) -> float:
 
 
 def environment_of(world: Path, number: str) -> dict[str, str]:
-    """No network, no thread settings from outside, and a cache of its own: nothing tokenised earlier is found again."""
+    """No network, no thread settings from outside, and a cache of its own: nothing tokenized earlier is found again."""
     outside = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "MKL_", "HF_"))}
     home = str(world / f"cache-{number}")
     return outside | {"HF_HOME": home, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
@@ -354,11 +354,10 @@ def as_text(example, template) -> dict:
 
 def different_tokens(examples, texts: Sequence[dict], tokenizer, kind: str) -> int:
     """Rows whose tokens before the cut to max_length are not the same on both sides, token by token."""
-    from pipeline.data.tokens.encoder import Tokeniser
+    from pipeline.data.tokens.encoder import Encoder
 
     columns = [
-        {name: ids.tolist() for name, ids in one.pieces[0].items()}
-        for one in Tokeniser(tokenizer).encode(examples, kind)
+        {name: ids.tolist() for name, ids in one.pieces[0].items()} for one in Encoder(tokenizer).encode(examples, kind)
     ]
     different = 0
     for row, ours in zip(texts, columns, strict=True):

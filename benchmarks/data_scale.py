@@ -1,4 +1,4 @@
-"""Chat rows by the million, read, checked, split, tokenised and kept: speed, memory, and LLaMA-Factory. See README.md."""
+"""Chat rows by the million, read, checked, split, tokenized and kept: speed, memory, and LLaMA-Factory. See README.md."""
 
 import argparse
 import json
@@ -97,14 +97,14 @@ def here(file: str, tokenizer: str, runs: str, threads: str) -> None:
     from pipeline.data.prepare.cache import prepared_once
     from pipeline.data.prepare.table import numbers
     from pipeline.data.source import Data
-    from pipeline.data.tokens.encoder import Tokeniser
+    from pipeline.data.tokens.encoder import Encoder
 
-    tokeniser = Tokeniser(AutoTokenizer.from_pretrained(tokenizer), MAX_LENGTH)
+    encoder = Encoder(AutoTokenizer.from_pretrained(tokenizer), MAX_LENGTH)
     started = time.perf_counter()
     found = prepared_once(
         Data(path=file, held_out=HELD_OUT),
         "conversation",
-        tokeniser,
+        encoder,
         Path(runs),
         contents={"files": [file_sha256(Path(file))]},
         check=lambda account: refuse_bad_rows(account, "sft"),

@@ -148,11 +148,11 @@ class Bench:
             (self.world / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def _base(self, model: str) -> dict:
-        quantised = not self.smoke
+        quantized = not self.smoke
         return {
             "id": str(self.world / model),
-            "dtype": "bfloat16" if quantised else "float32",
-            "load_in_4bit": quantised,
+            "dtype": "bfloat16" if quantized else "float32",
+            "load_in_4bit": quantized,
         }
 
     def _recipe(self, model: str, stage: str, length: int, batch: int) -> Path:

@@ -1,4 +1,4 @@
-"""Direct preference optimisation against the incoming policy, frozen (https://arxiv.org/abs/2305.18290)."""
+"""Direct preference optimization against the incoming policy, frozen (https://arxiv.org/abs/2305.18290)."""
 
 from pipeline.stage import Spec
 

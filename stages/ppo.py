@@ -1,4 +1,4 @@
-"""Proximal policy optimisation against a reward model, a reward function, or both (https://arxiv.org/abs/1707.06347)."""
+"""Proximal policy optimization against a reward model, a reward function, or both (https://arxiv.org/abs/1707.06347)."""
 
 from pipeline.stage import Spec
 

@@ -10,14 +10,14 @@ from conftest import write_rows
 from pipeline.data.prepare.one_pass import Prepared, prepare
 from pipeline.data.prepare.table import tokens
 from pipeline.data.source import Data
-from pipeline.data.tokens.encoder import IGNORED, Tokeniser
+from pipeline.data.tokens.encoder import IGNORED, Encoder
 from pipeline.data.tokens.template import named
 from pipeline.model.tokenizer import prepare as prepare_tokenizer
 from pipeline.model.tokenizer import train
 
 
 def plain_tokenizer(words: str):
-    """A small one with the plain template, learnt from some words."""
+    """A small one with the plain template, learned from some words."""
     made = train([words] * 5, 300)
     made.chat_template = named("plain")
     return made
@@ -53,8 +53,8 @@ def prepared(path: Path, kind: str = "conversation", tokenizer=None, folder: Pat
     """`options` are those of Data and, where there is a tokenizer, max_length and through_suffix."""
     own = {name: options.pop(name) for name in ("max_length", "through_suffix") if name in options}
     data = Data(path=str(path), **({"held_out": 0.0} | options))
-    tokeniser = tokenizer and Tokeniser(tokenizer, on_too_long=data.on_too_long, learn=data.learn, **own)
-    found = prepare(data, kind, tokeniser, Path(mkdtemp(dir=folder)))
+    encoder = tokenizer and Encoder(tokenizer, on_too_long=data.on_too_long, learn=data.learn, **own)
+    found = prepare(data, kind, encoder, Path(mkdtemp(dir=folder)))
     found.account.summary()  # it adds up
     return found
 

@@ -321,7 +321,7 @@ def _checked(
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     with nullcontext() if loaded.model.trust_remote_code else _without_torch():
         from pipeline.model.tokenizer import of_recipe
-    from pipeline.data.tokens.encoder import Tokeniser
+    from pipeline.data.tokens.encoder import Encoder
     from pipeline.recipe.fields import effective
     from pipeline.train.rows import enough
 
@@ -332,14 +332,14 @@ def _checked(
         if max_length := given.get("max_length"):
             most = positions(loaded, loaded.model.id, loaded.model.revision)
             max_length = min(max_length, most or max_length) - given.get("response_length", 0)  # that has its own room
-    tokeniser = Tokeniser(
+    encoder = Encoder(
         tokenizer,
         max_length,
         data.on_too_long,
         through_suffix=specs()[stage].head == "score",
         learn=data.learn,
     )
-    return check.check(data, kind, tokeniser, enough(own, stage, max_length) if own else None, available_cores())
+    return check.check(data, kind, encoder, enough(own, stage, max_length) if own else None, available_cores())
 
 
 @contextmanager

@@ -44,7 +44,7 @@ SHORT = {
 
 def make_console(*, stderr: bool = False) -> Console:
     console = Console(highlight=False, stderr=stderr)
-    if not console.is_terminal:  # a pipe has no width, and a log no colours
+    if not console.is_terminal:  # a pipe has no width, and a log no colors
         console = Console(highlight=False, width=160, color_system=None, stderr=stderr)
     return console
 
@@ -121,7 +121,7 @@ class Display:
         bad = f", of them {report.bad_rows} bad" if report.bad_rows else ""
         self.console.print(f"  {_added_up(rows, bad)}")
         if report.labels:
-            self._labelled(report)
+            self._labeled(report)
         if rows["duplicates_kept"]:
             self.console.print(f"  {rows['duplicates_kept']} say the same as an earlier row", style="yellow")
         if rows["contradictions"]:
@@ -155,7 +155,7 @@ class Display:
             )  # fmt: skip
         self._tokens(report.sample, report.unit)
 
-    def _labelled(self, report) -> None:
+    def _labeled(self, report) -> None:
         fields = " and ".join(f'"{field}"' for field in report.labels)
         left = report.summary["trained"] + report.summary["held_out"]
         self.console.print(
@@ -165,7 +165,7 @@ class Display:
         )  # fmt: skip
 
     def _tokens(self, tokens, unit: str) -> None:
-        """Those that carry loss in green and, as a pipe has no colours, in brackets."""
+        """Those that carry loss in green and, as a pipe has no colors, in brackets."""
         if not tokens:
             return
         self.console.print(f"\n[bold]The first row as {unit}[/bold]; [green]\\[green in brackets][/green] carries loss")
@@ -437,7 +437,7 @@ def _what_ran(ran: dict) -> str:
     attention = ", ".join(f"{name} {what}" for name, what in ran["attention"].items())
     machine = ", ".join(str(ran[key]) for key in ("device", "driver") if ran[key])
     return (
-        f"{machine}, {ran['threads']} threads; {ran['dtype']}, quantisation {ran['quantisation']}; max_length "
+        f"{machine}, {ran['threads']} threads; {ran['dtype']}, quantization {ran['quantization']}; max_length "
         f"{ran['max_length']}, batch {ran['batch']}, rank {ran['rank']}; attention: {attention}"
     )
 

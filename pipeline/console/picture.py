@@ -58,7 +58,7 @@ def draw(result: dict, file: Path) -> None:
     figure.suptitle(_wrapped(result["verdict"]), fontsize=12, fontweight="bold")
     figure.text(
         0.5, 0.005,
-        f"{result['recipe']} {result['stage']}: {ran['device']}, {ran['dtype']}, quantisation {ran['quantisation']}, "
+        f"{result['recipe']} {result['stage']}: {ran['device']}, {ran['dtype']}, quantization {ran['quantization']}, "
         f"max_length {ran['max_length']}, batch {ran['batch']}, rank {ran['rank']}; "
         f"{result['repeats']} trials each, in turn",
         ha="center", fontsize=8, color="#555555",

@@ -11,11 +11,11 @@ import pyarrow
 import pyarrow.compute
 
 from pipeline.data.prepare import kinds, table
-from pipeline.data.prepare.account import LABELLED
+from pipeline.data.prepare.account import LABELED
 from pipeline.data.prepare.one_pass import HELD_OUT, TRAINED, Enough, prepare
 from pipeline.data.prepare.work import good_rows
 from pipeline.data.source import Data
-from pipeline.data.tokens.encoder import IGNORED, Tokeniser
+from pipeline.data.tokens.encoder import IGNORED, Encoder
 from pipeline.data.tokens.words import Words
 
 PERCENTILES = (5, 25, 50, 75, 95, 99, 100)
@@ -41,7 +41,7 @@ class Report:
     left_out: list[str]  # the reasons for which rows are dropped though they are not bad
     looks_like: str  # what the rows rather are, where nearly all are bad
     labels: list[str]  # the fields by which rows say whether they are wanted
-    unwanted: int  # of the bad rows, those that are so labelled
+    unwanted: int  # of the bad rows, those that are so labeled
     unit: str  # "tokens", or "words" where there is no tokenizer
     lengths: dict[int, int]  # percentile: how long, before any is cut
     histogram: list[tuple[int, int, int]]  # (from, to, rows)
@@ -53,16 +53,14 @@ class Report:
         return {key: value for key, value in vars(self).items() if key != "sample"}
 
 
-def check(
-    data: Data, kind: str, tokeniser: Tokeniser | Words, enough: Enough | None = None, threads: int = 1
-) -> Report:
-    """Reads, splits and tokenises the rows as a stage would."""
+def check(data: Data, kind: str, encoder: Encoder | Words, enough: Enough | None = None, threads: int = 1) -> Report:
+    """Reads, splits and tokenizes the rows as a stage would."""
     data = data.model_copy(update={"on_bad_row": "drop"})  # bad rows are told, and the others looked at all the same
-    if kind == "text" and isinstance(tokeniser, Tokeniser):  # whole, not in pieces
-        tokeniser = replace(tokeniser, max_length=None)
+    if kind == "text" and isinstance(encoder, Encoder):  # whole, not in pieces
+        encoder = replace(encoder, max_length=None)
     first = kinds.probed(data)
     with TemporaryDirectory() as folder:
-        account = prepare(data, kind, tokeniser, Path(folder), enough=enough, threads=threads).account
+        account = prepare(data, kind, encoder, Path(folder), enough=enough, threads=threads).account
         trained, held_out = (table.mapped(Path(folder) / name) for name in (TRAINED, HELD_OUT))
         lengths = numpy.sort(numpy.concatenate([_lengths(rows) for rows in (trained, held_out)])).tolist()
         return Report(
@@ -76,15 +74,15 @@ def check(
             left_out=[reason for reason in account.dropped_by_reason if reason not in account.bad_by_reason],
             looks_like=account.looks_like,
             labels=kinds.labels_of(first) if kind == "conversation" else [],
-            unwanted=sum(count for reason, count in account.bad_by_reason.items() if reason.startswith(LABELLED)),
-            unit="words" if isinstance(tokeniser, Words) else "tokens",
+            unwanted=sum(count for reason, count in account.bad_by_reason.items() if reason.startswith(LABELED)),
+            unit="words" if isinstance(encoder, Words) else "tokens",
             lengths={share: lengths[min(len(lengths) * share // 100, len(lengths) - 1)] for share in PERCENTILES}
             if lengths
             else {},
             histogram=_histogram(lengths),
-            max_length=tokeniser.max_length,
+            max_length=encoder.max_length,
             loss_share=_loss_share(trained, kind),
-            sample=_sample(data, kind, tokeniser, trained),
+            sample=_sample(data, kind, encoder, trained),
         )
 
 
@@ -119,17 +117,17 @@ def _loss_share(rows: pyarrow.Table, kind: str) -> float | None:
     return sum(int((some != IGNORED).sum()) for some in labels) / sum(map(len, labels))
 
 
-def _sample(data: Data, kind: str, tokeniser: Tokeniser | Words, trained: pyarrow.Table) -> list[Token]:
+def _sample(data: Data, kind: str, encoder: Encoder | Words, trained: pyarrow.Table) -> list[Token]:
     """A row piece by piece."""
     if not len(trained):
         return []
-    if isinstance(tokeniser, Tokeniser):
-        return _tokens(trained.slice(0, 1).to_pylist()[0], tokeniser)
+    if isinstance(encoder, Encoder):
+        return _tokens(trained.slice(0, 1).to_pylist()[0], encoder)
     example = next(example for _, example in good_rows(data, kind))
-    return [Token(*said) for said in tokeniser.written(example)]
+    return [Token(*said) for said in encoder.written(example)]
 
 
-def _tokens(row: dict, tokeniser: Tokeniser) -> list[Token]:
+def _tokens(row: dict, encoder: Encoder) -> list[Token]:
     """A row, token by token; of a pair the chosen side."""
     if "prompt_ids" in row:
         answer = row.get("chosen_ids", [])
@@ -137,7 +135,7 @@ def _tokens(row: dict, tokeniser: Tokeniser) -> list[Token]:
     else:
         ids = row["input_ids"]
         learned = [label != IGNORED for label in row.get("labels", ids)]
-    return list(_written(ids, learned, tokeniser.tokenizer))
+    return list(_written(ids, learned, encoder.tokenizer))
 
 
 def _written(ids: Sequence[int], learned: Sequence[bool], tokenizer) -> Iterator[Token]:

@@ -9,8 +9,8 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pipeline.data.shapes.shape import SHAPES
 from pipeline.errors import PipelineError
 from pipeline.hub import Repository, data_set, pinned
-from pipeline.recipe.fields import did_you_mean, must_be
 from pipeline.section import Section, empty_for_null
+from pipeline.wording import did_you_mean, must_be
 
 ROWS_TAG = "<rows>"  # pydantic puts it into the place of an error; a recipe has no such key
 
@@ -83,7 +83,7 @@ class Rows(Section):
 class Source(Rows):
     """Rows, and how they are written."""
 
-    shape: Annotated[str | None, BeforeValidator(_shape_name)] = None  # where it is not to be recognised
+    shape: Annotated[str | None, BeforeValidator(_shape_name)] = None  # where it is not to be recognized
     columns: Annotated[
         dict[str, str], BeforeValidator(empty_for_null), Field(default_factory=dict)
     ]  # the expected name: the file's name

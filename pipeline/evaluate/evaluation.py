@@ -14,7 +14,7 @@ from torch.nn.functional import logsigmoid
 
 from pipeline.data.prepare.one_pass import CHUNK
 from pipeline.data.shapes.example import Conversation, Example, Preference, Prompt
-from pipeline.data.tokens.encoder import IGNORED, Tokeniser
+from pipeline.data.tokens.encoder import IGNORED, Encoder
 from pipeline.errors import PipelineError
 from pipeline.recipe import function
 
@@ -122,13 +122,13 @@ class Evaluation:
 
     def _answers(self, model, figures: Figures, before: Figures | None) -> None:
         """Greedy answers to the held-out prompts, judged as far as the recipe says how."""
-        settings, tokeniser = self.settings, Tokeniser(self.tokenizer)
+        settings, encoder = self.settings, Encoder(self.tokenizer)
         asked = [_asked(one) for one in self.held_out]
         only_prompts = self.kind == "prompt"
         judged = settings.answer_pattern or settings.score_function or only_prompts
         number = len(asked) if judged else min(settings.samples, len(asked))
         tools = [one.tools for one in self.held_out]
-        prompts = [tokeniser.prompt_ids(*one) for one in zip(asked[:number], tools[:number], strict=True)]
+        prompts = [encoder.prompt_ids(*one) for one in zip(asked[:number], tools[:number], strict=True)]
         ids, responses = self._generate_ids(model, prompts)
         figures.completions = self._texts(responses)
         metrics = figures.metrics

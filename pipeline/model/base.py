@@ -1,5 +1,6 @@
 """The base model a chain stands on: a hub repository at one commit, a local folder by content, or one made from scratch."""
 
+import json
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -7,7 +8,6 @@ from pathlib import Path
 from pipeline.artifact.attempt import Digests, canonical, weights_sha256
 from pipeline.errors import PipelineError
 from pipeline.hub import Repository, known_commit
-from pipeline.plan import needs
 from pipeline.recipe.recipe import Recipe
 
 
@@ -42,7 +42,7 @@ def base_of(recipe: Recipe, folder: Path, digests: Digests) -> Base:
                 f"{recipe.path}: model.id: {model.id} is an adapter, not a base.",
                 "Name its base in model.id, and the adapter as the stage's `policy`.",
             )
-        if complaint := needs.weights(path):
+        if complaint := weights(path):
             raise PipelineError(
                 f"{recipe.path}: model.id: {model.id}: {complaint}.",
                 "Download or copy the whole model, as save_pretrained writes it.",
@@ -96,3 +96,20 @@ def _tokenizer(spec, digests: Digests) -> dict:
             f"model.tokenizer.path: {spec.path}: has no tokenizer.json.", "Give a fast tokenizer's folder."
         )
     return {"sha256": digests.of(file)}
+
+
+def weights(folder: Path) -> str | None:
+    """Why a model's folder has no weights that can be loaded, or None."""
+    if (index := folder / "model.safetensors.index.json").is_file():
+        try:
+            named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError, OSError):
+            return f"{index.name} cannot be read"
+        missing = sorted(name for name in named if not (folder / name).is_file())
+        return f"{len(missing)} of its {len(named)} weight files are missing: {missing[0]}" if missing else None
+    if any(folder.glob("*.safetensors")):
+        return None
+    pickled = next((path.name for path in sorted([*folder.glob("*.bin"), *folder.glob("*.pt*")])), None)
+    if pickled:
+        return f"has its weights only in {pickled}, a pickle, which is never opened"
+    return "has a config.json but no weights (*.safetensors)"

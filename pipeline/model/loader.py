@@ -117,7 +117,7 @@ class Loader:
         return model
 
     def _trainable_tokens(self, base: PreTrainedModel) -> dict[str, list[int]] | None:
-        """The rows of the embeddings that are new and must be learnt: the input's, and the output's where it is apart."""
+        """The rows of the embeddings that are new and must be learned: the input's, and the output's where it is apart."""
         if not self.prepared.new_tokens:
             return None
         ids = self.prepared.tokenizer.convert_tokens_to_ids(list(self.prepared.new_tokens))

@@ -42,7 +42,7 @@ def load(source: str | Path, recipe: Recipe, revision: str | None = None) -> Pre
 def of_recipe(recipe: Recipe, runs: Path) -> Prepared:
     """The one that the recipe's first stage would have, without training anything.
 
-    Of a model from scratch it is that of its newest pretraining, else a folder's, else it is learnt again from the texts.
+    Of a model from scratch it is that of its newest pretraining, else a folder's, else it is learned again from the texts.
     """
     if recipe.model.config is None:
         return prepare(load(recipe.model.id, recipe, recipe.model.revision), recipe)
@@ -54,7 +54,7 @@ def of_recipe(recipe: Recipe, runs: Path) -> Prepared:
 
 
 def from_scratch(recipe: Recipe, stage: str, data: Data) -> Prepared:
-    """Of a model that starts from a config: a folder's, or learnt from the rows that its first stage trains on."""
+    """Of a model that starts from a config: a folder's, or learned from the rows that its first stage trains on."""
     from pipeline.data.prepare.work import good_rows
 
     if recipe.model.tokenizer.path:
@@ -64,7 +64,7 @@ def from_scratch(recipe: Recipe, stage: str, data: Data) -> Prepared:
 
 
 def train(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with <unk>, <s>, </s> and <pad>, learnt from `texts`."""
+    """A byte-level BPE tokenizer with <unk>, <s>, </s> and <pad>, learned from `texts`."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     bpe = Tokenizer(models.BPE())
@@ -120,12 +120,12 @@ def prepare(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Prepared:
 
 
 def _pad(tokenizer: PreTrainedTokenizerFast, wanted: str | None) -> str:
-    """A pad token that is neither EOS nor used: padding is masked, and a masked EOS is never learnt."""
+    """A pad token that is neither EOS nor used: padding is masked, and a masked EOS is never learned."""
     taken = {tokenizer.eos_token, Template(tokenizer).stop}
     if wanted:
         if wanted in taken:
             raise PipelineError(
-                f"model.pad_token: {wanted} ends answers; as padding it would be masked and never learnt."
+                f"model.pad_token: {wanted} ends answers; as padding it would be masked and never learned."
             )
         return wanted
     if tokenizer.pad_token and tokenizer.pad_token not in taken:

@@ -29,7 +29,7 @@ from pipeline.hub import data_set, known_commit, settle
 from pipeline.model import backend
 from pipeline.model.backend import Backend
 from pipeline.model.base import Base, base_of, made_for, repository_of, shown
-from pipeline.plan import graph, needs
+from pipeline.plan import graph, trackers
 from pipeline.recipe import function
 from pipeline.recipe.fields import LORA, fields_of, what
 from pipeline.recipe.recipe import CHANGEABLE, Recipe, unchangeable
@@ -400,7 +400,7 @@ class Planner:
             if key in (*CHANGEABLE, "method"):
                 continue
             goes_on = has.get(key, fields[key].default)
-            if _unordered(fields[key].normalised(value)) != _unordered(fields[key].normalised(goes_on)):
+            if _unordered(fields[key].normalized(value)) != _unordered(fields[key].normalized(goes_on)):
                 what = unchangeable(key, goes_on, f"the adapter {parent.folder}")
                 raise PipelineError(
                     f"{self.recipe.path}: stages.{name}.adapter.{key}: {what}",
@@ -536,7 +536,7 @@ class Planner:
         """Those of the stages that are to be trained: a missing package would stop them at their first step."""
         to_train = [step.stage for step in steps if step.state in (RUN, CONTINUE)]
         reported = {name: self.recipe.stage(name).train.get("report_to") for name in to_train}
-        wrong = dict(one for name, report_to in reported.items() for one in needs.trackers(name, report_to))
+        wrong = dict(one for name, report_to in reported.items() for one in trackers.missing(name, report_to))
         if wrong:
             raise PipelineError("\n".join(wrong), "\n".join(dict.fromkeys(wrong.values())))
 

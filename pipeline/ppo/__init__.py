@@ -1,1 +1,1 @@
-"""Proximal policy optimisation on one frozen base with four adapters: TRL has no PPO trainer any more."""
+"""Proximal policy optimization on one frozen base with four adapters: TRL has no PPO trainer any more."""

@@ -28,7 +28,7 @@ def whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
     return (whitened if shift_mean else whitened + mean).masked_fill(mask == 0, 0)
 
 
-def generalised_advantages(
+def generalized_advantages(
     rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float
 ) -> tuple[Tensor, Tensor]:
     """(advantages, returns), both (rows, tokens): https://arxiv.org/abs/1506.02438, equation 16.

@@ -36,7 +36,7 @@ class PPOConfig(TrainingArguments):
     kl_horizon: int = field(default=10_000, metadata={"help": "Episodes over which an adaptive kl_coef moves."})
     kl_limit: float = field(default=10.0, metadata={"help": "Nats a response above which a warning is given."})
     gamma: float = field(default=1.0, metadata={"help": "Discount of later rewards."})
-    lam: float = field(default=0.95, metadata={"help": "Lambda of the generalised advantage estimate."})
+    lam: float = field(default=0.95, metadata={"help": "Lambda of the generalized advantage estimate."})
     cliprange: float = field(default=0.2, metadata={"help": "How far the ratio may leave 1."})
     cliprange_value: float = field(default=0.2, metadata={"help": "How far a value may leave the old one."})
     vf_coef: float = field(default=0.1, metadata={"help": "Weight of the value loss."})

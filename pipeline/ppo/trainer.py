@@ -198,7 +198,7 @@ class PPOTrainer(Trainer):
         rewards = arithmetic.rewards_per_token(used, kl, response, self.kl.coefficient)
         if args.whiten_rewards:
             rewards = arithmetic.whiten(rewards, response, shift_mean=False)
-        rollout.advantages, rollout.returns = arithmetic.generalised_advantages(
+        rollout.advantages, rollout.returns = arithmetic.generalized_advantages(
             rewards, rollout.values, response, args.gamma, args.lam
         )
         penalty = (self.kl.coefficient * kl).sum(1)

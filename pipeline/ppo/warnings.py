@@ -33,7 +33,7 @@ def warnings(history: Sequence[Mapping[str, float]], kl_limit: float) -> dict[st
     if len(judged) >= 2 and judged[-1]["held_out/reward"] > judged[0]["held_out/reward"]:
         fell = judged[0]["held_out/score"] - judged[-1]["held_out/score"]
         if fell > 0.02:
-            found["over-optimisation"] = (
+            found["over-optimization"] = (
                 f"on held-out prompts the reward rises while the checkable score has fallen by {fell:.3f}: the policy "
                 "learns to please the reward model. Raise train.kl_coef, train less, or use a reward_function."
             )

@@ -1,20 +1,17 @@
 """The fields of TRL's configs and of PEFT's LoraConfig, so that a plan needs to import neither.
 
-The list stands in `fields.json`; `python -m pipeline.recipe.fields` rewrites it for new versions.
+The list stands in `fields.json`; `python -m pipeline.train.list_fields` rewrites it for new versions.
 """
 
-import dataclasses
-import enum
 import json
 import re
-import types
-import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
+
+from pipeline.wording import must_be, nearest, not_among
 
 LIST = Path(__file__).with_suffix(".json")
 LORA = "LoraConfig"
@@ -37,7 +34,6 @@ _KIND_WORDS = {
     "dict": "a mapping",
     "null": "null",
 }
-_FEW_CHOICES = 16
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class Field:
     default: object
     choices: tuple[str, ...] = ()
 
-    def normalised(self, value: object) -> object:
+    def normalized(self, value: object) -> object:
         """The one spelling of equal values: 1 and 1.0, or "sigmoid" and ["sigmoid"], are the same setting."""
         if kind_of(value) == "int" and "float" in self.kinds and "int" not in self.kinds:
             return float(value)
@@ -59,7 +55,7 @@ class Field:
 
     def complaint(self, value: object) -> str | None:
         """What is wrong with a value, or None."""
-        value = self.normalised(value)
+        value = self.normalized(value)
         if value is False and "no" in self.choices and "bool" not in self.kinds:
             return 'must be "no" in quotes: YAML reads a bare no as false'
         if kind_of(value) not in self.kinds and not (kind_of(value) == "int" and "float" in self.kinds):
@@ -92,38 +88,6 @@ def kind_of(value: object) -> str:
     return by_type.get(type(value), "other")
 
 
-def must_be(wanted: str, value: object) -> str:
-    """The complaint about a value of the wrong kind."""
-    shown = json.dumps(value, default=str, ensure_ascii=False)
-    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-    quoted = isinstance(value, str) and "number" in wanted and _reads_as_number(value)
-    return f"must be {wanted}, not {shown}" + ("; leave out the quotes" if quoted else "")
-
-
-def not_among(word: object, choices: Iterable[str]) -> str:
-    """The complaint about a value that is none of the choices."""
-    choices = list(choices)
-    if not isinstance(word, str):
-        return must_be(f"one of {', '.join(choices)}", word)
-    hint = did_you_mean(word, choices)
-    if hint and len(choices) > _FEW_CHOICES:
-        return f'"{word}" is none of the {len(choices)} it can be{hint}'
-    return f'must be one of {", ".join(choices)}, not "{word}"{hint}'
-
-
-def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The first of the names that begins with this one, else the most similar, else None."""
-    names = list(names)
-    begun = [each for each in names if len(name) > 2 and each.startswith(name)]
-    return next(iter(begun or get_close_matches(name.lower(), names, n=1)), None)
-
-
-def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """The end of a complaint about a name: the nearest one as a question, or nothing."""
-    close = nearest(name, names)
-    return f"; did you mean {close}?" if close else ""
-
-
 def _no_modules(named: object) -> str | None:
     """What is wrong with adapter.target_modules, as far as it can be told without the model."""
     listed = named if isinstance(named, list) else []
@@ -142,14 +106,6 @@ def _no_modules(named: object) -> str | None:
     except re.error as error:
         return f"is not a regular expression: {error}; give names of modules as a list"
     return None
-
-
-def _reads_as_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 @cache
@@ -179,7 +135,7 @@ def effective(config_name: str, given: Mapping[str, object]) -> dict[str, object
     known = fields_of(config_name)
     defaults = {name: deepcopy(field.default) for name, field in known.items()}
     values = defaults | dict(given)
-    return {name: known[name].normalised(value) if name in known else value for name, value in values.items()}
+    return {name: known[name].normalized(value) if name in known else value for name, value in values.items()}
 
 
 def what(config_name: str, given: Mapping[str, object]) -> dict[str, object]:
@@ -225,7 +181,7 @@ OWNED = _owned(
         "nothing is uploaded": """push_to_hub hub_token hub_private_repo hub_model_id hub_strategy
             hub_always_push hub_revision""",
         "the pipeline prepares the columns": "remove_unused_columns label_names length_column_name",
-        "the pipeline reads and tokenises the rows; see data": "dataset_kwargs",
+        "the pipeline reads and tokenizes the rows; see data": "dataset_kwargs",
         "the kind of the rows decides which tokens are learned; see data.learn": """completion_only_loss
             assistant_only_loss""",
         "packed rows stay whole and apart from each other": "packing_strategy eval_packing",
@@ -317,78 +273,3 @@ HOW = frozenset(
 
 # Those that are true on a GPU and false without one, where the recipe does not say.
 ON_A_GPU = ("gradient_checkpointing", "dataloader_pin_memory")
-
-
-def regenerate() -> dict[str, dict[str, dict]]:
-    """The list as the installed TRL, transformers and PEFT have it. Takes seconds."""
-    from peft import LoraConfig
-    from transformers import TrainingArguments
-    from trl import DPOConfig, RewardConfig, SFTConfig
-
-    from pipeline.ppo.config import PPOConfig
-
-    common = _rows(TrainingArguments)
-    listed = {COMMON: common}
-    for config in (SFTConfig, RewardConfig, DPOConfig, PPOConfig):
-        unserved = UNSERVED.get(config.__name__, ())
-        listed[config.__name__] = {
-            name: row for name, row in _rows(config).items() if row != common.get(name) and name not in unserved
-        }
-    return listed | {LORA: _rows(LoraConfig)}
-
-
-def _rows(config: type) -> dict[str, dict]:
-    hints = typing.get_type_hints(config)
-    rows = {}
-    for field in dataclasses.fields(config):
-        made = field.default_factory is not dataclasses.MISSING
-        default = field.default_factory() if made else field.default
-        kinds, choices = _kinds(hints[field.name])
-        choices = (
-            choices or list(field.metadata.get("choices", ())) or _choices_in_prose(field.metadata.get("help", ""))
-        )
-        rows[field.name] = {"kinds": kinds, "default": _as_json(default)} | ({"choices": choices} if choices else {})
-    return rows
-
-
-def _kinds(hint: object) -> tuple[list[str], list[str]]:
-    origin, parts = typing.get_origin(hint) or hint, typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        found = [_kinds(part) for part in parts]
-        kinds = list(dict.fromkeys(kind for each, _ in found for kind in each))
-        return kinds, [choice for _, choices in found for choice in choices]
-    if origin is typing.Literal:
-        return list(dict.fromkeys(map(kind_of, parts))), [part for part in parts if isinstance(part, str)]
-    if isinstance(origin, type) and issubclass(origin, enum.Enum):
-        return ["str"], [member.value for member in origin]
-    # PEFT turns a mapping into its sub-configs by itself.
-    if dataclasses.is_dataclass(origin):
-        return ["dict"], []
-    return ["null" if origin is type(None) else origin.__name__], []
-
-
-def _choices_in_prose(text: str) -> list[str]:
-    """TRL names the values of `loss_type` and `f_divergence_type` only in a sentence of their help."""
-    sentence = text.partition("Possible values are")[2].partition(". ")[0]
-    names = re.findall(r"`'(\w+)'`", sentence) or re.findall(r"`(\w+)`", sentence)
-    return list(dict.fromkeys(names))
-
-
-def _as_json(default: object) -> object:
-    if isinstance(default, enum.Enum):
-        return default.value
-    return dataclasses.asdict(default) if dataclasses.is_dataclass(default) else default
-
-
-def as_text(listed: Mapping[str, Mapping[str, dict]]) -> str:
-    """The list with one field a line, so that a new version shows as a readable difference."""
-    configs = []
-    for config, rows in listed.items():
-        lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items())
-        configs.append(f" {json.dumps(config)}: {{\n{lines}\n }}")
-    return "{\n" + ",\n".join(configs) + "\n}\n"
-
-
-if __name__ == "__main__":
-    LIST.write_text(as_text(regenerate()), encoding="utf-8")
-    print(f"wrote {LIST}")

@@ -125,7 +125,7 @@ VALUES = {
     "use_reentrant": "a mapping, {use_reentrant: ...}",
     "use_reentrant_gc": "a mapping, {use_reentrant: ...}",
     "train_from_scratch": "with model.tokenizer; where model.id is named, training starts from that",
-    "datasets": "several stand in data.mixture; their type is recognised, or named in data.shape",
+    "datasets": "several stand in data.mixture; their type is recognized, or named in data.shape",
     **dict.fromkeys(
         ("eval_dataset", "test_datasets", "validation_file", "eval_file"),
         "files are given to a stage, in its own data.held_out",

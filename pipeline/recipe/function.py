@@ -9,7 +9,7 @@ from os.path import samefile
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.recipe.fields import did_you_mean
+from pipeline.wording import did_you_mean
 
 FIX = "Mend it and run the same command again."
 

@@ -16,21 +16,9 @@ from pipeline.data.shapes.shape import SHAPES, shapes_of
 from pipeline.data.source import ROWS_TAG, Data, EveryData, HeldOut, Part
 from pipeline.errors import PipelineError
 from pipeline.recipe import foreign, yaml_lines
-from pipeline.recipe.fields import (
-    ADAPTER_OWNED,
-    DEFAULTS,
-    LORA,
-    ON_A_GPU,
-    OWNED,
-    did_you_mean,
-    effective,
-    fields_of,
-    is_listed,
-    must_be,
-    nearest,
-    not_among,
-)
+from pipeline.recipe.fields import ADAPTER_OWNED, DEFAULTS, LORA, ON_A_GPU, OWNED, effective, fields_of, is_listed
 from pipeline.section import Section, empty_for_null
+from pipeline.wording import did_you_mean, must_be, nearest, not_among
 
 Problem = tuple[tuple, str]  # a key path and what is wrong there
 
@@ -123,7 +111,7 @@ class Adapter(Section):
         if self.method == "full":
             return {"method": "full"}
         fields = fields_of(LORA)
-        given = {key: fields[key].normalised(value) for key, value in self.model_extra.items()}
+        given = {key: fields[key].normalized(value) for key, value in self.model_extra.items()}
         return {"method": "lora"} | LORA_DEFAULTS | deepcopy(given)
 
 
@@ -205,7 +193,7 @@ class Recipe(Section):
         given = self.train | own.train
         if is_listed(config):
             fields = fields_of(config)
-            given = {key: fields[key].normalised(value) for key, value in given.items()}
+            given = {key: fields[key].normalized(value) for key, value in given.items()}
         return StageRecipe(
             name=name,
             data=self.data.under(own.data),
@@ -686,7 +674,7 @@ def _own_adapter_problems(raw: dict, name: str, policies: Mapping[str, str | Non
     for key in own.keys() & fields_of(LORA).keys() - {*CHANGEABLE}:
         field = fields_of(LORA)[key]
         goes_on = incoming.get(key, LORA_DEFAULTS.get(key, field.default))
-        if field.normalised(own[key]) != field.normalised(goes_on):
+        if field.normalized(own[key]) != field.normalized(goes_on):
             yield (*where, key), unchangeable(key, goes_on, f"the adapter of {maker}")
 
 

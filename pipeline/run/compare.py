@@ -215,7 +215,7 @@ def _what_ran(of: recipe.Recipe, stage: str, fast: Trial, plain: Trial) -> dict:
         "threads": fast.run["threads"],
         "attention": {TRANSFORMERS: plain.run.get("attention"), UNSLOTH: fast.run.get("attention")},
         "dtype": of.model.dtype,
-        "quantisation": "nf4" if of.model.load_in_4bit else "none",
+        "quantization": "nf4" if of.model.load_in_4bit else "none",
         "base": of.model.id or "from the recipe's config",
         "max_length": train.get("max_length"),
         "batch": f"{train.get('per_device_train_batch_size', 8)} x {train.get('gradient_accumulation_steps', 1)}",

@@ -163,8 +163,8 @@ class Run:
 
     def _warm_up_options(self, backend: str) -> list[str]:
         """What a process that gets ready is told: it has no job yet."""
-        quantised = ["--bitsandbytes"] if self.recipe.needs_bitsandbytes() else []
-        return ["--warm", backend, str(self.runs), *quantised]
+        quantized = ["--bitsandbytes"] if self.recipe.needs_bitsandbytes() else []
+        return ["--warm", backend, str(self.runs), *quantized]
 
     def _point_latest(self, step: Step) -> None:
         """For people; nothing reads it."""

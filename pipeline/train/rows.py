@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline.data.prepare import account
 from pipeline.data.prepare.cache import prepared_once
 from pipeline.data.prepare.one_pass import Enough, Prepared
-from pipeline.data.tokens.encoder import Tokeniser
+from pipeline.data.tokens.encoder import Encoder
 from pipeline.errors import PipelineError
 from pipeline.recipe.fields import effective
 from pipeline.recipe.recipe import Recipe
@@ -39,11 +39,11 @@ def prepare(
             account.refuse_bad_rows(found, stage)
         account.refuse_empty(found, stage, data)
 
-    tokeniser = Tokeniser(tokenizer, length, data.on_too_long, through_suffix=spec.head == "score", learn=data.learn)
+    encoder = Encoder(tokenizer, length, data.on_too_long, through_suffix=spec.head == "score", learn=data.learn)
     return prepared_once(
         data,
         spec.rows,
-        tokeniser,
+        encoder,
         runs,
         contents=contents,
         enough=enough(recipe, stage, length),

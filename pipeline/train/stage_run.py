@@ -26,11 +26,11 @@ from pipeline.errors import PipelineError, Together
 from pipeline.model import backend
 from pipeline.model.backend import ASKED, TRANSFORMERS, UNSLOTH
 from pipeline.model.base import Base
-from pipeline.plan import needs
 from pipeline.plan.planner import EVALUATE, UP_TO_DATE, Planner, Step
 from pipeline.recipe import function, recipe
 from pipeline.recipe.fields import effective
 from pipeline.stage import specs
+from pipeline.train import room
 
 INTERRUPTED = 130
 SAMPLES = "samples.jsonl"
@@ -380,7 +380,7 @@ class Stage:
         """For the checkpoints of this stage, unless it has some already, and of those that it looks ahead at."""
         begun = (self.job.stage,) if not self.attempt.checkpoints() else ()
         kept = trainer.args.save_total_limit or 1 if trainer.args.save_strategy != "no" else 0
-        needs.room(trainer.model, str(trainer.args.optim), kept, self.folder, (*begun, *self.job.ahead))
+        room.check(trainer.model, str(trainer.args.optim), kept, self.folder, (*begun, *self.job.ahead))
 
     def _forget_peak(self) -> None:
         import torch

@@ -184,7 +184,7 @@ def config_class(name: str) -> type:
 
 @contextmanager
 def _adapters_stay_fp32(model):
-    """TRL casts the adapter of a quantised base to bf16, in which small steps round to nothing: hide the quantisation."""
+    """TRL casts the adapter of a quantized base to bf16, in which small steps round to nothing: hide the quantization."""
     hidden = [name for name in ("is_loaded_in_4bit", "is_loaded_in_8bit") if getattr(model, name, False)]
     if isinstance(model, PeftModel):
         for name in hidden:
@@ -231,7 +231,7 @@ class StageTrainer:
     _into: Path | None = None
 
     def _prepare_dataset(self, dataset, *_, **__):
-        return dataset  # tokenised, cut and accounted for before TRL sees it
+        return dataset  # tokenized, cut and accounted for before TRL sees it
 
     def _get_train_sampler(self, train_dataset=None):
         args = self.args

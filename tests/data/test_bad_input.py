@@ -23,7 +23,7 @@ ROWS = {
     "alpaca_zh_mojibake.json": [],
     "huge_row.jsonl": [],
     "imdb_messy.csv": [6, 7, 8, 9, 10, 11],  # "Positive " with a space is harmless
-    "kto_bad_labels.json": [3, 7, "labelled as unwanted"],
+    "kto_bad_labels.json": [3, 7, "labeled as unwanted"],
     "natural_lf_duplicates.json": [],
     "pref_bad_pairs.json": [0, 1, 2, 3, 5],  # 4 has its answers in lists, which is a way to write them
     "sharegpt_bad_turns.json": [0, 1, 2, 3, 4, 5, 6, 7, 9, 10],  # 8 has role and content, which is understood

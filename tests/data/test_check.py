@@ -13,7 +13,7 @@ from pipeline.data.check import check
 from pipeline.data.prepare.account import refuse_bad_rows
 from pipeline.data.prepare.kinds import kind_of
 from pipeline.data.source import Data
-from pipeline.data.tokens.encoder import Tokeniser
+from pipeline.data.tokens.encoder import Encoder
 from pipeline.data.tokens.words import Words
 from pipeline.errors import PipelineError
 from pipeline.model.tokenizer import train
@@ -116,11 +116,11 @@ def test_checking_what_a_recipe_mixes(tmp_path):
 
 
 def test_a_bad_row_changes_no_figure_of_the_others(tmp_path):
-    tokeniser, rows = Tokeniser(train(["number 1"], 300)), [{"text": f"number {n}"} for n in range(4000)]
+    encoder, rows = Encoder(train(["number 1"], 300)), [{"text": f"number {n}"} for n in range(4000)]
     reports = []
     for name, some in (("good", rows), ("bad", [{"text": ""}, *rows])):
         write_rows(tmp_path / f"{name}.jsonl", some)
-        reports.append(check(Data(path=str(tmp_path / f"{name}.jsonl")), "text", tokeniser, threads=2))
+        reports.append(check(Data(path=str(tmp_path / f"{name}.jsonl")), "text", encoder, threads=2))
     good, bad = reports
     assert (good.lengths, good.histogram) == (bad.lengths, bad.histogram) and len(bad.bad) == 1
 

@@ -246,7 +246,7 @@ def test_a_separator_is_found_across_blocks(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("encoding", ["utf-16", "gb18030", "utf-8"])
 @pytest.mark.parametrize("name", ["lines.jsonl", "rows.csv"])
-def test_an_encoding_is_honoured(tmp_path, name, encoding):
+def test_an_encoding_is_honored(tmp_path, name, encoding):
     WRITERS[name](tmp_path / name)
     text = (tmp_path / name).read_text(encoding="utf-8")
     assert [
@@ -327,7 +327,7 @@ def test_no_encoding_is_suggested_for_what_is_no_text(tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
-def test_utf_16_without_a_mark_is_recognised(tmp_path, encoding):
+def test_utf_16_without_a_mark_is_recognized(tmp_path, encoding):
     path = written(tmp_path, "rows.jsonl", LINES.encode(encoding))
     assert "UTF-16 without a byte-order mark" in refused(path) and f"data.encoding: {encoding}" in refused(path)
     assert [row.value for row in read(path, encoding=encoding)] == ROWS

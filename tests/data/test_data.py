@@ -1,4 +1,4 @@
-"""Rows: read with their places, shaped, split, tokenised, and accounted for to the last one."""
+"""Rows: read with their places, shaped, split, tokenized, and accounted for to the last one."""
 
 import json
 

@@ -10,7 +10,7 @@ from pipeline.data.prepare.account import BEYOND
 from pipeline.data.prepare.one_pass import prepare
 from pipeline.data.prepare.work import good_rows
 from pipeline.data.source import Data
-from pipeline.data.tokens.encoder import Tokeniser
+from pipeline.data.tokens.encoder import Encoder
 from pipeline.plan.planner import Planner
 from pipeline.recipe import recipe
 from pipeline.recipe.recipe import RecipeError
@@ -77,27 +77,27 @@ def test_held_out_rows_of_their_own_are_left_whole(rows, tmp_path):
     assert (account.trained, account.held_out, account.dropped) == (50, 30, 350)
 
 
-def test_threads_change_nothing_and_what_is_left_out_is_not_tokenised(rows, tmp_path, monkeypatch):
+def test_threads_change_nothing_and_what_is_left_out_is_not_tokenized(rows, tmp_path, monkeypatch):
     from pipeline.data.prepare import one_pass as module
 
     monkeypatch.setattr(module, "CHUNK", 30)
     tokenizer = plain_tokenizer("What is 3? It is 3, so they say")
     seen = []
-    encode = Tokeniser.encode
-    monkeypatch.setattr(Tokeniser, "encode", lambda self, some, kind: seen.extend(some) or encode(self, some, kind))
+    encode = Encoder.encode
+    monkeypatch.setattr(Encoder, "encode", lambda self, some, kind: seen.extend(some) or encode(self, some, kind))
     made = []
     for threads in (1, 2):
         (folder := tmp_path / str(threads)).mkdir()
         data = Data(path=str(rows), max_rows=50, on_too_long="error")
-        made.append(prepare(data, "conversation", Tokeniser(tokenizer, 60), folder, threads=threads))
+        made.append(prepare(data, "conversation", Encoder(tokenizer, 60), folder, threads=threads))
     assert made[0].account == made[1].account and made[0].trained[:] == made[1].trained[:]
     assert lines(made[0], "rejected.jsonl") == lines(made[1], "rejected.jsonl")
     assert len(seen) == 100
 
 
 def test_a_tokenizer_is_learnt_from_the_rows_that_are_left(rows):
-    learnt = {one.prompt for _, one in good_rows(Data(path=str(rows), max_rows=50), "conversation")}
-    assert learnt == chosen(rows, 50)[1]
+    learned = {one.prompt for _, one in good_rows(Data(path=str(rows), max_rows=50), "conversation")}
+    assert learned == chosen(rows, 50)[1]
 
 
 def test_it_is_part_of_what_is_trained_only_where_it_is_set(rows, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from pipeline.data.prepare import one_pass
 from pipeline.data.prepare.mixture import LEFT_OUT, shares
 from pipeline.data.prepare.one_pass import Enough
 from pipeline.data.source import Data
-from pipeline.data.tokens.encoder import Tokeniser
+from pipeline.data.tokens.encoder import Encoder
 from pipeline.errors import PipelineError
 from pipeline.plan.planner import Planner
 from pipeline.recipe import recipe
@@ -31,7 +31,7 @@ def talks(folder, name: str, number: int) -> str:
 def made(data: Data, tokenizer, tmp_path, kind="conversation", **options):
     folder = tmp_path / f"made-{len(list(tmp_path.iterdir()))}"
     folder.mkdir()
-    found = one_pass.prepare(data, kind, Tokeniser(tokenizer, 60), folder, **options)
+    found = one_pass.prepare(data, kind, Encoder(tokenizer, 60), folder, **options)
     counts = found.account.summary()
     assert counts["read"] == counts["trained"] + counts["held_out"] + counts["dropped"]
     return found
@@ -91,7 +91,7 @@ def test_what_is_left_out_is_not_counted_as_cut(tokenizer, tmp_path):
     parts = [{"path": talks(tmp_path, "a", 80), "weight": 1}, {"path": talks(tmp_path, "b", 20), "weight": 1}]
     folder = tmp_path / "cut"
     folder.mkdir()
-    found = one_pass.prepare(Data(mixture=parts, held_out=0.0), "conversation", Tokeniser(tokenizer, 12), folder)
+    found = one_pass.prepare(Data(mixture=parts, held_out=0.0), "conversation", Encoder(tokenizer, 12), folder)
     assert found.account.trained == 40 == found.account.truncated == len(lines(found, "truncated.jsonl"))
     assert found.account.tokens_cut == sum(line["tokens_cut"] for line in lines(found, "truncated.jsonl"))
 

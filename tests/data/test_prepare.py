@@ -10,7 +10,7 @@ from prepared import lines, plain_tokenizer
 from pipeline.artifact.attempt import ROWS
 from pipeline.data.prepare import cache, one_pass
 from pipeline.data.source import Data
-from pipeline.data.tokens.encoder import Tokeniser
+from pipeline.data.tokens.encoder import Encoder
 from pipeline.errors import PipelineError
 from pipeline.model.tokenizer import train
 
@@ -31,7 +31,7 @@ def test_several_threads_make_the_same_rows_as_one(tokenizer, tmp_path, monkeypa
     for threads in (1, 2):
         folder = tmp_path / str(threads)
         folder.mkdir()
-        made.append(one_pass.prepare(data, "conversation", Tokeniser(tokenizer, 30), folder, threads=threads))
+        made.append(one_pass.prepare(data, "conversation", Encoder(tokenizer, 30), folder, threads=threads))
     one, two = made
     assert one.account == two.account and one.account.dropped == 30 and one.account.read == len(rows)
     assert one.trained[:] == two.trained[:] and one.held_out[:] == two.held_out[:]
@@ -44,7 +44,7 @@ def once(data: Data, tokenizer, runs: Path, contents="a", check=lambda account: 
     """The folder of the rows, and whether they were made now."""
     made = []
     found = cache.prepared_once(
-        data, "conversation", Tokeniser(tokenizer, **options), runs,
+        data, "conversation", Encoder(tokenizer, **options), runs,
         contents={"files": contents}, check=check, threads=1, progress=made.append,
     )  # fmt: skip
     return found.folder, bool(made)
@@ -114,7 +114,7 @@ def test_an_error_behind_what_is_enough_is_never_met(tokenizer, tmp_path, monkey
         folder = tmp_path / str(threads)
         folder.mkdir()
         made = one_pass.prepare(
-            data, "conversation", Tokeniser(tokenizer, 60), folder, threads=threads, enough=one_pass.Enough(60)
+            data, "conversation", Encoder(tokenizer, 60), folder, threads=threads, enough=one_pass.Enough(60)
         )
         assert made.account.read == 60 and made.account.partial
 
@@ -127,7 +127,7 @@ def test_what_is_counted_as_bad_does_not_depend_on_the_threads(tokenizer, tmp_pa
     for threads in (1, 2, 4):
         (folder := tmp_path / str(threads)).mkdir()
         bad.append(
-            one_pass.prepare(data, "conversation", Tokeniser(tokenizer, 8, "error"), folder, threads=threads).account
+            one_pass.prepare(data, "conversation", Encoder(tokenizer, 8, "error"), folder, threads=threads).account
         )
     assert bad[0] == bad[1] == bad[2] and bad[0].bad == 10
 
@@ -139,7 +139,7 @@ def test_a_row_that_is_not_trained_on_makes_no_other_a_duplicate(tokenizer, tmp_
     data = Data(path=str(tmp_path / "rows.jsonl"), on_too_long="drop", duplicates="drop", held_out=0.0)
     (folder := tmp_path / "made").mkdir()
     length = len(tokenizer(same["prompt"] + same["completion"]).input_ids) + 20
-    assert one_pass.prepare(data, "conversation", Tokeniser(tokenizer, length, "drop"), folder).account.trained == 1
+    assert one_pass.prepare(data, "conversation", Encoder(tokenizer, length, "drop"), folder).account.trained == 1
 
 
 def test_dropped_duplicates_are_counted_as_such_however_many_reasons_there_are(tokenizer, tmp_path):
@@ -147,5 +147,5 @@ def test_dropped_duplicates_are_counted_as_such_however_many_reasons_there_are(t
     write_rows(tmp_path / "rows.jsonl", [*bad, *TALKS[:5], *TALKS[:5]])
     data = Data(path=str(tmp_path / "rows.jsonl"), on_bad_row="drop", duplicates="drop", held_out=0.0)
     (folder := tmp_path / "made").mkdir()
-    account = one_pass.prepare(data, "conversation", Tokeniser(tokenizer, 60), folder).account.summary()
+    account = one_pass.prepare(data, "conversation", Encoder(tokenizer, 60), folder).account.summary()
     assert account["duplicates_kept"] == 0 and account["dropped_by_reason"]["says the same as an earlier row"] == 5

@@ -238,7 +238,7 @@ def test_what_is_labelled_as_unwanted_is_not_learned(tmp_path, row, field, wante
     write_rows(tmp_path / "rows.jsonl", rows)
     found = prepared(tmp_path / "rows.jsonl", folder=tmp_path)
     assert [line["line"] for line in lines(found, "rejected.jsonl")] == [2]
-    assert reasons(found)[0].startswith(f'labelled as unwanted ("{field}" is ')
+    assert reasons(found)[0].startswith(f'labeled as unwanted ("{field}" is ')
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_a_label_among_labels_that_says_nothing_is_a_bad_row(tmp_path, slip):
 
 
 def test_a_column_can_be_named_as_the_label():
-    with pytest.raises(BadRow, match="labelled as unwanted"):
+    with pytest.raises(BadRow, match="labeled as unwanted"):
         shape(ALPACA | {"ok": 0}, "conversation", columns={"label": "ok"})
 
 
@@ -483,7 +483,7 @@ def test_special_tokens_that_a_user_types_stay_text(tmp_path):
         ("bad/kto_bad_labels.json", "conversation", 12, 5),
     ],
 )
-def test_shared_real_files_are_recognised(shared, tmp_path, name, kind, rows, bad):
+def test_shared_real_files_are_recognized(shared, tmp_path, name, kind, rows, bad):
     account = prepared(shared / "data" / name, kind, folder=tmp_path).account
     assert (account.read, account.dropped) == (rows, bad), account.dropped_by_reason
 

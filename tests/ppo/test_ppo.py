@@ -194,7 +194,7 @@ GOOD = {
         ([{}] * 6 + [{"val/explained_variance": -0.1}] * 3, {"value"}),
         (
             [{"held_out/score": 0.9, "held_out/reward": 0.0}, {"held_out/score": 0.8, "held_out/reward": 2.0}],
-            {"over-optimisation"},
+            {"over-optimization"},
         ),
         ([{"held_out/score": 0.9, "held_out/reward": 0.0}, {"held_out/score": 0.9, "held_out/reward": 2.0}], set()),
     ],

@@ -24,7 +24,7 @@ def test_advantages_are_discounted_sums_of_surprises_and_padding_does_not_matter
         wanted = [sum((gamma * lam) ** (s - t) * surprises[s] for s in range(t, length)) for t in range(length)]
         spoiled_rewards, spoiled_values = rewards.clone(), values.clone()
         spoiled_rewards[MASK == 0], spoiled_values[MASK == 0] = math.nan, 1e9
-        found, returns = arithmetic.generalised_advantages(spoiled_rewards, spoiled_values, MASK, gamma, lam)
+        found, returns = arithmetic.generalized_advantages(spoiled_rewards, spoiled_values, MASK, gamma, lam)
         assert torch.allclose(found[row, :length], torch.tensor(wanted, dtype=torch.float64))
         assert torch.allclose(returns[row, :length], found[row, :length] + values[row, :length])
         assert not found[row, length:].any()

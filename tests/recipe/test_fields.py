@@ -13,7 +13,7 @@ TRL_CONFIGS = ("SFTConfig", "RewardConfig", "DPOConfig")
 
 def test_the_list_is_that_of_the_installed_versions():
     # In an interpreter of its own: what other tests have made of the libraries' classes must not count.
-    code = "from pipeline.recipe import fields as t; print(t.as_text(t.regenerate()))"
+    code = "from pipeline.train import list_fields as t; print(t.as_text(t.regenerate()))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert json.loads(LIST.read_text()) == json.loads(said)
 

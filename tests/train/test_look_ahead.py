@@ -8,9 +8,10 @@ from conftest import align, write_micro, write_rows
 
 from pipeline.artifact.attempt import ROWS
 from pipeline.errors import PipelineError
-from pipeline.plan import needs
+from pipeline.plan import trackers
 from pipeline.plan.planner import UP_TO_DATE, Planner
 from pipeline.recipe import recipe
+from pipeline.train import room
 
 
 @pytest.fixture
@@ -55,9 +56,9 @@ def test_a_tracker_is_no_matter_where_nothing_is_to_be_trained(chain, monkeypatc
 
 
 def test_a_misspelt_tracker_is_a_mistake():
-    ((what, _),) = needs.trackers("sft", ["tensorbord"])
+    ((what, _),) = trackers.missing("sft", ["tensorbord"])
     assert "did you mean tensorboard?" in what
-    assert not list(needs.trackers("sft", "none"))
+    assert not list(trackers.missing("sft", "none"))
 
 
 def test_a_model_without_all_of_its_weights_is_refused_in_the_plan(tmp_path, monkeypatch):
@@ -84,8 +85,8 @@ def test_a_model_without_all_of_its_weights_is_refused_in_the_plan(tmp_path, mon
 def test_a_disk_too_small_for_the_checkpoints_of_all_stages_is_refused(tmp_path, monkeypatch):
     model = torch.nn.Linear(1000, 1000, bias=False)  # 4 MB: three checkpoints of 12 MB and the result
     usage = namedtuple("usage", "free")
-    monkeypatch.setattr(needs.shutil, "disk_usage", lambda _: usage(free=50_000_000))
-    needs.room(model, "adamw_torch", 2, tmp_path, ["sft"])
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: usage(free=50_000_000))
+    room.check(model, "adamw_torch", 2, tmp_path, ["sft"])
     with pytest.raises(PipelineError, match=r"sft, dpo will keep about 80\.0 MB .* 50\.0 MB are free"):
-        needs.room(model, "adamw_torch", 2, tmp_path, ["sft", "dpo"])
-    needs.room(model, "sgd", 2, tmp_path, ["sft", "dpo"])  # keeps no moments
+        room.check(model, "adamw_torch", 2, tmp_path, ["sft", "dpo"])
+    room.check(model, "sgd", 2, tmp_path, ["sft", "dpo"])  # keeps no moments

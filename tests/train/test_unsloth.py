@@ -213,7 +213,7 @@ def test_the_picture_is_drawn(tmp_path):
 
     trial = {"losses": [2.0, 1.5, 1.2], "step_tokens": [9, 9, 9], "step_seconds": [1.0, 0.5, 0.5]}
     other = trial | {"losses": [2.0, 1.5, 1.3]}
-    ran = dict.fromkeys(("device", "dtype", "quantisation", "max_length", "batch", "rank"), "-")
+    ran = dict.fromkeys(("device", "dtype", "quantization", "max_length", "batch", "rank"), "-")
     backends = {"unsloth": {"warm_up_steps": 1}}
     picture.draw(
         {

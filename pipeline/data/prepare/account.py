@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.data.read.reader import Row
-from pipeline.data.shapes.labels import LABELLED
+from pipeline.data.shapes.labels import LABELED
 from pipeline.data.source import Data
+from pipeline.data.tokens.encoder import TOO_LONG
 from pipeline.errors import PipelineError
 
 SHOWN = 20  # bad rows, of at most so many mistakes
@@ -20,7 +21,8 @@ REASONS = 100  # that are counted each by itself
 OTHERS = "other reasons"
 SAME = "says the same as an earlier row"  # which one, duplicates.jsonl has
 BEYOND = "is beyond max_rows"
-TOO_LONG = "is too long"  # how every reason begins that max_length is behind
+
+
 LISTS = ("rejected.jsonl", "truncated.jsonl", "duplicates.jsonl")  # absent where there is nothing to list
 
 
@@ -204,7 +206,7 @@ def refuse_bad_rows(account: Account, stage: str) -> None:
 def _way_out(account: Account, stage: str) -> str:
     """What to do about the bad rows. To leave them out is no way where nearly none would be left."""
     drop = f"--set stages.{stage}.data.on_bad_row=drop (they are then listed in rejected.jsonl)."
-    if all(reason.startswith(LABELLED) for reason in account.bad_by_reason):
+    if all(reason.startswith(LABELED) for reason in account.bad_by_reason):
         return f"{stage} learns wanted answers only: leave the others out with {drop}"
     shorter = ""
     if any(reason.startswith(TOO_LONG) for reason in account.bad_by_reason):

@@ -14,7 +14,7 @@ from pipeline.data.prepare.account import Account
 from pipeline.data.prepare.one_pass import ACCOUNT, Enough, Prepared, prepare
 from pipeline.data.read.files import files_of
 from pipeline.data.source import Data
-from pipeline.data.tokens.encoder import Tokeniser
+from pipeline.data.tokens.encoder import Encoder
 from pipeline.errors import MachineError
 
 UNFINISHED = ".unfinished-"
@@ -23,7 +23,7 @@ UNFINISHED = ".unfinished-"
 def prepared_once(
     data: Data,
     kind: str,
-    tokeniser: Tokeniser,
+    encoder: Encoder,
     runs: Path,
     *,
     contents: dict,
@@ -38,7 +38,7 @@ def prepared_once(
     kept then. Raises MachineError where the disk is full.
     """
     place = runs / ROWS
-    folder = place / _key(data, kind, tokeniser, contents, enough)
+    folder = place / _key(data, kind, encoder, contents, enough)
     if (folder / ACCOUNT).is_file():
         found = Prepared(folder, kind)
         check(found.account)
@@ -46,7 +46,7 @@ def prepared_once(
     place.mkdir(parents=True, exist_ok=True)
     unfinished = Path(mkdtemp(prefix=UNFINISHED, dir=place))
     try:
-        made = prepare(data, kind, tokeniser, unfinished, enough=enough, threads=threads, progress=progress)
+        made = prepare(data, kind, encoder, unfinished, enough=enough, threads=threads, progress=progress)
         check(made.account)
         if not folder.exists():  # a stage beside this one may have been quicker
             os.rename(unfinished, folder)
@@ -61,8 +61,8 @@ def prepared_once(
     return Prepared(folder, kind)
 
 
-def _key(data: Data, kind: str, tokeniser: Tokeniser, contents: dict, enough: Enough | None) -> str:
-    tokenizer = tokeniser.tokenizer
+def _key(data: Data, kind: str, encoder: Encoder, contents: dict, enough: Enough | None) -> str:
+    tokenizer = encoder.tokenizer
     said = {
         "code": _code(),
         "kind": kind,
@@ -73,14 +73,14 @@ def _key(data: Data, kind: str, tokeniser: Tokeniser, contents: dict, enough: En
         "tokenizer": tokenizer.backend_tokenizer.to_str(),
         "template": tokenizer.chat_template,
         "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
-        "tokeniser": [tokeniser.max_length, tokeniser.through_suffix],
+        "encoder": [encoder.max_length, encoder.through_suffix],
     }
     return sha256(json.dumps(said, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 @cache
 def _code() -> str:
-    """What reads and tokenises, so that rows prepared by another version are made again."""
+    """What reads and tokenizes, so that rows prepared by another version are made again."""
     here = Path(__file__).parents[1]  # all of data
     digest = sha256()
     for file in sorted(here.rglob("*.py")):

@@ -7,7 +7,7 @@ from pipeline.data.prepare.work import labels_in, shaped
 from pipeline.data.read.files import container
 from pipeline.data.read.reader import Row, read_rows
 from pipeline.data.shapes.labels import Unwanted
-from pipeline.data.shapes.shape import EXAMPLES, SHAPES, BadRow, recognised
+from pipeline.data.shapes.shape import EXAMPLES, SHAPES, BadRow, recognized
 from pipeline.data.source import Data, Source
 from pipeline.errors import PipelineError
 from pipeline.stage import specs
@@ -48,7 +48,7 @@ def looks_like(rows: Probed, kind: str) -> str:
     found = _likeliest(rows)
     if found not in (None, kind) and not (found == "prompt" and _has_all_fields(rows, kind)):
         return f"These look like {WORDS[found]}, for {' and '.join(stages_of(found))}."
-    if not found and not any(recognised(row.value, kind, source.columns) for row, source in rows):
+    if not found and not any(recognized(row.value, kind, source.columns) for row, source in rows):
         return f"Their fields are {_fields(rows)}: say in data.columns which is which, as in {EXAMPLES[kind]}.{_header(rows)}"
     return ""
 
@@ -60,7 +60,7 @@ def stages_of(kind: str) -> list[str]:
 
 def shapes_in(rows: Probed, kind: str) -> Iterator[str]:
     for row, source in rows:
-        if not row.problem and (name := source.shape or recognised(row.value, kind, source.columns)):
+        if not row.problem and (name := source.shape or recognized(row.value, kind, source.columns)):
             yield name
 
 
@@ -86,7 +86,7 @@ def _likeliest(rows: Probed) -> str | None:
 
 def _has_all_fields(rows: Probed, kind: str) -> bool:
     """Whether they have an answer beside what is asked, be it a bad one."""
-    names = {recognised(row.value, kind, source.columns) for row, source in rows if isinstance(row.value, dict)}
+    names = {recognized(row.value, kind, source.columns) for row, source in rows if isinstance(row.value, dict)}
     return any(
         name and SHAPES[name].answer and SHAPES[name].present(row.value, kind) == 1 for name in names for row, _ in rows
     )

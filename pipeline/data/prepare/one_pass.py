@@ -1,4 +1,4 @@
-"""The rows of a stage in one pass: read, checked, split, tokenised and written to disk, with their account.
+"""The rows of a stage in one pass: read, checked, split, tokenized and written to disk, with their account.
 
 What stays in memory are numbers: a million rows need no more of it than a thousand but for eight bytes and a place
 each, by which rows that say the same are found.
@@ -25,7 +25,7 @@ from pipeline.data.prepare.work import CHUNK, Chunk, Outcome, Work, Worked, choo
 from pipeline.data.read.reader import Row, read_rows
 from pipeline.data.shapes.example import Example
 from pipeline.data.source import Data, Source
-from pipeline.data.tokens.encoder import Tokeniser
+from pipeline.data.tokens.encoder import Encoder
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -78,7 +78,7 @@ class Taken:
 def prepare(
     data: Data,
     kind: str,
-    tokeniser: Tokeniser | None,
+    encoder: Encoder | None,
     folder: Path,
     *,
     enough: Enough | None = None,
@@ -90,13 +90,13 @@ def prepare(
     All rows are read, or with `data.streaming` as many as are `enough`; the account is then marked as partial.
 
     `data.held_out` is a share, or rows of their own. A share is cut by the hash of the prompt, so that a question
-    never stands on both sides and rows added later move none. With `on_bad_row: error` nothing is tokenised any more
+    never stands on both sides and rows added later move none. With `on_bad_row: error` nothing is tokenized any more
     once a row was not understood: the rest is read only to count all that are bad. With `data.max_rows` the files are
     read twice: which rows it leaves only all of them tell.
     """
     choice = choose(data, kind)
     with Ledger(folder) as ledger, Pass(data, kind, ledger, folder, choice) as done:
-        with closing(in_order(Work(data, kind, tokeniser, choice), _chunks(data, done), threads)) as worked:
+        with closing(in_order(Work(data, kind, encoder, choice), _chunks(data, done), threads)) as worked:
             for chunk, result in worked:
                 if chunk.part is not None and chunk.rows and done.has(enough):
                     ledger.account.partial = True
@@ -142,7 +142,7 @@ class Pass:
             return
         outcomes = worked.outcomes
         if self.not_understood and self.data.on_bad_row == "error":
-            # Nothing is tokenised any more. What was, because a thread was ahead, does not count.
+            # Nothing is tokenized any more. What was, because a thread was ahead, does not count.
             outcomes = [one if one.sameness is None else replace(one, reason="", cut=0, unshown=()) for one in outcomes]
         sides = numpy.array(
             [self._side(*one, chunk.part is None) for one in zip(chunk.rows, outcomes, strict=True)],

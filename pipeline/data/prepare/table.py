@@ -9,16 +9,12 @@ import pyarrow
 import pyarrow.compute
 
 from pipeline.data.shapes.example import Example, from_bytes
+from pipeline.data.tokens.encoder import TOKENS
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-TOKENS = {
-    "text": ("input_ids",),
-    "conversation": ("input_ids", "labels"),
-    "preference": ("prompt_ids", "chosen_ids", "rejected_ids"),
-    "prompt": ("prompt_ids",),
-}
+
 # Of which row they are: its file and line, whether they are its first piece, its prompt's number, the tokens that it
 # lost, the part of the mixture that it comes from, itself.
 BESIDE = {

@@ -1,4 +1,4 @@
-"""What is done to each row by itself: understood, numbered, tokenised."""
+"""What is done to each row by itself: understood, numbered, tokenized."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
@@ -15,7 +15,7 @@ from pipeline.data.shapes.example import Example, Preference, to_bytes
 from pipeline.data.shapes.sameness import asked, said, sameness
 from pipeline.data.shapes.shape import BadRow, labels_of, shape
 from pipeline.data.source import Data, Source
-from pipeline.data.tokens.encoder import Encoded, Tokeniser, TooLong
+from pipeline.data.tokens.encoder import Encoded, Encoder, TooLong
 
 CHUNK = 1000  # rows worked on in one go: the tokenizer takes them in parallel
 _NOTHING = Encoded([defaultdict(lambda: numpy.empty(0, dtype=numpy.int32))])  # of rows that are only checked
@@ -55,13 +55,13 @@ class Worked:
 
 @dataclass(frozen=True)
 class Work:
-    """What is done to each row by itself. Without a tokeniser the rows are only checked; nor are those tokenised that
+    """What is done to each row by itself. Without a encoder the rows are only checked; nor are those tokenized that
     are not in the choice.
     """
 
     data: Data
     kind: str
-    tokeniser: Tokeniser | None
+    encoder: Encoder | None
     choice: Choice | None = None
 
     def __call__(self, chunk: Chunk) -> Worked:
@@ -69,9 +69,9 @@ class Work:
         examples = [shaped(row, self.kind, source, chunk.labels) for row in chunk.rows]
         understood = [self._outcome(one) for one in examples]
         wanted = [self._wanted(outcome, chunk) for outcome in understood]
-        encode = self.tokeniser is not None and not chunk.checked_only
+        encode = self.encoder is not None and not chunk.checked_only
         some = [example for example, one in zip(examples, wanted, strict=True) if one]
-        encoded = iter(self.tokeniser.encode(some, self.kind) if encode else [_NOTHING] * len(some))
+        encoded = iter(self.encoder.encode(some, self.kind) if encode else [_NOTHING] * len(some))
         outcomes, pieces, row_of = [], [], []
         for place, (example, outcome) in enumerate(zip(examples, understood, strict=True)):
             if not wanted[place]:

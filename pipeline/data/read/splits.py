@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pipeline.errors import PipelineError
-from pipeline.recipe.fields import did_you_mean
+from pipeline.wording import did_you_mean
 
 CARDS = ("README.md", ".huggingface.yaml")  # where a data set says which files its configs and splits have
 SAVED = "dataset_dict.json"  # what DatasetDict.save_to_disk writes beside its splits

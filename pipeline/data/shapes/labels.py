@@ -16,7 +16,7 @@ WANTED = {"true", "yes", "1", "+1", "good", "chosen", "accepted", "desirable", "
 WANTED |= {"thumbs up", "thumb up", "up", "like", "liked", "upvote", "upvoted", "👍"}
 UNWANTED = {"false", "no", "0", "-1", "bad", "rejected", "undesirable", "undesired", "unwanted", "dispreferred"}
 UNWANTED |= {"thumbs down", "thumb down", "down", "dislike", "disliked", "downvote", "downvoted", "👎"}
-LABELLED = "labelled as unwanted"  # how the reason begins
+LABELED = "labeled as unwanted"  # how the reason begins
 _MOST = 0.8  # of the values; beside them a few may be slips
 
 
@@ -65,7 +65,7 @@ def check_wanted(row: dict, labels: Collection[str]) -> None:
         if wanted is None:
             raise BadRow(f'"{field}" is {shown}; a label says wanted (true, 1, good) or unwanted (false, 0, bad)')
         if not wanted:
-            raise Unwanted(f'{LABELLED} ("{field}" is {shown}): not something to learn')
+            raise Unwanted(f'{LABELED} ("{field}" is {shown}): not something to learn')
 
 
 @lru_cache

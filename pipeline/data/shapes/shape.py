@@ -162,7 +162,7 @@ def shape(
     """One row as an example of `kind` ("text", "conversation", "preference" or "prompt").
 
     `columns` is {expected name: the file's name}, `named` the shape that the rows have where it is not to be
-    recognised, `labels` the fields that say whether a conversation is wanted, if more is known of the file than this
+    recognized, `labels` the fields that say whether a conversation is wanted, if more is known of the file than this
     row. Raises BadRow with the reason, in words that name the field.
     """
     if not isinstance(value, dict):
@@ -170,7 +170,7 @@ def shape(
     row = renamed(value, columns)
     read = {"text": _text, "conversation": _conversation, "preference": _preference, "prompt": _only_prompt}
     try:
-        example = read[kind](row, SHAPES[named] if named else _recognised(row, kind, columns))
+        example = read[kind](row, SHAPES[named] if named else _recognized(row, kind, columns))
     except BadRow as bad:
         if kind == "conversation" and {"chosen", "rejected"} <= row.keys():
             raise BadRow(f'{bad}; with "chosen" and "rejected" it is a pair, for reward or dpo') from None
@@ -180,7 +180,7 @@ def shape(
     return example
 
 
-def _recognised(row: dict, kind: str, columns: Mapping[str, str]) -> Shape:
+def _recognized(row: dict, kind: str, columns: Mapping[str, str]) -> Shape:
     if (best := _of_fields(tuple(row), kind, tuple(columns))) is None:
         lacks = 'has no "text", "content" or "document"' if kind == "text" else f"is of no shape known for {kind} rows"
         raise BadRow(
@@ -195,7 +195,7 @@ def labels_of(values: Iterable[object], columns: Mapping[str, str]) -> frozenset
     return label_fields((renamed(row, columns) for row in rows), columns)
 
 
-def recognised(value: object, kind: str, columns: Mapping[str, str] = {}) -> str | None:
+def recognized(value: object, kind: str, columns: Mapping[str, str] = {}) -> str | None:
     """The name of the shape that a row is taken to have; None where it has none."""
     if not isinstance(value, dict) or not set(columns.values()) <= value.keys():
         return None

@@ -6,12 +6,18 @@ from functools import cached_property
 
 import numpy
 
-from pipeline.data.prepare.account import TOO_LONG
 from pipeline.data.shapes.example import Conversation, Example, Preference, Prompt
 from pipeline.data.shapes.shape import BadRow
 from pipeline.data.tokens.places import Places
 from pipeline.data.tokens.template import Template
 
+TOO_LONG = "is too long"  # how every reason begins that max_length is behind
+TOKENS = {
+    "text": ("input_ids",),
+    "conversation": ("input_ids", "labels"),
+    "preference": ("prompt_ids", "chosen_ids", "rejected_ids"),
+    "prompt": ("prompt_ids",),
+}
 IGNORED = -100  # the label that PyTorch's cross entropy leaves out
 
 Ids = numpy.ndarray  # (tokens,) int32
@@ -32,7 +38,7 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class Tokeniser:
+class Encoder:
     """Makes the columns that a kind of row is trained as.
 
     `max_length` counts tokens; None cuts nothing. `through_suffix` keeps what the template writes

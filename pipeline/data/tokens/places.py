@@ -10,7 +10,7 @@ Span = tuple[int, int]  # start and end: of characters, or of tokens
 
 
 class Places:
-    """Tokenises texts whose special tokens are written out.
+    """Tokenizes texts whose special tokens are written out.
 
     A tokenizer is much slower where it has to keep every token's place. Those that work on bytes need not: each
     token's length in bytes is known, and if they add up to the text's, so is each one's place.
@@ -20,7 +20,7 @@ class Places:
         self.tokenizer, self._backend = tokenizer, tokenizer.backend_tokenizer
 
     def of(self, texts: Sequence[str], typed: Sequence[Sequence[Span]]) -> Iterator["ByBytes | Asked | SpeltOut"]:
-        """The tokens of each text; what is special but was `typed` as text, at these places, is spelt out."""
+        """The tokens of each text; what is special but was `typed` as text, at these places, is spelled out."""
         self._backend.no_truncation()
         self._backend.no_padding()
         self._backend.encode_special_tokens = False
@@ -47,14 +47,14 @@ class Places:
         if not typed:
             return tokens
         inside = {token for start, end in typed for token in range(*tokens.at(start, end))}
-        spelt = []
+        spelled = []
         for number, (token, (start, end)) in enumerate(zip(tokens.ids, tokens.offsets, strict=True)):
             if number in inside and token in self.tokenizer.added_tokens_decoder:
                 plain = self.tokenizer(text[start:end], add_special_tokens=False, split_special_tokens=True).input_ids
-                spelt += [(each, start, end) for each in plain]
+                spelled += [(each, start, end) for each in plain]
             else:
-                spelt.append((token, start, end))
-        return SpeltOut(*map(list, zip(*spelt, strict=True)))
+                spelled.append((token, start, end))
+        return SpeltOut(*map(list, zip(*spelled, strict=True)))
 
     @cached_property
     def _lengths(self) -> numpy.ndarray | None:

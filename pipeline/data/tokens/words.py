@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy
 
-from pipeline.data.prepare.table import TOKENS
 from pipeline.data.shapes.example import Conversation, Example, Preference, Prompt
 from pipeline.data.shapes.shape import BadRow
-from pipeline.data.tokens.encoder import IGNORED, Encoded, learned_turns
+from pipeline.data.tokens.encoder import IGNORED, TOKENS, Encoded, learned_turns
 
 _CHARACTER = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 _WORD = re.compile(rf"[{_CHARACTER}]|[^\s{_CHARACTER}]+")
@@ -20,7 +19,7 @@ Said = tuple[str, bool]  # some words, and whether they are learned
 
 @dataclass(frozen=True)
 class Words:
-    """Stands where a Tokeniser would: a row is as long as it has words. No chat template is tried."""
+    """Stands where a Encoder would: a row is as long as it has words. No chat template is tried."""
 
     learn: str = "answers"
     max_length = None  # counts tokens

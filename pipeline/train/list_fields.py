@@ -1,0 +1,86 @@
+"""Writes the list of TRL's and PEFT's fields, which a plan reads instead of the libraries, anew for new versions."""
+
+import dataclasses
+import enum
+import json
+import re
+import types
+import typing
+from collections.abc import Mapping
+
+from pipeline.recipe.fields import COMMON, LIST, LORA, UNSERVED, kind_of
+
+
+def regenerate() -> dict[str, dict[str, dict]]:
+    """The list as the installed TRL, transformers and PEFT have it. Takes seconds."""
+    from peft import LoraConfig
+    from transformers import TrainingArguments
+    from trl import DPOConfig, RewardConfig, SFTConfig
+
+    from pipeline.ppo.config import PPOConfig
+
+    common = _rows(TrainingArguments)
+    listed = {COMMON: common}
+    for config in (SFTConfig, RewardConfig, DPOConfig, PPOConfig):
+        unserved = UNSERVED.get(config.__name__, ())
+        listed[config.__name__] = {
+            name: row for name, row in _rows(config).items() if row != common.get(name) and name not in unserved
+        }
+    return listed | {LORA: _rows(LoraConfig)}
+
+
+def _rows(config: type) -> dict[str, dict]:
+    hints = typing.get_type_hints(config)
+    rows = {}
+    for field in dataclasses.fields(config):
+        made = field.default_factory is not dataclasses.MISSING
+        default = field.default_factory() if made else field.default
+        kinds, choices = _kinds(hints[field.name])
+        choices = (
+            choices or list(field.metadata.get("choices", ())) or _choices_in_prose(field.metadata.get("help", ""))
+        )
+        rows[field.name] = {"kinds": kinds, "default": _as_json(default)} | ({"choices": choices} if choices else {})
+    return rows
+
+
+def _kinds(hint: object) -> tuple[list[str], list[str]]:
+    origin, parts = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        found = [_kinds(part) for part in parts]
+        kinds = list(dict.fromkeys(kind for each, _ in found for kind in each))
+        return kinds, [choice for _, choices in found for choice in choices]
+    if origin is typing.Literal:
+        return list(dict.fromkeys(map(kind_of, parts))), [part for part in parts if isinstance(part, str)]
+    if isinstance(origin, type) and issubclass(origin, enum.Enum):
+        return ["str"], [member.value for member in origin]
+    # PEFT turns a mapping into its sub-configs by itself.
+    if dataclasses.is_dataclass(origin):
+        return ["dict"], []
+    return ["null" if origin is type(None) else origin.__name__], []
+
+
+def _choices_in_prose(text: str) -> list[str]:
+    """TRL names the values of `loss_type` and `f_divergence_type` only in a sentence of their help."""
+    sentence = text.partition("Possible values are")[2].partition(". ")[0]
+    names = re.findall(r"`'(\w+)'`", sentence) or re.findall(r"`(\w+)`", sentence)
+    return list(dict.fromkeys(names))
+
+
+def _as_json(default: object) -> object:
+    if isinstance(default, enum.Enum):
+        return default.value
+    return dataclasses.asdict(default) if dataclasses.is_dataclass(default) else default
+
+
+def as_text(listed: Mapping[str, Mapping[str, dict]]) -> str:
+    """The list with one field a line, so that a new version shows as a readable difference."""
+    configs = []
+    for config, rows in listed.items():
+        lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items())
+        configs.append(f" {json.dumps(config)}: {{\n{lines}\n }}")
+    return "{\n" + ",\n".join(configs) + "\n}\n"
+
+
+if __name__ == "__main__":
+    LIST.write_text(as_text(regenerate()), encoding="utf-8")
+    print(f"wrote {LIST}")

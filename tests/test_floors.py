@@ -1,0 +1,101 @@
+"""The house: each room stands on the floors below it, and none reaches up."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT
+
+from pipeline.recipe.recipe import StageSection
+from pipeline.stage import specs
+
+ENGINE = PROJECT / "pipeline"
+# From the ground up; rooms of one line stand beside each other. The list is also how CONTRIBUTING.md tells it.
+FLOORS = [
+    "errors section stage wording",
+    "artifact hub",
+    "data.shapes",
+    "data.source",
+    "data.read",
+    "data.tokens",
+    "data.prepare",
+    "data.check",
+    "recipe",
+    "model",
+    "evaluate",
+    "plan",
+    "ppo",
+    "train",
+    "console",
+    "run",
+    "cli",
+]
+FLOOR = {f"pipeline.{room}": number for number, line in enumerate(FLOORS) for room in line.split()}
+HEAVY = {"torch", "transformers", "trl", "peft", "unsloth", "datasets", "bitsandbytes", "accelerate"}
+LIGHT = ("pipeline.cli.main", "pipeline.plan.planner", "pipeline.run.run", "pipeline.data.read.reader")
+
+
+def files() -> Iterator[tuple[Path, str]]:
+    """Every file of the engine with its module's name."""
+    for path in sorted(ENGINE.rglob("*.py")):
+        yield path, ".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def room(module: str) -> str | None:
+    """The longest of the rooms that a module is in."""
+    inside = [name for name in FLOOR if module == name or module.startswith(f"{name}.")]
+    return max(inside, key=len, default=None)
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, module) of what a file imports of the engine, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipeline"):
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield node.lineno, whole if room(whole) != room(node.module) else node.module
+        elif isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names if alias.name.startswith("pipeline"))
+
+
+def test_every_file_is_in_a_room():
+    stray = [module for path, module in files() if room(module) is None and path.name != "__init__.py"]
+    assert not stray, f"{stray} stand in no room: move them into one, or add a floor to FLOORS and to CONTRIBUTING.md"
+
+
+def test_no_room_reaches_up():
+    wrong = [
+        f"{path.relative_to(PROJECT)}:{line} imports {module}, which is above it"
+        for path, own in files()
+        for line, module in imported(path)
+        if room(own) and room(module) and FLOOR[room(module)] > FLOOR[room(own)]
+    ]
+    assert not wrong, "\n".join(wrong) + "\nMove what both need down to the lower floor, or hand it in as an argument."
+
+
+def test_rooms_of_one_floor_do_not_stand_on_each_other():
+    pairs = {(room(own), room(module)) for path, own in files() for _, module in imported(path)}
+    circles = [f"{one} and {other}" for one, other in pairs if one and other and one < other and (other, one) in pairs]
+    assert not circles, f"{circles} import each other: one of the two has what belongs into a third"
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_the_light_floors_load_nothing_heavy(module):
+    code = f"import sys, {module}; print(sorted({HEAVY} & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert loaded == "[]", f"{module} loads {loaded}: import it in the function that needs it, or on a higher floor"
+
+
+def test_the_engine_names_no_stage_and_stages_import_no_other():
+    for path in (PROJECT / "stages").glob("*.py"):
+        names = {node.module for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)}
+        assert not any(name.startswith("stages") for name in names), f"{path}: a stage knows no other stage"
+    roles = StageSection.model_fields  # a role, as recipes say it
+    for path, _ in files():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and path.name not in ("foreign.py",):
+                named = node.value in specs() and node.value not in roles
+                assert not named, f"{path}:{node.lineno} names the stage {node.value}: ask its Spec instead"
