@@ -92,7 +92,7 @@ def here(file: str, tokenizer: str, runs: str, threads: str) -> None:
     """Prepare the rows in this process."""
     from transformers import AutoTokenizer
 
-    from pipeline.artifact.attempt import file_sha256
+    from pipeline.artifact.digests import file_sha256
     from pipeline.data.prepare.account import refuse_bad_rows
     from pipeline.data.prepare.cache import prepared_once
     from pipeline.data.prepare.table import numbers

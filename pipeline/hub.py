@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.artifact.attempt import write_json
+from pipeline.artifact.writing import write_json
 from pipeline.errors import PipelineError
 
 COMMIT = re.compile(r"[0-9a-f]{40}")

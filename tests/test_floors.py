@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import PROJECT
 
-from pipeline.recipe.recipe import StageSection
+from pipeline.recipe.sections import StageSection
 from pipeline.stage import specs
 
 ENGINE = PROJECT / "pipeline"

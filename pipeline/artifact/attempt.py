@@ -13,100 +13,18 @@ Beside them stand the prepared rows of all recipes, in runs/.data/, see pipeline
 import json
 import os
 import re
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
+from pipeline.artifact.digests import canonical, file_sha256
+from pipeline.artifact.manifest import MANIFEST, SCHEMA
+from pipeline.artifact.writing import write_json
 from pipeline.errors import PipelineError
 
-MANIFEST = "manifest.json"
 ROWS = ".data"
 COMPLETE = "complete.json"  # in a checkpoint: the size of every file, written last
-SCHEMA = 1
-
-
-def canonical(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def fingerprint(inputs: dict) -> str:
-    """The name of an artifact: twelve hex digits of the SHA-256 of its inputs."""
-    return sha256(canonical(inputs)).hexdigest()[:12]
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """A reader sees the old file or the new one, never half of one, whenever the process dies."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp keeps it to its owner
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, value: object) -> None:
-    write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-
-
-def file_sha256(path: Path) -> str:
-    digest = sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-class Digests:
-    """SHA-256 of files, remembered by path, size, mtime and inode, so that a plan need not read them again.
-
-    The process that trains has no file to remember them in and hashes afresh: a cache may be fooled, a result may not.
-    """
-
-    def __init__(self, cache: Path | None = None):
-        self._cache = cache
-        self._known: dict[str, list] = {}
-        self._changed = False
-        if cache and cache.is_file():
-            try:
-                self._known = json.loads(cache.read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                self._known = {}  # only a cache: it is built again
-
-    def of(self, path: Path) -> str:
-        stat = path.stat()
-        key, stamp = str(path.resolve()), [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-        if (known := self._known.get(key)) and known[:3] == stamp:
-            return known[3]
-        digest = file_sha256(path)
-        self._known[key] = [*stamp, digest]
-        self._changed = True
-        return digest
-
-    def save(self) -> None:
-        if self._cache and self._changed and self._cache.parent.is_dir():
-            with suppress(OSError):  # only a cache: the next plan reads the files again
-                write_atomically(self._cache, json.dumps(self._known))
-
-
-def weights_sha256(folder: Path, digests: Digests, also: Sequence[str] = ()) -> str:
-    """What a folder of weights *is*: its tensors, tokenizer and template. Where it lies does not matter."""
-    named = [
-        *folder.glob("*.safetensors"),
-        *(folder / n for n in ("tokenizer.json", "chat_template.jinja", *also)),
-    ]
-    config = json.loads((folder / "config.json").read_text()) if (folder / "config.json").is_file() else {}
-    what = {path.name: digests.of(path) for path in named if path.is_file()}
-    shape = {key: value for key, value in config.items() if not key.startswith("_") and key != "transformers_version"}
-    return sha256(canonical([what, shape])).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -198,18 +116,6 @@ def seal(checkpoint: Path) -> None:
     write_json(checkpoint / COMPLETE, sizes)
 
 
-def write_manifest(folder: Path, manifest: dict) -> None:
-    """The last act of a stage. Adds the digests of what it names, and of itself."""
-    output = folder / manifest["output"]
-    files = {
-        str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": file_sha256(path)}
-        for path in sorted(output.rglob("*"))
-        if path.is_file()
-    }
-    manifest = {"schema": SCHEMA} | manifest | {"files": files}
-    write_json(folder / MANIFEST, manifest | {"sha256": sha256(canonical(manifest)).hexdigest()})
-
-
 def attempts(stage_folder: Path, name: str) -> list[Attempt]:
     """The attempts at one fingerprint, the first first."""
     found = [Attempt(path) for path in stage_folder.glob(f"{name}*") if re.fullmatch(rf"{name}(-\d+)?", path.name)]
@@ -220,22 +126,3 @@ def all_attempts(stage_folder: Path) -> list[Attempt]:
     """Every attempt at a stage, the newest first."""
     found = [Attempt(p) for p in stage_folder.glob("*") if re.fullmatch(r"[0-9a-f]{12}(-\d+)?", p.name)]
     return sorted(found, key=lambda attempt: attempt.folder.stat().st_mtime, reverse=True)
-
-
-def difference(old: object, new: object, at: str = "") -> Iterator[str]:
-    """What changed between two inputs, one line a key: `train.learning_rate: 0.0002 -> 0.0001`."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in [*old, *(key for key in new if key not in old)]:
-            yield from difference(old.get(key), new.get(key), f"{at}.{key}" if at else str(key))
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        for number, (was, now) in enumerate(zip(old, new, strict=True)):
-            yield from difference(was, now, f"{at}[{number}]")
-    elif old != new:
-        yield f"{at}: {_short(old)} -> {_short(new)}"
-
-
-def _short(value: object) -> str:
-    if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value):
-        return value[:8]
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -6,7 +6,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipeline.artifact.attempt import Attempt, write_json
+from pipeline.artifact.attempt import Attempt
+from pipeline.artifact.writing import write_json
 
 FILE = "command.json"  # in the attempt's folder
 

@@ -14,12 +14,16 @@ from rich.markup import escape
 
 from pipeline.console import picture
 from pipeline.console.display import Display, make_console
+from pipeline.data.source import Data
 from pipeline.errors import PipelineError
 from pipeline.plan import gc as garbage
 from pipeline.plan import graph
-from pipeline.plan.planner import EVALUATE, UP_TO_DATE, Planner
-from pipeline.recipe import recipe as recipes
+from pipeline.plan.planner import Planner
+from pipeline.plan.step import EVALUATE, UP_TO_DATE
 from pipeline.recipe.fields import ON_A_GPU
+from pipeline.recipe.reading import data_section, load_recipe
+from pipeline.recipe.recipe import Recipe
+from pipeline.recipe.sections import Model
 from pipeline.run.compare import PICTURE, RESULT, Comparison
 from pipeline.run.run import Run
 from pipeline.stage import specs
@@ -109,7 +113,7 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Show what `run` would do, and why."""
-    loaded = recipes.load(recipe, _with_switch(recipe, overrides or [], unsloth))
+    loaded = load_recipe(recipe, _with_switch(recipe, overrides or [], unsloth))
     goals = stages or list(loaded.stages)
     steps = Planner(loaded, runs, policy).plan(goals, fresh=goals if fresh else ())
     if as_json:
@@ -128,7 +132,7 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """Show where every stage of a recipe stands, and what it learned."""
-    loaded = recipes.load(recipe, overrides or [])
+    loaded = load_recipe(recipe, overrides or [])
     steps = Planner(loaded, runs, policy).plan(stages or list(loaded.stages))
     finished = [step for step in steps if step.state in (UP_TO_DATE, EVALUATE)]
     if as_json:
@@ -178,7 +182,7 @@ def gc(
 ) -> None:
     """Show the attempts and the prepared rows that no recipe at hand and no artifact needs; remove them when told to."""
     console = make_console()
-    found = garbage.Garbage(recipes.load(recipe), runs)
+    found = garbage.Garbage(load_recipe(recipe), runs)
     for note in found.notes:
         console.print(escape(note), style="yellow", soft_wrap=True)
     going = found.unneeded(everything)
@@ -201,7 +205,7 @@ def list_recipes(folder: Annotated[Path, typer.Argument()] = Path("recipes")) ->
     console = make_console()
     for path in sorted(folder.glob("*.yaml")):
         try:
-            loaded = recipes.load(path)
+            loaded = load_recipe(path)
             console.print(f"[bold]{path}[/bold]  {graph.chain(loaded)}", soft_wrap=True)
         except PipelineError as error:
             console.print(f"[bold]{path}[/bold]  [red]{len(error.what.splitlines())} mistakes[/red]", soft_wrap=True)
@@ -214,7 +218,7 @@ def show_recipe(recipe: Annotated[Path, typer.Argument()] = DEFAULT_RECIPE, over
 
     print(f"# {' and '.join(ON_A_GPU)}, where they do not stand under train: true on a GPU, else false")
     print(
-        yaml.safe_dump(recipes.load(recipe, overrides or []).resolved(), sort_keys=False, allow_unicode=True),
+        yaml.safe_dump(load_recipe(recipe, overrides or []).resolved(), sort_keys=False, allow_unicode=True),
         end="",
     )
 
@@ -251,12 +255,12 @@ def check_data(
     as_json: JsonOption = False,
 ) -> None:
     """Show what would become of a file's rows, and which of their tokens would be learned. Exit code 2 for bad rows."""
-    model = recipes.Model(id=tokenizer, template=template) if tokenizer else None
+    model = Model(id=tokenizer, template=template) if tokenizer else None
     loaded = None
     if not files or (recipe and not model):
-        loaded = recipes.load(recipe or DEFAULT_RECIPE)
+        loaded = load_recipe(recipe or DEFAULT_RECIPE)
     elif model:
-        loaded = recipes.Recipe(name="check", model=model, stages={})
+        loaded = Recipe(name="check", model=model, stages={})
     elif template or max_length:
         raise PipelineError(
             f"--{'template' if template else 'max-length'}: without a tokenizer there are no tokens, only words.",
@@ -276,7 +280,7 @@ def check_data(
     if own:
         data = own.stage(stage).data
     else:
-        data = recipes.data(
+        data = data_section(
             path=files,
             config=config,
             split=split,
@@ -297,12 +301,12 @@ def check_data(
 
 
 def _checked(
-    data: recipes.Data,
+    data: Data,
     stage: str | None,
-    loaded: recipes.Recipe | None,
+    loaded: Recipe | None,
     runs: Path,
     max_length: int | None,
-    own: recipes.Recipe | None,
+    own: Recipe | None,
 ):
     """The report. `own` is the recipe where the rows are those that it gives the stage; `loaded` has the tokenizer."""
     from pipeline.data import check
@@ -358,7 +362,7 @@ def _with_switch(recipe: Path, overrides: list[str], unsloth: bool | None) -> li
     """The switch of the command line goes before all that the recipe says of it, for the chain and for a stage."""
     if unsloth is None:
         return overrides
-    own = [f"stages.{name}.use_unsloth=null" for name in recipes.load(recipe, overrides).stages]
+    own = [f"stages.{name}.use_unsloth=null" for name in load_recipe(recipe, overrides).stages]
     return [*overrides, f"use_unsloth={str(unsloth).lower()}", *own]
 
 

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from pipeline.data.prepare.account import told
 from pipeline.errors import PipelineError
-from pipeline.plan.planner import CONTINUE, EVALUATE, RUN, RUNNING, UP_TO_DATE, Step
+from pipeline.plan.step import CONTINUE, EVALUATE, RUN, RUNNING, UP_TO_DATE, Step
 from pipeline.stage import specs
 
 WORTH_SAYING = 10  # seconds of looking ahead

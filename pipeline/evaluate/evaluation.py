@@ -44,7 +44,7 @@ class Evaluation:
     `trained` are the examples trained on: what a lookup may use, and few-shot prompts are made of.
     """
 
-    settings: object  # recipe.Evaluation
+    settings: object  # the recipe's section `evaluation`
     tokenizer: object
     head: str
     kind: str  # of the rows

@@ -12,7 +12,7 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 from pipeline.hub import cached_folder
 from pipeline.model.base import Base
-from pipeline.recipe.recipe import Model
+from pipeline.recipe.sections import Model
 from pipeline.stage import Spec
 
 TRANSFORMERS, UNSLOTH = "transformers", "unsloth"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from pipeline.artifact.attempt import Digests, canonical, weights_sha256
+from pipeline.artifact.digests import Digests, canonical, weights_sha256
 from pipeline.errors import PipelineError
 from pipeline.hub import Repository, known_commit
 from pipeline.recipe.recipe import Recipe

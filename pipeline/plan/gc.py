@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.artifact import command
-from pipeline.artifact.attempt import ROWS, Attempt, all_attempts, difference
+from pipeline.artifact.attempt import ROWS, Attempt, all_attempts
+from pipeline.artifact.digests import difference
+from pipeline.artifact.lock import held
 from pipeline.errors import PipelineError
-from pipeline.plan.planner import Planner, Step, held
-from pipeline.recipe import recipe as recipes
+from pipeline.plan.planner import Planner
+from pipeline.plan.step import Step
+from pipeline.recipe.reading import load_recipe
 from pipeline.recipe.recipe import Recipe
 from pipeline.stage import specs
 
@@ -103,7 +106,7 @@ class Garbage:
         if text and not re.search(r"^[\s{\"']*stages\b", text, re.MULTILINE):
             return  # YAML of something else
         try:
-            other = recipes.load(path)
+            other = load_recipe(path)
         except PipelineError as error:
             said = re.search(r"^name:\s*[\"']?([\w.-]+)", text, re.MULTILINE)
             mine = (said[1] if said else path.stem) == self.recipe.name

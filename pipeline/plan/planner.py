@@ -1,26 +1,17 @@
 """What a command would do, and why: decided from the recipe, the data and the artifacts, without torch or a network."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from pipeline.artifact.attempt import (
-    MANIFEST,
-    Attempt,
-    Digests,
-    all_attempts,
-    attempts,
-    canonical,
-    difference,
-    fingerprint,
-    weights_sha256,
-)
+from pipeline.artifact.attempt import Attempt, all_attempts, attempts
+from pipeline.artifact.digests import Digests, canonical, difference, fingerprint, weights_sha256
+from pipeline.artifact.lock import held
+from pipeline.artifact.manifest import MANIFEST
 from pipeline.data.read.files import DECIDING, container, files_of
 from pipeline.data.source import Data, Part, Rows
 from pipeline.data.tokens.template import named
@@ -30,74 +21,13 @@ from pipeline.model import backend
 from pipeline.model.backend import Backend
 from pipeline.model.base import Base, base_of, made_for, repository_of, shown
 from pipeline.plan import graph, trackers
+from pipeline.plan.parents import bases_of, where_it_lies
+from pipeline.plan.step import CONTINUE, EVALUATE, RUN, RUNNING, UP_TO_DATE, Parent, Step
 from pipeline.recipe import function
 from pipeline.recipe.fields import LORA, fields_of, what
-from pipeline.recipe.recipe import CHANGEABLE, Recipe, unchangeable
+from pipeline.recipe.going_on import CHANGEABLE, unchangeable
+from pipeline.recipe.recipe import Recipe
 from pipeline.stage import specs
-
-RUN, CONTINUE, EVALUATE, UP_TO_DATE = "run", "continue", "evaluate", "up to date"
-RUNNING = "running"  # by another process: to run it here is refused
-
-
-@dataclass(frozen=True)
-class Parent:
-    """The policy that a stage starts from."""
-
-    folder: Path  # adapter/ or model/, or any adapter folder of the user's
-    sha256: str
-    stage: str | None = None
-    attempt: Attempt | None = None
-
-    @property
-    def is_model(self) -> bool:
-        return not (self.folder / "adapter_config.json").is_file()
-
-    @property
-    def adapter_config(self) -> dict:
-        """What PEFT wrote beside its tensors."""
-        file = self.folder / "adapter_config.json"
-        try:
-            return dict(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            raise PipelineError(f"{file}: is not the configuration of an adapter.", "Put it back as it was.") from None
-
-
-@dataclass(frozen=True)
-class Step:
-    """One row of the plan."""
-
-    stage: str
-    state: str
-    why: str
-    changes: tuple[str, ...] = ()
-    inputs: dict | None = None  # None: known only once the parent is built
-    attempt: Attempt | None = None  # the folder to be used or made
-    from_step: int = 0
-    parent: Parent | None = None
-    reward: Parent | None = None
-    after: str | None = None  # the stage that has to be built first
-    base: Base | None = None
-    given: dict = field(default_factory=dict)
-    backend: Backend | None = None  # None: nothing is trained
-    note: str = ""  # what could not be told; it is shown with the reason
-
-    @property
-    def fingerprint(self) -> str | None:
-        return fingerprint(self.inputs) if self.inputs else None
-
-    def to_json(self) -> dict:
-        return {
-            "stage": self.stage,
-            "state": self.state,
-            "why": self.why,
-            "changes": list(self.changes),
-            "fingerprint": self.fingerprint,
-            "folder": str(self.attempt.folder) if self.attempt else None,
-            "from_step": self.from_step,
-            "backend": self.backend.name if self.backend else None,
-            "backend_why": self.backend.why if self.backend else None,
-            "parent": self.parent.stage or str(self.parent.folder) if self.parent else self.after,
-        }
 
 
 class Planner:
@@ -320,7 +250,7 @@ class Planner:
             said = parent.attempt.manifest["base"]
             if said["identity"] == self._named_base().identity:
                 return self._named_base()  # wherever it lies now
-            return Base(said["identity"], _moved(said["source"], parent.attempt), said["commit"])
+            return Base(said["identity"], where_it_lies(said["source"], parent.attempt), said["commit"])
         if parent and self.recipe.model.config is not None:
             raise PipelineError(
                 f"policy: {parent.folder} was not made by this pipeline, so its base has to be named.",
@@ -339,10 +269,10 @@ class Planner:
         cannot be told."""
         own = self._named_base()
         if parent.attempt:
-            identities = list(_bases(parent.attempt))
+            identities = list(bases_of(parent.attempt))
             same = any(self._is_named(one) for one in identities if one) or (None if None in identities else False)
             said = parent.attempt.manifest["base"]
-            theirs = shown(said["identity"], _moved(said["source"], parent.attempt))
+            theirs = shown(said["identity"], where_it_lies(said["source"], parent.attempt))
         else:
             theirs = parent.adapter_config.get("base_model_name_or_path") or "a base that is not named"
             same = made_for(parent.adapter_config.get("base_model_name_or_path"), own, self.digests)
@@ -566,44 +496,5 @@ class Planner:
             )
 
 
-def _bases(attempt: Attempt) -> Iterator[dict | None]:
-    """The identities of the bases that an artifact stands on, down to the first; None where the trace is lost."""
-    while True:
-        said = attempt.manifest
-        yield said["base"]["identity"]
-        if said["output"] != "model":
-            folder = Path(_moved(said["base"]["source"], attempt))
-        elif above := said["parents"].get("policy"):
-            folder = Path(_moved(above["folder"], attempt))
-        else:
-            yield said["inputs"]["base"]
-            return
-        attempt_below = Attempt(folder.parent)
-        if not attempt_below.finished:
-            if said["output"] == "model":
-                yield None
-            return
-        attempt = attempt_below
-
-
-def _moved(source: str, attempt: Attempt) -> str:
-    """Where what an earlier stage made lies now: beside what stands on it, wherever runs/ was moved to."""
-    here = attempt.folder.resolve().parent.parent.joinpath(*Path(source).parts[-3:])
-    return str(here) if (here.parent / MANIFEST).is_file() else source
-
-
 def _unordered(value: object) -> object:
     return sorted(map(str, value)) if isinstance(value, list) else value
-
-
-def held(attempt: Attempt) -> bool:
-    """Whether a living process works on the attempt."""
-    if not (attempt.folder / ".lock").is_file():
-        return False
-    try:
-        with FileLock(attempt.folder / ".lock", timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:
-        return False

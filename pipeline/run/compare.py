@@ -9,12 +9,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, median
 
-from pipeline.artifact.attempt import MANIFEST, write_json
+from pipeline.artifact.manifest import MANIFEST
+from pipeline.artifact.writing import write_json
 from pipeline.console.display import Display
 from pipeline.errors import MachineError, PipelineError
 from pipeline.model.backend import TRANSFORMERS, UNSLOTH
-from pipeline.plan.planner import RUN, Planner, Step
-from pipeline.recipe import recipe
+from pipeline.plan.planner import Planner
+from pipeline.plan.step import RUN, Step
+from pipeline.recipe.reading import load_recipe
+from pipeline.recipe.recipe import Recipe
 from pipeline.run.run import Run, give, start_worker
 from pipeline.train.stage_run import Job
 
@@ -74,7 +77,7 @@ class Comparison:
         self.overrides = {
             name: [*common, f"stages.{stage}.use_unsloth={str(name == UNSLOTH).lower()}"] for name in BACKENDS
         }
-        self.recipe = recipe.load(path, self.overrides[UNSLOTH])
+        self.recipe = load_recipe(path, self.overrides[UNSLOTH])
         self.recipe.stage(stage)  # that there is one
         self.folder = runs / self.recipe.name / "compare" / f"{stage}-{time.strftime('%Y%m%d-%H%M%S')}"
 
@@ -104,7 +107,7 @@ class Comparison:
 
     def _plan(self, name: str) -> list[Step]:
         """As if the stage had never been run."""
-        planner = Planner(recipe.load(self.path, self.overrides[name]), self.runs)
+        planner = Planner(load_recipe(self.path, self.overrides[name]), self.runs)
         steps = planner.plan([self.stage], fresh=[self.stage])
         return planner.plan([self.stage], fresh=[self.stage]) if planner.resolve_commits(steps) else steps
 
@@ -156,7 +159,7 @@ class Comparison:
         )
 
 
-def figures(trials: dict[str, list[Trial]], of: recipe.Recipe, stage: str) -> dict:
+def figures(trials: dict[str, list[Trial]], of: Recipe, stage: str) -> dict:
     """What is told and drawn of both backends, as JSON values."""
     plain, fast = (trials[name] for name in BACKENDS)
     pairs = list(zip(plain, fast, strict=True))
@@ -206,7 +209,7 @@ def _memory(trial: Trial) -> float:
     return trial.gpu_bytes or trial.host_bytes
 
 
-def _what_ran(of: recipe.Recipe, stage: str, fast: Trial, plain: Trial) -> dict:
+def _what_ran(of: Recipe, stage: str, fast: Trial, plain: Trial) -> dict:
     settings = of.stage(stage)
     train = settings.train
     return {

@@ -11,11 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.artifact import command
-from pipeline.artifact.attempt import write_json
+from pipeline.artifact.writing import write_json
 from pipeline.console.display import Display
 from pipeline.errors import MachineError, PipelineError
-from pipeline.plan.planner import UP_TO_DATE, Planner, Step
-from pipeline.recipe import recipe
+from pipeline.plan.planner import Planner
+from pipeline.plan.step import UP_TO_DATE, Step
+from pipeline.recipe.reading import load_recipe
 from pipeline.train.stage_run import INTERRUPTED, Job
 
 WARM_UP_AT = 0.8  # the share of a stage's steps after which the next stage's process is started
@@ -37,7 +38,7 @@ class Run:
         look_ahead: bool = True,
     ):
         self.recipe_path, self.overrides, self.runs = recipe_path, list(overrides), runs
-        self.recipe = recipe.load(recipe_path, overrides)
+        self.recipe = load_recipe(recipe_path, overrides)
         self.goals = list(goals) or list(self.recipe.stages)
         if unknown := [goal for goal in self.goals if goal not in self.recipe.stages]:
             raise PipelineError(

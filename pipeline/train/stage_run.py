@@ -12,23 +12,20 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from pipeline.artifact.attempt import (
-    MANIFEST,
-    Attempt,
-    Digests,
-    difference,
-    weights_sha256,
-    write_atomically,
-    write_json,
-    write_manifest,
-)
+from pipeline.artifact.attempt import Attempt
+from pipeline.artifact.digests import Digests, difference, weights_sha256
+from pipeline.artifact.manifest import MANIFEST, write_manifest
+from pipeline.artifact.writing import write_atomically, write_json
 from pipeline.errors import PipelineError, Together
 from pipeline.model import backend
 from pipeline.model.backend import ASKED, TRANSFORMERS, UNSLOTH
 from pipeline.model.base import Base
-from pipeline.plan.planner import EVALUATE, UP_TO_DATE, Planner, Step
-from pipeline.recipe import function, recipe
+from pipeline.plan.planner import Planner
+from pipeline.plan.step import EVALUATE, UP_TO_DATE, Step
+from pipeline.recipe import function
 from pipeline.recipe.fields import effective
+from pipeline.recipe.reading import load_recipe
+from pipeline.recipe.recipe import Recipe
 from pipeline.stage import specs
 from pipeline.train import room
 
@@ -78,7 +75,7 @@ class Stage:
     def __init__(self, job: Job, attempt: Attempt, report: Callable[..., None], interrupted: threading.Event):
         self.job, self.attempt, self.report, self.interrupted = job, attempt, report, interrupted
         self.folder = attempt.folder
-        self.recipe = recipe.load(job.recipe, job.overrides)
+        self.recipe = load_recipe(job.recipe, job.overrides)
         self.settings = self.recipe.stage(job.stage)
         self.started = time.monotonic()
         self.evaluated = None, None  # the last step at which held-out figures were found, and they
@@ -579,7 +576,7 @@ def _write_lines(file: Path, lines: list[dict]) -> None:
     write_atomically(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
-def positions(whole: recipe.Recipe, source: str | None, revision: str | None) -> int | None:
+def positions(whole: Recipe, source: str | None, revision: str | None) -> int | None:
     """How many the model has; `source` is None where it is made from the recipe's config."""
     from transformers import AutoConfig
 

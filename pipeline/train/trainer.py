@@ -21,7 +21,8 @@ from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from pipeline.artifact.attempt import Attempt, seal, write_atomically
+from pipeline.artifact.attempt import Attempt, seal
+from pipeline.artifact.writing import write_atomically
 from pipeline.data.prepare.table import lengths
 from pipeline.data.shapes.shape import Example
 from pipeline.errors import MachineError, PipelineError

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from pipeline.artifact.attempt import Attempt
 from pipeline.errors import PipelineError
 from pipeline.model import backend
-from pipeline.plan.planner import EVALUATE
+from pipeline.plan.step import EVALUATE
 from pipeline.train.stage_run import INTERRUPTED, Job, Stage, before_imports
 
 

@@ -12,10 +12,11 @@ import readme
 from conftest import PROJECT, align
 from rich.console import Console
 
-from pipeline.artifact.attempt import write_manifest
+from pipeline.artifact.manifest import write_manifest
 from pipeline.console.display import Display
-from pipeline.plan.planner import UP_TO_DATE, Planner
-from pipeline.recipe import recipe
+from pipeline.plan.planner import Planner
+from pipeline.plan.step import UP_TO_DATE
+from pipeline.recipe.reading import load_recipe
 from pipeline.stage import specs
 
 RECORD = json.loads(readme.RECORD.read_text(encoding="utf-8"))
@@ -50,7 +51,7 @@ def test_what_is_quoted_is_of_todays_recipe_and_data(tmp_path, monkeypatch):
         if output.name == "adapter":
             (output / "adapter_config.json").write_text("{}")
         write_manifest(folder, manifest)
-    loaded = recipe.load("recipes/tiny.yaml")
+    loaded = load_recipe("recipes/tiny.yaml")
     steps = Planner(loaded, tmp_path).plan(loaded.stages)
     assert {step.stage: (step.state, step.why, step.changes) for step in steps if step.state != UP_TO_DATE} == {}, AGAIN
     assert {step.stage: step.fingerprint for step in steps} == {
@@ -133,7 +134,7 @@ def test_a_shown_recipe_is_whole_and_the_same(tmp_path):
 
     shown = align("recipe", "show", "recipes/tiny.yaml", cwd=PROJECT).stdout
     (tmp_path / "shown.yaml").write_text(shown)
-    loaded, again = recipe.load(PROJECT / "recipes" / "tiny.yaml"), recipe.load(tmp_path / "shown.yaml")
+    loaded, again = load_recipe(PROJECT / "recipes" / "tiny.yaml"), load_recipe(tmp_path / "shown.yaml")
     assert again.resolved() == loaded.resolved()
     for name, stage in again.stages.items():
         config = specs()[name].config

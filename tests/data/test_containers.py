@@ -16,12 +16,12 @@ from conftest import PROJECT, write_micro, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.artifact.attempt import file_sha256
+from pipeline.artifact.digests import file_sha256
 from pipeline.data.read.files import files
 from pipeline.data.read.reader import read
 from pipeline.errors import PipelineError
 from pipeline.plan.planner import Planner
-from pipeline.recipe import recipe
+from pipeline.recipe.reading import load_recipe
 
 ROWS = [
     {"prompt": "what is red?", "completion": 'a "colour",\nof course'},
@@ -433,7 +433,7 @@ def test_a_plan_takes_folders_and_keeps_the_fingerprint_of_a_plain_file(tmp_path
         write_rows(tmp_path / "held" / f"{part}.jsonl", [{"text": part}])
 
     def step(path, held_out):
-        made = recipe.load("micro.yaml", [f"stages.pretrain.data={{path: '{path}', held_out: '{held_out}'}}"])
+        made = load_recipe("micro.yaml", [f"stages.pretrain.data={{path: '{path}', held_out: '{held_out}'}}"])
         return Planner(made, tmp_path / "runs").plan(["pretrain"])[0]
 
     digests = [file_sha256(tmp_path / name) for name in ("rows/text.jsonl", "held/a.jsonl", "held/b.jsonl")]

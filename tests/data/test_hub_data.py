@@ -21,7 +21,8 @@ from pipeline.data.read.files import files
 from pipeline.data.read.reader import read
 from pipeline.errors import PipelineError
 from pipeline.plan.planner import Planner
-from pipeline.recipe import recipe
+from pipeline.recipe.problem import RecipeError
+from pipeline.recipe.reading import load_recipe
 
 
 def lines(start: int, number: int) -> bytes:
@@ -261,7 +262,7 @@ def test_a_hub_that_does_not_answer_as_hoped(hub, monkeypatch):
 
 
 def planned(tmp_path: Path, data: str) -> dict:
-    loaded = recipe.load(write_micro(tmp_path), [f"stages={{pretrain: {{data: {data}}}}}"])
+    loaded = load_recipe(write_micro(tmp_path), [f"stages={{pretrain: {{data: {data}}}}}"])
     return Planner(loaded, tmp_path / "runs", remember=False).plan(["pretrain"])[0].inputs
 
 
@@ -284,21 +285,21 @@ def test_what_a_fingerprint_knows_of_a_data_set(hub, tmp_path):
 
 
 def test_a_recipe_with_a_data_set_that_is_none(tmp_path):
-    with pytest.raises(recipe.RecipeError) as error:
+    with pytest.raises(RecipeError) as error:
         planned(tmp_path, "{path: [text.jsonl, 'hub:a/b/c'], held_out: {splitt: test}}")
     said = str(error.value)
     assert "data.path: hub:a/b/c: is no data set of the hub" in said
     assert "data.held_out.splitt: unknown key; did you mean split?" in said
     for held_out in ("{}", "{split: train}"):
-        with pytest.raises(recipe.RecipeError, match="held_out means the very rows that are trained on"):
+        with pytest.raises(RecipeError, match="held_out means the very rows that are trained on"):
             planned(tmp_path, f"{{path: 'hub:a/b', split: train, held_out: {held_out}}}")
 
 
 def test_planning_a_data_set_of_the_hub_loads_no_library(hub, tmp_path):
     write_micro(tmp_path)
     code = (
-        "import sys; from pathlib import Path; from pipeline import recipe; from pipeline.plan.planner import Planner; "
-        "r = recipe.load('micro.yaml', ['stages={pretrain: {data: {path: [hub:me/talk, text.jsonl], split: train}}}']); "
+        "import sys; from pathlib import Path; from pipeline.recipe.reading import load_recipe; from pipeline.plan.planner import Planner; "
+        "r = load_recipe('micro.yaml', ['stages={pretrain: {data: {path: [hub:me/talk, text.jsonl], split: train}}}']); "
         "print(Planner(r, Path('runs')).plan(['pretrain'])[0].why); "
         "print([m for m in ('datasets', 'huggingface_hub', 'torch', 'httpx') if m in sys.modules])"
     )

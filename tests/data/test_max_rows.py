@@ -12,8 +12,8 @@ from pipeline.data.prepare.work import good_rows
 from pipeline.data.source import Data
 from pipeline.data.tokens.encoder import Encoder
 from pipeline.plan.planner import Planner
-from pipeline.recipe import recipe
-from pipeline.recipe.recipe import RecipeError
+from pipeline.recipe.problem import RecipeError
+from pipeline.recipe.reading import load_recipe
 
 TALKS = [{"prompt": f"What is {n}?", "completion": f"It is {n}, so they say"} for n in range(400)]
 
@@ -106,7 +106,7 @@ def test_it_is_part_of_what_is_trained_only_where_it_is_set(rows, tmp_path, monk
     (tmp_path / "my.yaml").write_text(f"model: {model}\nstages: {{sft: {{data: {{path: rows.jsonl}}}}}}\n")
 
     def inputs(*overrides):
-        return Planner(recipe.load("my.yaml", overrides), tmp_path / "runs").plan(["sft"])[0].inputs["data"]
+        return Planner(load_recipe("my.yaml", overrides), tmp_path / "runs").plan(["sft"])[0].inputs["data"]
 
     assert inputs().keys() == {"files", "held_out", "on_bad_row", "on_too_long"}
     assert inputs("data.on_bad_row=error", "data.held_out=0.05") == inputs()
@@ -116,8 +116,8 @@ def test_it_is_part_of_what_is_trained_only_where_it_is_set(rows, tmp_path, monk
 def test_it_needs_all_rows_and_so_no_streaming(rows, tmp_path):
     text = "model: {id: m}\nstages:\n  sft: {data: {path: c, streaming: true}, train: {max_steps: 3}}\n"
     (file := tmp_path / "my.yaml").write_text(text)
-    assert recipe.load(file).stage("sft").data.streaming
+    assert load_recipe(file).stage("sft").data.streaming
     for key in ("data.max_rows=9", "stages.sft.data.max_rows=9"):
         with pytest.raises(RecipeError, match=r"my\.yaml:3: stages\.sft\.data\.streaming: max_rows chooses among all"):
-            recipe.load(file, [key])
-    assert recipe.load(file, ["data.max_rows=9", "stages.sft.data.max_rows=null"])
+            load_recipe(file, [key])
+    assert load_recipe(file, ["data.max_rows=9", "stages.sft.data.max_rows=null"])

@@ -14,7 +14,7 @@ from pipeline.data.source import Data
 from pipeline.data.tokens.encoder import Encoder
 from pipeline.errors import PipelineError
 from pipeline.plan.planner import Planner
-from pipeline.recipe import recipe
+from pipeline.recipe.reading import load_recipe
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_what_is_read_to_the_end_is_no_part(tokenizer, tmp_path):
 def test_a_recipe_that_cannot_mean_anything_is_refused(tmp_path, data, said):
     (tmp_path / "my.yaml").write_text(f"model: {{id: some/model}}\nstages: {{sft: {{data: {data}}}}}\n")
     with pytest.raises(PipelineError) as error:
-        recipe.load(tmp_path / "my.yaml")
+        load_recipe(tmp_path / "my.yaml")
     assert said in str(error.value) and "my.yaml:2" in str(error.value)
 
 
@@ -181,7 +181,7 @@ def test_what_differs_in_its_rows_differs_in_its_fingerprint(tmp_path):
     a, b, same, text = (str(tmp_path / name) for name in ("text.jsonl", "pairs.jsonl", "same.jsonl", "same.txt"))
 
     def planned(data: str) -> str:
-        loaded = recipe.load(tmp_path / "micro.yaml", [f"stages={{pretrain: {{data: {data}}}}}"])
+        loaded = load_recipe(tmp_path / "micro.yaml", [f"stages={{pretrain: {{data: {data}}}}}"])
         return Planner(loaded, tmp_path / "runs", remember=False).plan(["pretrain"])[0].fingerprint
 
     assert planned(f"{{path: {a}}}") == planned(f"{{path: {same}}}")

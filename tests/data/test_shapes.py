@@ -9,7 +9,8 @@ from prepared import encode, learned, lines, prepared, reasons, tokenizer_of, to
 
 from pipeline.data.shapes.shape import SHAPES, BadRow, shape, shapes_of
 from pipeline.data.tokens.template import Template
-from pipeline.recipe import recipe as recipes
+from pipeline.recipe.problem import RecipeError
+from pipeline.recipe.reading import load_recipe
 
 ASK = [{"role": "user", "content": "Hi"}]
 TALK = [*ASK, {"role": "assistant", "content": "Ho"}]
@@ -273,8 +274,8 @@ def test_a_column_can_be_named_as_the_label():
 def test_a_recipe_with_an_unknown_shape_is_refused_with_all_names(tmp_path):
     def problems(text):
         (tmp_path / "r.yaml").write_text("model: {id: m}\nstages: " + text)
-        with pytest.raises(recipes.RecipeError) as error:
-            recipes.load(tmp_path / "r.yaml")
+        with pytest.raises(RecipeError) as error:
+            load_recipe(tmp_path / "r.yaml")
         return str(error.value)
 
     unknown = problems("{sft: {data: {path: a, shape: alpacca}}}")

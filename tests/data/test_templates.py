@@ -14,7 +14,7 @@ from pipeline.data.tokens.template import Template, named
 from pipeline.errors import PipelineError
 from pipeline.model.tokenizer import prepare, train
 from pipeline.plan.planner import Planner
-from pipeline.recipe import recipe as recipes
+from pipeline.recipe.reading import load_recipe
 
 SHIPPED = Path(find_spec("trl").origin).parent / "chat_templates"
 ASK = [{"role": "user", "content": "Hi"}]
@@ -213,7 +213,7 @@ def test_a_template_that_is_not_jinja_is_a_mistake_with_its_line_before_anything
     stages = f"stages: {{sft: {{data: {{path: {tmp_path / 'a.jsonl'}}}}}}}"
     recipe.write_text(f"model: {{id: {tmp_path}, template: {file}}}\n{stages}\n")
     with pytest.raises(PipelineError) as error:
-        Planner(recipes.load(recipe), tmp_path / "runs").plan(["sft"])
+        Planner(load_recipe(recipe), tmp_path / "runs").plan(["sft"])
     assert error.value.what.startswith(f"{file}{said}") and "model.template" in error.value.fix
 
 

@@ -15,7 +15,7 @@ from pipeline.artifact.command import Command
 from pipeline.errors import PipelineError
 from pipeline.plan.gc import Garbage
 from pipeline.plan.planner import Planner
-from pipeline.recipe import recipe
+from pipeline.recipe.reading import load_recipe
 
 ALL = ["pretrain", "sft", "dpo", "reward", "ppo"]
 STRAY = [f"{stage}/{number:012}" for number, stage in enumerate(("ppo", "reward", "dpo", "sft", "pretrain"))]
@@ -134,7 +134,7 @@ def planned(built, monkeypatch):
 
     def planned(base: str, policy: Path):
         Path("mine.yaml").write_text(f"model: {{id: {base}}}\nstages: {{dpo: {{data: {{path: pairs.jsonl}}}}}}\n")
-        return Planner(recipe.load("mine.yaml"), Path("runs"), str(policy)).plan(["dpo"])[0]
+        return Planner(load_recipe("mine.yaml"), Path("runs"), str(policy)).plan(["dpo"])[0]
 
     return planned
 
@@ -233,7 +233,7 @@ def going(built, monkeypatch):
         (folder / "command.json").write_text(json.dumps(asdict(Command(str(built / "micro.yaml"), [], None))))
 
     def going(everything: bool = False) -> list[str]:
-        garbage = Garbage(recipe.load("micro.yaml"), Path("runs"))
+        garbage = Garbage(load_recipe("micro.yaml"), Path("runs"))
         return [str(one.attempt.folder.relative_to("runs/micro")) for one in garbage.unneeded(everything)]
 
     return going

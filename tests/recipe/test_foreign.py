@@ -4,9 +4,12 @@ from fnmatch import fnmatchcase
 
 import pytest
 
-from pipeline.recipe import foreign, recipe
+from pipeline.data.source import Data
+from pipeline.recipe import foreign
 from pipeline.recipe.fields import OWNED, fields_of
-from pipeline.recipe.recipe import RecipeError
+from pipeline.recipe.problem import RecipeError
+from pipeline.recipe.reading import load_recipe
+from pipeline.recipe.unknown import sections
 
 # What the answer has to say, and of which keys: those of LLaMA-Factory, Axolotl, and of tutorials' TrainingArguments,
 # LoraConfig and BitsAndBytesConfig, at the top level, where the first two have them all.
@@ -125,7 +128,7 @@ WITHIN = [
 def problems(folder, text: str) -> list[str]:
     (file := folder / "my.yaml").write_text(text)
     with pytest.raises(RecipeError) as caught:
-        recipe.load(file)
+        load_recipe(file)
     return [problem.removeprefix(f"{file}:") for problem in caught.value.problems]
 
 
@@ -170,15 +173,15 @@ def test_a_model_in_a_word(tmp_path):
 
 def test_every_foreign_name_leads_to_a_key_and_is_none_itself():
     fields = {name for config in ("SFTConfig", "RewardConfig", "DPOConfig", "PPOConfig") for name in fields_of(config)}
-    sections = {section.rpartition(".")[2]: set(keys) for section, keys in recipe._sections().items()}
-    sections["data"] = set(recipe.Data.model_fields)
+    places = {section.rpartition(".")[2]: set(keys) for section, keys in sections().items()}
+    places["data"] = set(Data.model_fields)
     for target in foreign.NEAREST.values():
         section, _, key = target.rpartition(".")
-        known = sections[section] if section else fields | sections[""] | sections["<stage>"]
+        known = places[section] if section else fields | places[""] | places["<stage>"]
         assert key in known, target
         assert section or key not in OWNED, target
     names = {name for name in foreign.NEAREST if "." not in name}
-    own = fields | sections[""] | set(fields_of("LoraConfig"))
+    own = fields | places[""] | set(fields_of("LoraConfig"))
     assert not names & own and not [
         name for name in own if any(fnmatchcase(name, one) for one in foreign._ANSWERS if "*" not in one)
     ]

@@ -4,7 +4,8 @@ import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.plan.planner import Planner
-from pipeline.recipe import function, recipe
+from pipeline.recipe import function
+from pipeline.recipe.reading import load_recipe
 
 RECIPE = """\
 model: {id: some/model}
@@ -34,9 +35,9 @@ def test_a_plan_names_the_key_whose_function_is_wrong(folder, text, said):
     if text:
         (folder / "mine.py").write_text(text)
     with pytest.raises(PipelineError) as caught:
-        Planner(recipe.load("my.yaml"), folder / "runs").plan(["ppo"])
+        Planner(load_recipe("my.yaml"), folder / "runs").plan(["ppo"])
     assert f"ppo: reward_function: {said}" in str(caught.value) and "score_function" not in str(caught.value)
-    scored = recipe.load(
+    scored = load_recipe(
         "my.yaml", ["stages.ppo.reward_function=null", "stages.ppo.reward=.", "evaluation.score_function=mine.py:score"]
     )
     with pytest.raises(PipelineError) as caught:

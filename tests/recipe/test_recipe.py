@@ -6,9 +6,10 @@ import sys
 from textwrap import dedent
 
 import pytest
+from conftest import PROJECT
 
-from pipeline.recipe import recipe
-from pipeline.recipe.recipe import RecipeError
+from pipeline.recipe.problem import RecipeError
+from pipeline.recipe.reading import load_recipe
 
 GOOD = """\
 model: {id: some/model, dtype: bfloat16}
@@ -32,7 +33,7 @@ def read(tmp_path, monkeypatch):
 
     def read(text, *overrides):
         (tmp_path / "my.yaml").write_text(dedent(text))
-        return recipe.load("my.yaml", overrides)
+        return load_recipe("my.yaml", overrides)
 
     return read
 
@@ -443,7 +444,7 @@ def test_an_unknown_stage_is_told_the_nearest(problems):
 def test_a_missing_recipe_lists_those_there_are(read):
     read(GOOD)
     with pytest.raises(RecipeError, match=r"mi\.yaml: no such recipe; did you mean my\.yaml\?\nThere are: my\.yaml"):
-        recipe.load("mi.yaml")
+        load_recipe("mi.yaml")
 
 
 def test_a_stage_that_the_recipe_lacks(read):
@@ -455,8 +456,8 @@ def test_reading_a_recipe_imports_nothing_heavy(read):
     read(GOOD)
     heavy = "{'torch', 'transformers', 'trl', 'peft', 'unsloth', 'datasets'}"
     code = (
-        "import sys; from pipeline.recipe import recipe; recipe.load('my.yaml').resolved(); "
+        "import sys; from pipeline.recipe.reading import load_recipe; load_recipe('my.yaml').resolved(); "
         f"sys.exit(bool({heavy} & set(sys.modules)))"
     )
-    root = str(recipe.Path(recipe.__file__).parents[2])
+    root = str(PROJECT)
     assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": root}).returncode == 0

@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 from conftest import align, attempt, manifest, write_micro
 
-from pipeline.artifact.attempt import file_sha256
+from pipeline.artifact.digests import file_sha256
 
 PARENTS = {"pretrain": (), "sft": ("pretrain",), "reward": ("pretrain", "sft"), "dpo": ("pretrain", "sft"),
            "ppo": ("pretrain", "sft", "reward")}  # fmt: skip

@@ -13,7 +13,7 @@ from pipeline.artifact.attempt import Attempt
 from pipeline.data.prepare.table import tokens
 from pipeline.data.tokens.encoder import IGNORED
 from pipeline.evaluate.evaluation import log_probabilities
-from pipeline.recipe import recipe
+from pipeline.recipe.reading import load_recipe
 from pipeline.train.stage_run import Job, Stage
 
 
@@ -29,7 +29,7 @@ def stage_of(chain, tmp_path, monkeypatch):
     def prepare(name: str, *overrides: str) -> Stage:
         from pipeline.plan.planner import Planner
 
-        loaded = recipe.load("micro.yaml", overrides)
+        loaded = load_recipe("micro.yaml", overrides)
         step = Planner(loaded, Path("runs")).plan([name])[-1]
         job = Job("micro.yaml", list(overrides), "runs", name, str(tmp_path), step.fingerprint, "run")
         stage = Stage(job, Attempt(tmp_path), silent, threading.Event())
@@ -244,7 +244,7 @@ def test_new_tokens_of_a_template_are_trained_saved_and_reload_to_the_same_logit
     assert tokenizer.convert_tokens_to_ids("<|im_start|>") in batch.input_ids[0]
     plain = AutoPeftModelForCausalLM.from_pretrained(folder).eval()
     monkeypatch.chdir(tmp_path)
-    loaded = recipe.load("chatml.yaml", [f"stages.dpo.policy={folder.parent}"])
+    loaded = load_recipe("chatml.yaml", [f"stages.dpo.policy={folder.parent}"])
     step = Planner(loaded, Path("runs")).plan(["dpo"])[-1]
     job = Job(
         "chatml.yaml", [f"stages.dpo.policy={folder.parent}"], "runs", "dpo", str(tmp_path), step.fingerprint, "run"

@@ -9,8 +9,9 @@ from conftest import align, write_micro, write_rows
 from pipeline.artifact.attempt import ROWS
 from pipeline.errors import PipelineError
 from pipeline.plan import trackers
-from pipeline.plan.planner import UP_TO_DATE, Planner
-from pipeline.recipe import recipe
+from pipeline.plan.planner import Planner
+from pipeline.plan.step import UP_TO_DATE
+from pipeline.recipe.reading import load_recipe
 from pipeline.train import room
 
 
@@ -44,14 +45,14 @@ def test_rows_prepared_ahead_are_those_that_the_stage_takes(chain):
 
 def test_a_tracker_that_is_not_installed_is_told_in_the_plan(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    loaded = recipe.load(write_micro(tmp_path), ["train.report_to=clearml"])
+    loaded = load_recipe(write_micro(tmp_path), ["train.report_to=clearml"])
     with pytest.raises(PipelineError, match=r"(?s)sft: train.report_to: clearml is not installed.*pip install clearml"):
         Planner(loaded, tmp_path / "runs").plan(["sft"])
 
 
 def test_a_tracker_is_no_matter_where_nothing_is_to_be_trained(chain, monkeypatch):
     monkeypatch.chdir(chain)
-    steps = Planner(recipe.load("micro.yaml", ["train.report_to=clearml"]), chain / "runs").plan(["dpo"])
+    steps = Planner(load_recipe("micro.yaml", ["train.report_to=clearml"]), chain / "runs").plan(["dpo"])
     assert {step.state for step in steps} == {UP_TO_DATE}
 
 
@@ -66,7 +67,7 @@ def test_a_model_without_all_of_its_weights_is_refused_in_the_plan(tmp_path, mon
     path, model = write_micro(tmp_path), tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text('{"model_type": "llama"}')
-    loaded = recipe.load(path, [f"model={{id: {model}}}"])
+    loaded = load_recipe(path, [f"model={{id: {model}}}"])
 
     def said() -> str:
         with pytest.raises(PipelineError) as refused:

@@ -25,13 +25,13 @@ needs_unsloth = pytest.mark.skipif(backend.installed_version() is None, reason="
 PROBE = """
 import json, sys, threading
 from pathlib import Path
-from pipeline import recipe
+from pipeline.recipe.reading import load_recipe
 from pipeline.artifact.attempt import Attempt
 from pipeline.plan.planner import Planner
 from pipeline.train.stage_run import Job, Stage
 
 name, stage_name, out = sys.argv[1:]
-step = Planner(recipe.load("micro.yaml", []), Path("runs")).plan([stage_name], fresh=[stage_name])[-1]
+step = Planner(load_recipe("micro.yaml", []), Path("runs")).plan([stage_name], fresh=[stage_name])[-1]
 job = Job("micro.yaml", [], "runs", stage_name, out, step.fingerprint, "run", backend=name)
 Path(out).mkdir()
 stage = Stage(job, Attempt(Path(out)), lambda *_, **__: None, threading.Event())

@@ -1,0 +1,215 @@
+"""What is wrong between the keys of a recipe, and in those that are passed through."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from pipeline import stage
+from pipeline.data.shapes.shape import SHAPES, shapes_of
+from pipeline.recipe.chain import stages_below, start_of
+from pipeline.recipe.fields import ADAPTER_OWNED, LORA, OWNED, fields_of, is_listed
+from pipeline.recipe.going_on import CHANGEABLE, LORA_DEFAULTS, incoming_adapter_of, unchangeable
+from pipeline.recipe.problem import Problem
+from pipeline.recipe.unknown import listed_configs, unknown_key
+from pipeline.wording import did_you_mean
+
+
+def _mapping(value: object, *keys: str) -> dict:
+    """A mapping inside a recipe that may yet be of any shape."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def contradictions(raw: dict) -> Iterator[Problem]:
+    """What is wrong between keys, and in those that are passed through. Takes a recipe of any shape."""
+    stages, specs = _mapping(raw, "stages"), stage.specs()
+    yield from _model_problems(raw)
+    if isinstance(raw.get("stages", 0), dict | None) and not stages:
+        yield ("stages",), f"needs at least one stage: {', '.join(specs)}"
+    yield from _common_train_problems(raw, stages)
+    yield from _adapter_problems(raw, ("adapter",))
+    for name in stages:
+        where = ("stages", name)
+        if name in specs:
+            yield from _train_problems(_mapping(stages, name, "train"), (*where, "train"), specs[name].config)
+            yield from _adapter_problems(raw, (*where, "adapter"))
+            yield from _data_problems(_mapping(stages, name, "data"), (*where, "data"), specs[name].rows)
+            yield from _streaming_problems(raw, name)
+        else:
+            yield where, f"unknown stage{did_you_mean(str(name), specs)} (there are {', '.join(specs)})"
+    given = {name: _mapping(stages, name).get("policy") for name in stages if name in specs}
+    policies = {name: policy if isinstance(policy, str) else None for name, policy in given.items()}
+    yield from _policy_problems(policies)
+    for name in policies:
+        yield from _reward_problems(name, _mapping(stages, name), policies)
+    for name in policies:
+        yield from _own_adapter_problems(raw, name, policies)
+
+
+def _model_problems(raw: dict) -> Iterator[Problem]:
+    if not isinstance(raw.get("model"), dict | None) or "model" not in raw:
+        return
+    model = _mapping(raw, "model")
+    base, config, tokenizer = (model.get(key) for key in ("id", "config", "tokenizer"))
+    if base is None and config is None:
+        yield ("model",), "needs id (a hub id or a local folder), or config for a model from scratch"
+    if base is not None and config is not None:
+        yield ("model", "config"), "stands beside model.id; give one of them"
+    if isinstance(config, dict) and not isinstance(config.get("model_type"), str):
+        yield ("model", "config", "model_type"), "is missing or not text; give one such as llama"
+    if config is not None and tokenizer is None:
+        yield ("model", "tokenizer"), "is missing; a model from scratch needs one such as {vocab_size: 4096}"
+    if config is None and tokenizer is not None and base is not None:
+        yield ("model", "tokenizer"), "is for a model from scratch; that of model.id is used"
+    made = [_mapping(tokenizer).get(key) is not None for key in ("vocab_size", "path")]
+    if isinstance(tokenizer, dict) and sum(made) != 1:
+        yield ("model", "tokenizer"), "needs either vocab_size (to train one) or path (a folder that has one)"
+    if config is not None and model.get("load_in_4bit") is True:
+        yield ("model", "load_in_4bit"), "is for a model that exists; one from scratch cannot train in 4 bit"
+
+
+def _common_train_problems(raw: dict, stages: dict) -> Iterator[Problem]:
+    """The top-level `train` is every stage's: a key of it must be a field of each."""
+    configs = listed_configs(stages)
+    train = _mapping(raw, "train")
+    for key, value in train.items():
+        having = [config for config in configs if key in fields_of(config)]
+        if having and len(having) < len(configs) and key not in OWNED:
+            lacking = [name for config in configs if config not in having for name in configs[config]]
+            places = " or ".join(f"stages.{name}.train" for config in having for name in configs[config])
+            yield ("train", key), f"{', '.join(lacking)} has no such field; put it under {places}"
+        elif configs:
+            yield from _train_problems({key: value}, ("train",), (having or list(configs))[0])
+
+
+def _train_problems(train: dict, where: tuple, config: str) -> Iterator[Problem]:
+    if is_listed(config):
+        yield from _passed_through(train, where, config, OWNED)
+
+
+def _passed_through(given: dict, where: tuple, config: str, owned: Mapping[str, str]) -> Iterator[Problem]:
+    fields = fields_of(config)
+    settable = fields.keys() - owned.keys() | ({"method"} if config == LORA else set())
+    for key, value in given.items():
+        if key in owned:
+            yield (*where, key), owned[key]
+        elif key not in fields:
+            yield (*where, key), unknown_key(str(key), where, sorted(settable))
+        elif complaint := fields[key].complaint(value):
+            yield (*where, key), complaint
+
+
+def _data_problems(data: dict, where: tuple, kind: str) -> Iterator[Problem]:
+    if not data.get("path") and not data.get("mixture"):
+        yield (*where, "path"), "is missing"
+    parts = data["mixture"] if isinstance(data.get("mixture"), list) else []
+    every = [(where, data), *(((*where, "mixture", n), part) for n, part in enumerate(parts) if isinstance(part, dict))]
+    for place, source in every:
+        shape = source.get("shape")
+        if isinstance(shape, str) and shape in SHAPES and shape not in shapes_of(kind):
+            what = f"{shape} is no shape of {kind} rows; those are {', '.join(shapes_of(kind))}"
+            yield (*place, "shape"), what
+
+
+def _streaming_problems(raw: dict, name: str) -> Iterator[Problem]:
+    own = _mapping(raw, "stages", name)
+    if _mapping(own, "data").get("streaming") is not True:
+        return
+    if (_mapping(raw, "data") | _mapping(own, "data")).get("max_rows") is not None:
+        what = (
+            "max_rows chooses among all rows, and data that are streamed are not read to the end; leave one of them out"
+        )
+        yield ("stages", name, "data", "streaming"), what
+    train = _mapping(raw, "train") | _mapping(own, "train")
+    steps = train.get("max_steps", -1)
+    if isinstance(steps, int) and steps < 1:
+        what = f"needs train.max_steps: it says how many rows are read; give stages.{name}.train.max_steps"
+        yield ("stages", name, "data", "streaming"), what
+
+
+def _adapter_problems(raw: dict, where: tuple) -> Iterator[Problem]:
+    adapter = _mapping(raw, *where)
+    keys = {key: value for key, value in adapter.items() if key != "method"}
+    if adapter.get("method") != "full":
+        yield from _passed_through(keys, where, LORA, ADAPTER_OWNED)
+        return
+    for key in keys:
+        yield (*where, key), "belongs to method lora; full tuning has no adapter"
+    if _mapping(raw, "model").get("load_in_4bit") is True:
+        yield (*where, "method"), "full tuning cannot train a 4-bit base; set model.load_in_4bit: false"
+
+
+def _own_adapter_problems(raw: dict, name: str, policies: Mapping[str, str | None]) -> Iterator[Problem]:
+    """What a stage says of its adapter and what could not take effect."""
+    stages, from_scratch = _mapping(raw, "stages"), _mapping(raw, "model").get("config") is not None
+    every = {one: _mapping(stages, one, "adapter") for one in policies}
+    own, where = every[name], ("stages", name, "adapter")
+    if from_scratch and start_of(name, policies) is None and policies[name] is None:
+        what = "a model from scratch has no base to adapt, and every weight of it is trained; leave it out"
+        yield from (((*where, key), what) for key in own if own.get("method") != "full")
+        return
+    yield from _dropout_problems(raw, name, own)
+    maker, incoming = incoming_adapter_of(name, policies, _mapping(raw, "adapter"), every, from_scratch)
+    if maker is None:
+        return
+    if own.get("method") == "full" and not stage.specs()[name].rewarded_by:
+        yield (*where, "method"), f"full tuning on top of the adapter of {maker} would merge that into the base first"
+        return
+    for key in own.keys() & fields_of(LORA).keys() - {*CHANGEABLE}:
+        field = fields_of(LORA)[key]
+        goes_on = incoming.get(key, LORA_DEFAULTS.get(key, field.default))
+        if field.normalized(own[key]) != field.normalized(goes_on):
+            yield (*where, key), unchangeable(key, goes_on, f"the adapter of {maker}")
+
+
+def _dropout_problems(raw: dict, name: str, own: dict) -> Iterator[Problem]:
+    """Where the dropout that a stage sets would be switched off again."""
+    dropout, spec = own.get("lora_dropout"), stage.specs()[name]
+    if not dropout or isinstance(dropout, bool) or not isinstance(dropout, int | float):
+        return
+    where = ("stages", name, "adapter", "lora_dropout")
+    train = _mapping(raw, "train") | _mapping(raw, "stages", name, "train")
+    switch = fields_of(spec.config).get("disable_dropout") if is_listed(spec.config) else None
+    if spec.rewarded_by:
+        yield where, f"cannot take effect: {name} trains without dropout, for the old log-probabilities to be exact"
+    elif switch and train.get("disable_dropout", switch.default) is True:
+        fix = f"set stages.{name}.train.disable_dropout: false"
+        yield where, f"cannot take effect: TRL switches dropout off in {name}; {fix}"
+
+
+def _reward_problems(name: str, own: dict, stages: Iterable[str]) -> Iterator[Problem]:
+    where, spec, reward = ("stages", name), stage.specs()[name], own.get("reward")
+    if not spec.rewarded_by:
+        for key in ("reward", "reward_function", "reward_function_weight"):
+            if own.get(key) is not None:
+                others = [other for other, one in stage.specs().items() if one.rewarded_by]
+                yield (*where, key), f"{name} takes no reward; it belongs to {', '.join(others)}"
+    elif isinstance(reward, str):
+        named = stage.specs().get(reward)
+        if named and named.head != "score":
+            yield (*where, "reward"), f"{reward} trains a policy, not a reward model"
+        elif reward not in stages and not Path(reward).expanduser().is_dir():
+            yield (*where, "reward"), f"{reward} is neither a stage of this recipe nor a folder"
+    elif reward is None and own.get("reward_function") is None and not set(spec.rewarded_by) & set(stages):
+        yield where, f"needs a reward: a stage {' or '.join(spec.rewarded_by)}, reward: a folder, or reward_function"
+    adapter = _mapping(own, "adapter").get("method")
+    if spec.rewarded_by and adapter == "full":
+        yield (*where, "adapter", "method"), f"{name} trains an adapter: its roles share one frozen base"
+
+
+def _policy_problems(policies: Mapping[str, str | None]) -> Iterator[Problem]:
+    for name, policy in policies.items():
+        if policy is None:
+            continue
+        where = ("stages", name, "policy")
+        spec = stage.specs().get(policy)
+        if policy == name:
+            yield where, "a stage cannot start from itself"
+        elif spec and spec.head != "causal":
+            yield where, f"{policy} trains a reward model, and a reward model is never a policy"
+        elif policy not in policies and not Path(policy).expanduser().is_dir():
+            others = [other for other in policies if other != name]
+            hint = did_you_mean(policy, others)
+            yield where, f"{policy} is neither a stage of this recipe nor a folder{hint}"
+        elif name in (chain := stages_below(name, policies)):
+            yield where, f"goes round in a circle: {name} starts from {', which starts from '.join(chain)}"

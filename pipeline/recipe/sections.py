@@ -1,0 +1,130 @@
+"""The sections of a recipe, each key with its type and default."""
+
+import re
+from copy import deepcopy
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field
+
+from pipeline.data.source import Data
+from pipeline.recipe.fields import LORA, fields_of
+from pipeline.recipe.going_on import LORA_DEFAULTS
+from pipeline.section import Section, empty_for_null
+from pipeline.wording import must_be
+
+
+def _regular_expression(value: object) -> object:
+    try:
+        re.compile(value or "")
+    except (re.error, TypeError) as error:
+        raise ValueError(f"is not a regular expression: {error}") from None
+    return value
+
+
+def _function_in_file(value: object) -> object:
+    if value is None or (isinstance(value, str) and re.fullmatch(r".+\.py:[A-Za-z_]\w*", value)):
+        return value
+    raise ValueError(must_be("a function in a file, such as score.py:score", value))
+
+
+def folder_name(value: object) -> object:
+    if isinstance(value, str) and re.fullmatch(r"(?!\.+$)[A-Za-z0-9._-]+", value):
+        return value
+    raise ValueError(must_be("a folder's name of letters, digits, dots, hyphens and underscores", value))
+
+
+def _tuning_method(value: object) -> object:
+    if value == "qlora":
+        raise ValueError("qlora is method lora on a 4-bit base: set model.load_in_4bit: true")
+    return value
+
+
+def _switch(value: object) -> object:
+    if isinstance(value, bool) or value == "auto":
+        return value
+    raise ValueError(must_be("true, false or auto", value))
+
+
+Keys = Annotated[dict[str, Any], BeforeValidator(empty_for_null)]
+
+
+Switch = Annotated[bool | str, BeforeValidator(_switch)]
+
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class Tokenizer(Section):
+    """How the tokenizer of a from-scratch model is made: trained (byte-level BPE), or taken from a folder."""
+
+    vocab_size: Annotated[int, Field(gt=256)] | None = None
+    path: str | None = None
+
+
+class Model(Section):
+    """The base: a model that exists (`id`), or one to start from scratch (`config` and `tokenizer`)."""
+
+    id: str | None = None
+    config: dict[str, Any] | None = None
+    tokenizer: Tokenizer | None = None
+    revision: str = "main"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    load_in_4bit: bool = False
+    trust_remote_code: bool = False
+    attn_implementation: str | None = None
+    template: str | None = None
+    pad_token: str | None = None
+
+
+class Adapter(Section):
+    """The tuning method; every other key is a field of PEFT's LoraConfig."""
+
+    model_config = ConfigDict(extra="allow")
+
+    method: Annotated[Literal["lora", "full"], BeforeValidator(_tuning_method)] = "lora"
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The keys that were written, without defaults."""
+        return self.model_dump(exclude_unset=True)
+
+    def resolved(self) -> dict[str, Any]:
+        """The method and, for an adapter, what LoraConfig is given."""
+        if self.method == "full":
+            return {"method": "full"}
+        fields = fields_of(LORA)
+        given = {key: fields[key].normalized(value) for key, value in self.model_extra.items()}
+        return {"method": "lora"} | LORA_DEFAULTS | deepcopy(given)
+
+
+class Evaluation(Section):
+    """How a stage is measured before and after. None of it changes what is trained."""
+
+    max_rows: Count = 200
+    max_new_tokens: Positive = 64
+    samples: Count = 3
+    answer_pattern: Annotated[str | None, BeforeValidator(_regular_expression)] = None
+    few_shot: Count = 0
+    score_function: Annotated[str | None, BeforeValidator(_function_in_file)] = None
+    batch_size: Positive = 32
+
+    def overridden_by(self, other: "Evaluation") -> "Evaluation":
+        """This, with the keys that the other one gives."""
+        return self.model_copy(update={key: getattr(other, key) for key in other.model_fields_set})
+
+
+class StageSection(Section):
+    """What a recipe says of one stage by itself; `Recipe.stage` adds what it says of all."""
+
+    data: Annotated[Data, BeforeValidator(empty_for_null)]
+    train: Annotated[Keys, Field(default_factory=dict)]
+    policy: str | None = None
+    reward: str | None = None
+    reward_function: Annotated[str | None, BeforeValidator(_function_in_file)] = None
+    reward_function_weight: float = 1.0
+    evaluation: Annotated[Evaluation, BeforeValidator(empty_for_null)] = Evaluation()
+    adapter: Adapter | None = None
+    use_unsloth: Switch | None = None
