@@ -151,7 +151,9 @@ class Garbage:
             return " (the recipe has no such stage)"
         if attempt.inputs is None:
             return ""
-        changes = [self.planner.renamed(step.stage, change) for change in difference(step.inputs, attempt.inputs)]
+        changes = [
+            self.planner.inputs.renamed(step.stage, change) for change in difference(step.inputs, attempt.inputs)
+        ]
         changes.sort(key=lambda change: re.match(INHERITED, change) is not None)
         more = f" and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
         return f" ({'; '.join(changes[:SHOWN])}{more})" if changes else ""

@@ -82,7 +82,7 @@ class Stage:
 
     def check(self) -> None:
         """Hash the inputs afresh, and the parent's files: what is trained is what was planned."""
-        planner = Planner(self.recipe, Path(self.job.runs), self.job.policy, remember=False)
+        planner = Planner(self.recipe, Path(self.job.runs), self.job.policy, Digests())
         self.step: Step = planner.plan([self.job.stage])[-1]
         self.planner, self.spec = planner, specs()[self.job.stage]
         if self.step.fingerprint != self.job.fingerprint:
@@ -148,8 +148,7 @@ class Stage:
             self._load_functions(self.job.stage)
             self.data  # noqa: B018 - its account comes first
         if ahead := self.job.ahead:
-            planner = Planner(self.recipe, Path(self.job.runs), self.job.goals_policy, remember=False)
-            planner.digests = self.planner.digests  # nothing is read twice
+            planner = Planner(self.recipe, Path(self.job.runs), self.job.goals_policy, self.planner.digests)
             planned = {step.stage: step for step in planner.plan(self.job.goals)}
             own = planner.overridden(self.job.goals)
             for name in ahead:
@@ -208,7 +207,7 @@ class Stage:
             step.stage,
             self.planner.folder,
             given=step.given or self.recipe.given(step.stage, full=False),
-            contents=self.planner.contents(step.stage),
+            contents=self.planner.inputs.contents(step.stage),
             tokenizer=tokenizer,
             most=positions(self.recipe, base.source, base.commit),
             runs=Path(self.job.runs),
@@ -501,7 +500,7 @@ class Stage:
 
         samples = self._samples(before, after)
         evaluation = {
-            "sha256": self.planner.evaluation_sha256(self.job.stage),
+            "sha256": self.planner.inputs.evaluation_sha256(self.job.stage),
             "settings": self.settings.evaluation.model_dump(),
         }
         manifest |= {
@@ -527,7 +526,7 @@ class Stage:
 
     def _data_summary(self) -> dict:
         return {
-            "files": self.planner.planned_files(self.job.stage, self.step.inputs),
+            "files": self.planner.inputs.files(self.job.stage, self.step.inputs),
             "rows": self.data.account.summary(),
             "prepared": self.data.folder.name,
         }

@@ -7,6 +7,7 @@ import pytest
 from conftest import align, manifest, write_micro, write_rows
 from prepared import lines, plain_tokenizer
 
+from pipeline.artifact.digests import Digests
 from pipeline.data.prepare import one_pass
 from pipeline.data.prepare.mixture import LEFT_OUT, shares
 from pipeline.data.prepare.one_pass import Enough
@@ -182,7 +183,7 @@ def test_what_differs_in_its_rows_differs_in_its_fingerprint(tmp_path):
 
     def planned(data: str) -> str:
         loaded = load_recipe(tmp_path / "micro.yaml", [f"stages={{pretrain: {{data: {data}}}}}"])
-        return Planner(loaded, tmp_path / "runs", remember=False).plan(["pretrain"])[0].fingerprint
+        return Planner(loaded, tmp_path / "runs", Digests()).plan(["pretrain"])[0].fingerprint
 
     assert planned(f"{{path: {a}}}") == planned(f"{{path: {same}}}")
     different = [
