@@ -318,7 +318,8 @@ def _checked(
     kind = specs()[stage].rows if stage else kinds.kind_of(data)
     if loaded is None:
         return check.check(data, kind, Words(data.learn))
-    from pipeline.train.stage_run import available_cores, before_imports, positions
+    from pipeline.model.base import positions
+    from pipeline.train.machine import available_cores, before_imports
 
     before_imports(False)
     # A row that is longer than the model is told by the report, in better words.

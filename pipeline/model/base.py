@@ -113,3 +113,13 @@ def weights(folder: Path) -> str | None:
     if pickled:
         return f"has its weights only in {pickled}, a pickle, which is never opened"
     return "has a config.json but no weights (*.safetensors)"
+
+
+def positions(recipe: Recipe, source: str | None, revision: str | None) -> int | None:
+    """How many the model has; `source` is None where it is made from the recipe's config."""
+    from transformers import AutoConfig
+
+    if source is None:
+        return dict(recipe.model.config).get("max_position_embeddings")
+    config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=recipe.model.trust_remote_code)
+    return getattr(config.get_text_config(), "max_position_embeddings", None)

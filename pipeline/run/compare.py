@@ -19,7 +19,7 @@ from pipeline.plan.step import RUN, Step
 from pipeline.recipe.reading import load_recipe
 from pipeline.recipe.recipe import Recipe
 from pipeline.run.run import Run, give, start_worker
-from pipeline.train.stage_run import Job
+from pipeline.train.job import Job
 
 BACKENDS = (TRANSFORMERS, UNSLOTH)
 # How far the losses of one step may lie apart by rounding alone, as the weights drift apart with it.

@@ -17,7 +17,7 @@ from pipeline.errors import MachineError, PipelineError
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import UP_TO_DATE, Step
 from pipeline.recipe.reading import load_recipe
-from pipeline.train.stage_run import INTERRUPTED, Job
+from pipeline.train.job import INTERRUPTED, Job
 
 WARM_UP_AT = 0.8  # the share of a stage's steps after which the next stage's process is started
 

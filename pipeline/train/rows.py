@@ -1,16 +1,160 @@
 """The prepared rows of a stage: asked for by the stage itself, and by an earlier one that looks ahead."""
 
+import shutil
+import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
+import numpy
+
+from pipeline.artifact.attempt import Attempt
 from pipeline.data.prepare import account
 from pipeline.data.prepare.cache import prepared_once
 from pipeline.data.prepare.one_pass import Enough, Prepared
+from pipeline.data.prepare.table import numbers
 from pipeline.data.tokens.encoder import Encoder
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, Together
+from pipeline.model import tokenizer as tokenizers
+from pipeline.model.base import Base, positions
+from pipeline.plan.planner import Planner
+from pipeline.plan.step import EVALUATE, UP_TO_DATE, Step
+from pipeline.recipe import function
 from pipeline.recipe.fields import effective
 from pipeline.recipe.recipe import Recipe
 from pipeline.stage import specs
+from pipeline.train.job import Job
+
+PROMPTS = "prompts_trained.u64"  # what stands for the prompts that a stage was trained on, see prepare.account
+
+
+class StageRows:
+    """The tokenizer and the rows of a stage, and a look at those of the stages that come after it."""
+
+    def __init__(self, job: Job, recipe: Recipe, planner: Planner, step: Step, folder: Path, threads: int, report):
+        self.job, self.recipe, self.planner, self.step = job, recipe, planner, step
+        self.folder, self.threads, self.report = folder, threads, report
+
+    def prepare(self) -> None:
+        """Also load what the recipe names; all that is wrong, in this stage and in those to come, comes at once."""
+        together, started = Together(), time.monotonic()
+        self.report("phase", name="data")
+        with together.noting():
+            self._load_functions(self.step.stage)
+            self.prepared  # noqa: B018 - its account comes first
+        if self.job.ahead:
+            planner = Planner(self.recipe, Path(self.job.runs), self.job.goals_policy, self.planner.digests)
+            planned = {step.stage: step for step in planner.plan(self.job.goals)}
+            for name in self.job.ahead:
+                self.report("phase", name=f"rows of {name}")
+                with together.noting():
+                    self._load_functions(name)
+                    overridden = planner.overridden(self.job.goals)
+                    self._made(planned[name], self._tokenizer_ahead(planned[name], planned, overridden))
+            self.report("looked_ahead", stages=self.job.ahead, seconds=time.monotonic() - started)
+        together.tell()
+
+    @cached_property
+    def tokenizer(self) -> tokenizers.Prepared:
+        """This stage's, and what was done to it."""
+        parent = self.step.parent
+        return self._tokenizer(self.step.stage, parent.folder if parent else None, self.step.base)
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        """This stage's rows. Their account is reported, and its lists are put into the stage's folder."""
+        most = self.positions()
+        made = self._made(self.step, self.tokenizer.tokenizer)
+        for name in account.LISTS:
+            (self.folder / name).unlink(missing_ok=True)
+            if (made.folder / name).is_file():
+                shutil.copyfile(made.folder / name, self.folder / name)
+        wanted = effective(specs()[self.step.stage].config, self.step.given).get("max_length")
+        if wanted and most and wanted > most:
+            self.report("note", text=f"max_length is {most}: the model has no more positions")
+        self.report("account", **made.account.summary())
+        self._compare_with_earlier_stages(made)
+        return made
+
+    def positions(self) -> int | None:
+        return positions(self.recipe, self.step.base.source, self.step.base.commit)
+
+    def max_length(self) -> int | None:
+        return max_length(self.step.stage, self.step.given, self.positions())
+
+    def _tokenizer(self, stage: str, parent: Path | None, base: Base) -> tokenizers.Prepared:
+        """The parent's, else the base's, else a new one."""
+        recipe = self.recipe
+        if parent and (parent / "tokenizer_config.json").is_file():
+            return tokenizers.Prepared(tokenizers.load(parent, recipe))
+        if base.source is not None:
+            return tokenizers.prepare(tokenizers.load(base.source, recipe, base.commit), recipe)
+        return tokenizers.from_scratch(recipe, stage, recipe.stage(stage).data.pinned(self.planner.folder))
+
+    def _tokenizer_ahead(self, step: Step, planned: dict[str, Step], overridden: str | None):
+        """What a later stage will have: its parent's, which is this stage's own where that is still to be made."""
+        if step.stage == self.step.stage:
+            return self.tokenizer.tokenizer
+        above = planned.get(self.recipe.parent(step.stage)) if step.stage != overridden else None
+        if above and above.state not in (UP_TO_DATE, EVALUATE):
+            return self._tokenizer_ahead(above, planned, overridden)
+        parent = above.attempt.output if above else step.parent and step.parent.folder
+        return self._tokenizer(step.stage, parent, step.base or self.step.base).tokenizer
+
+    def _made(self, step: Step, tokenizer) -> Prepared:
+        """Of this stage, or of one that it looks ahead at: that may stand on a base that is still to be made."""
+        base = step.base or self.step.base
+        return prepare(
+            self.recipe,
+            step.stage,
+            self.planner.folder,
+            given=step.given or self.recipe.given(step.stage, full=False),
+            contents=self.planner.inputs.contents(step.stage),
+            tokenizer=tokenizer,
+            most=positions(self.recipe, base.source, base.commit),
+            runs=Path(self.job.runs),
+            threads=self.threads,
+            report=self.report,
+        )
+
+    def _load_functions(self, name: str) -> None:
+        settings = self.recipe.stage(name)
+        named = {
+            f"stages.{name}.reward_function": settings.reward_function,
+            "evaluation.score_function": settings.evaluation.score_function,
+        }
+        for key, where in named.items():
+            if where:
+                function.load(where, key)
+
+    def _compare_with_earlier_stages(self, prepared) -> None:
+        """Say where held-out rows ask what an earlier stage was trained on: their figures are then not of new questions."""
+        asked, held_out = numpy.unique(numbers(prepared.trained, "asked")), numbers(prepared.held_out, "asked")
+        (self.folder / PROMPTS).write_bytes(asked.tobytes())
+        for attempt in self._ancestors():
+            if (attempt.folder / PROMPTS).is_file():
+                trained = numpy.fromfile(attempt.folder / PROMPTS, dtype=asked.dtype)
+                if found := int(numpy.isin(held_out, trained).sum()):
+                    text = f"{found} of {len(held_out)} held-out prompts were trained on in {attempt.manifest['stage']}"
+                    self.report("note", text=text)
+        if self.recipe.stage(self.step.stage).data.held_out_rows and (found := int(numpy.isin(held_out, asked).sum())):
+            text = f"{found} of {len(held_out)} held-out prompts are trained on in this very stage"
+            self.report("note", text=text)
+        if self.recipe.stage(self.step.stage).data.held_out and not len(held_out):
+            self.report(
+                "note",
+                text=f"no row is held out, so there will be no figures: the share is taken by prompt, and there are "
+                f"{len(asked)} different ones; name a file of its own as data.held_out",
+            )
+
+    def _ancestors(self) -> list[Attempt]:
+        """The artifacts that the policy was trained in, one after the other, as far as they are there."""
+        found, parent = [], self.step.parent.attempt if self.step.parent else None
+        while parent and parent.finished:
+            found.append(parent)
+            above = parent.manifest["parents"].get("policy")
+            parent = Attempt(Path(above["folder"]).parent) if above else None
+        return found
 
 
 def prepare(

@@ -1,6 +1,5 @@
 """What every stage's trainer has in common: whole checkpoints, exact resume, and a word about each step."""
 
-import json
 import os
 import shutil
 import sys
@@ -17,12 +16,9 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
 from safetensors import SafetensorError
-from torch.utils.data import Sampler
-from transformers import PrinterCallback, Trainer, TrainerCallback
-from transformers.trainer_pt_utils import get_length_grouped_indices
+from transformers import PrinterCallback, Trainer
 
 from pipeline.artifact.attempt import Attempt, seal
-from pipeline.artifact.writing import write_atomically
 from pipeline.data.prepare.table import lengths
 from pipeline.data.shapes.shape import Example
 from pipeline.errors import MachineError, PipelineError
@@ -30,6 +26,10 @@ from pipeline.model.loader import load_adapter
 from pipeline.ppo.config import PPOConfig
 from pipeline.recipe.fields import ON_A_GPU, effective
 from pipeline.stage import Spec
+from pipeline.train.order import Order
+from pipeline.train.packing import packed, refuse_mixed_attention
+from pipeline.train.progress import Progress
+from pipeline.train.saving import could_not_save, save_weights
 
 # What must reach the trainer as the recipe has it; a library may not have its own opinion.
 LEARNED_WITH = (
@@ -145,39 +145,6 @@ class Context:
                 parameter.requires_grad_(False)
 
 
-def packed(rows: Dataset, length: int | None, model) -> Dataset:
-    """Rows in packs of at most `length` tokens, each whole; positions begin anew with each, and none sees another.
-
-    Raises PipelineError where the model's attention would let them see each other.
-    """
-    if length is None:
-        raise PipelineError("train.packing needs a length to fill.", "Set train.max_length.")
-    refuse_mixed_attention(model, "packing")
-    return trl.pack_dataset(rows, length, strategy="bfd")
-
-
-def refuse_mixed_attention(model, key: str) -> None:
-    """Raises PipelineError where rows that stand in one sequence would see each other."""
-    if "unsloth" in sys.modules or not _keeps_documents_apart(model):
-        raise PipelineError(
-            f"train.{key}: with this backend and attention, rows in one sequence would see each other.",
-            f"Set train.{key}: false, use_unsloth: false, or another model.attn_implementation.",
-        )
-
-
-@torch.no_grad()
-def _keeps_documents_apart(model) -> bool:
-    """Whether a document in a pack has the logits that it has alone: not every attention goes by the positions."""
-    ids = torch.arange(3, 19, device=model.device)[None] % model.config.get_text_config().vocab_size
-    positions = torch.arange(8, device=model.device).repeat(2)[None]
-    training = model.training
-    model.eval()
-    together = model(input_ids=ids, position_ids=positions, use_cache=False).logits[0, 8:].float()
-    alone = model(input_ids=ids[:, 8:], use_cache=False).logits[0].float()
-    model.train(training)
-    return bool((together - alone).abs().mean() < 0.05 * alone.std())
-
-
 def config_class(name: str) -> type:
     """The config of a stage: TRL's, or our own for PPO, which TRL has no more."""
     return PPOConfig if name == "PPOConfig" else getattr(trl, name)
@@ -194,33 +161,6 @@ def _adapters_stay_fp32(model):
     if isinstance(model, PeftModel):
         for name in hidden:
             delattr(model, name)
-
-
-class Order(Sampler[int]):
-    """A fresh permutation every epoch, drawn from (seed, epoch) alone, so that a resumed epoch goes on as it began.
-
-    With `group`, rows of like length share a batch (transformers' grouping), and the batches come in random order.
-    """
-
-    def __init__(self, lengths: Sequence[int], batch: int, seed: int, *, group: bool):
-        self.lengths, self.batch, self.seed, self.group = lengths, batch, seed, group
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self):
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        if not self.group:
-            return iter(torch.randperm(len(self), generator=generator).tolist())
-        order = get_length_grouped_indices(self.lengths, self.batch, generator=generator)
-        whole = len(order) // self.batch
-        batches = [order[number * self.batch : (number + 1) * self.batch] for number in range(whole)]
-        shuffled = torch.randperm(whole, generator=generator).tolist()
-        return iter([row for number in shuffled for row in batches[number]] + order[whole * self.batch :])
 
 
 class StageTrainer:
@@ -310,64 +250,6 @@ class StageTrainer:
             load_adapter(self.model, Path(resume_from_checkpoint))
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-
-def save_weights(model, folder: Path) -> None:
-    """The adapter `default` without the frozen ones beside it, or the whole model. Embeddings only as far as they are trained."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if isinstance(model, PeftModel):
-        model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
-        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-    else:
-        model.save_pretrained(folder)
-
-
-def could_not_save(folder: Path, error: Exception) -> PipelineError:
-    free = shutil.disk_usage(folder if folder.is_dir() else folder.parent).free
-    if free < 16 << 20 or "No space left" in str(error):
-        return MachineError(
-            f"{folder}: the disk is full ({free >> 20} MiB free); what is there is whole.",
-            "Make room and give the same command again: it continues from the last checkpoint.",
-        )
-    if isinstance(error, PermissionError):
-        return PipelineError(
-            f"{error.filename or folder}: no permission to write there.", "Choose another --runs folder."
-        )
-    return MachineError(f"{folder}: cannot be written: {error}")
-
-
-class Progress(TrainerCallback):
-    """Says what happens, keeps log.jsonl, and stops at the next step when asked to."""
-
-    def __init__(self, context: Context, trainer: StageTrainer):
-        self.context, self.trainer = context, trainer
-        self.log = context.folder / "log.jsonl"
-
-    def on_train_begin(self, args, state, control, **_):
-        self._forget_after(state.global_step)
-        self.context.report("train", step=state.global_step, steps=state.max_steps)
-
-    def _forget_after(self, step: int) -> None:
-        """A resumed run repeats the steps after its checkpoint: their lines are written anew."""
-        if self.log.is_file():
-            lines = self.log.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-            write_atomically(self.log, "".join(kept))
-
-    def on_step_end(self, args, state, control, **_):
-        self.context.report("step", step=state.global_step, tokens=self.trainer.tokens)
-        if self.context.interrupted.is_set():
-            control.should_save = control.should_training_stop = True
-        if state.global_step >= state.max_steps and args.logging_strategy != "no":
-            control.should_log = True  # the last steps have a line as well, however many logging_steps there are
-        return control
-
-    def on_log(self, args, state, control, logs=None, **_):
-        line = {"step": state.global_step} | {k: v for k, v in (logs or {}).items() if isinstance(v, int | float)}
-        with self.log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        if "loss" in line:
-            self.context.report("log", **line)
 
 
 def effective_beta(spec: Spec, given: dict) -> float | None:

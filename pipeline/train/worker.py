@@ -21,7 +21,9 @@ from pipeline.artifact.attempt import Attempt
 from pipeline.errors import PipelineError
 from pipeline.model import backend
 from pipeline.plan.step import EVALUATE
-from pipeline.train.stage_run import INTERRUPTED, Job, Stage, before_imports
+from pipeline.train.job import INTERRUPTED, Job
+from pipeline.train.machine import before_imports
+from pipeline.train.stage_run import StageRun
 
 
 class Channel:
@@ -116,7 +118,7 @@ def _run(job: Job, channel: Channel, interrupted: threading.Event) -> int:
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
     signal.signal(signal.SIGINT, lambda *_: _interrupt(interrupted))
-    stage = Stage(job, attempt, channel.report, interrupted)
+    stage = StageRun(job, attempt, channel.report, interrupted)
     stage.check()
     if job.mode == EVALUATE:
         stage.evaluate_again()

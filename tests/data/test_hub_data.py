@@ -264,7 +264,7 @@ def test_a_hub_that_does_not_answer_as_hoped(hub, monkeypatch):
 
 def planned(tmp_path: Path, data: str) -> dict:
     loaded = load_recipe(write_micro(tmp_path), [f"stages={{pretrain: {{data: {data}}}}}"])
-    return Planner(loaded, tmp_path / "runs", Digests()).plan(["pretrain"])[0].inputs
+    return Planner(loaded, tmp_path / "runs", digests=Digests()).plan(["pretrain"])[0].inputs
 
 
 def test_what_a_fingerprint_knows_of_a_data_set(hub, tmp_path):

@@ -183,7 +183,7 @@ def test_what_differs_in_its_rows_differs_in_its_fingerprint(tmp_path):
 
     def planned(data: str) -> str:
         loaded = load_recipe(tmp_path / "micro.yaml", [f"stages={{pretrain: {{data: {data}}}}}"])
-        return Planner(loaded, tmp_path / "runs", Digests()).plan(["pretrain"])[0].fingerprint
+        return Planner(loaded, tmp_path / "runs", digests=Digests()).plan(["pretrain"])[0].fingerprint
 
     assert planned(f"{{path: {a}}}") == planned(f"{{path: {same}}}")
     different = [

@@ -14,7 +14,8 @@ from pipeline.data.prepare.table import tokens
 from pipeline.data.tokens.encoder import IGNORED
 from pipeline.evaluate.evaluation import log_probabilities
 from pipeline.recipe.reading import load_recipe
-from pipeline.train.stage_run import Job, Stage
+from pipeline.train.job import Job
+from pipeline.train.stage_run import StageRun
 
 
 def silent(*_, **__) -> None:
@@ -26,21 +27,21 @@ def stage_of(chain, tmp_path, monkeypatch):
     """A stage of the micro chain as its process would set it up, without running it."""
     monkeypatch.chdir(chain)
 
-    def prepare(name: str, *overrides: str) -> Stage:
+    def prepare(name: str, *overrides: str) -> StageRun:
         from pipeline.plan.planner import Planner
 
         loaded = load_recipe("micro.yaml", overrides)
         step = Planner(loaded, Path("runs")).plan([name])[-1]
         job = Job("micro.yaml", list(overrides), "runs", name, str(tmp_path), step.fingerprint, "run")
-        stage = Stage(job, Attempt(tmp_path), silent, threading.Event())
+        stage = StageRun(job, Attempt(tmp_path), silent, threading.Event())
         stage.check()
         return stage
 
     return prepare
 
 
-def trainer_of(stage: Stage):
-    return stage._trainer(stage.load()), list(tokens(stage.data.trained))
+def trainer_of(stage: StageRun):
+    return stage.trainer(stage.load()), list(tokens(stage.rows.prepared.trained))
 
 
 def adapter_of(folder: Path, stage: str) -> dict[str, torch.Tensor]:
@@ -249,7 +250,7 @@ def test_new_tokens_of_a_template_are_trained_saved_and_reload_to_the_same_logit
     job = Job(
         "chatml.yaml", [f"stages.dpo.policy={folder.parent}"], "runs", "dpo", str(tmp_path), step.fingerprint, "run"
     )
-    stage = Stage(job, Attempt(tmp_path), silent, threading.Event())
+    stage = StageRun(job, Attempt(tmp_path), silent, threading.Event())
     stage.check()
     with torch.no_grad():
         assert torch.equal(stage.load().eval()(**batch).logits, plain(**batch).logits)

@@ -7,7 +7,7 @@ from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pipeline.errors import PipelineError
-from pipeline.train.trainer import packed
+from pipeline.train.packing import packed
 
 
 @pytest.fixture

@@ -28,16 +28,17 @@ from pathlib import Path
 from pipeline.recipe.reading import load_recipe
 from pipeline.artifact.attempt import Attempt
 from pipeline.plan.planner import Planner
-from pipeline.train.stage_run import Job, Stage
+from pipeline.train.job import Job
+from pipeline.train.stage_run import StageRun
 
 name, stage_name, out = sys.argv[1:]
 step = Planner(load_recipe("micro.yaml", []), Path("runs")).plan([stage_name], fresh=[stage_name])[-1]
 job = Job("micro.yaml", [], "runs", stage_name, out, step.fingerprint, "run", backend=name)
 Path(out).mkdir()
-stage = Stage(job, Attempt(Path(out)), lambda *_, **__: None, threading.Event())
+stage = StageRun(job, Attempt(Path(out)), lambda *_, **__: None, threading.Event())
 stage.check()
-stage.data
-trainer = stage._trainer(stage.load())
+stage.rows.prepared
+trainer = stage.trainer(stage.load())
 
 import torch
 from safetensors.torch import save_file

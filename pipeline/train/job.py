@@ -1,0 +1,26 @@
+"""What the run asks of a stage's process; it travels as JSON."""
+
+from dataclasses import dataclass
+
+from pipeline.model.backend import ASKED, TRANSFORMERS
+
+INTERRUPTED = 130  # the exit code of a stage that saved and stopped
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the parent asks for; it can be written as JSON."""
+
+    recipe: str
+    overrides: list[str]
+    runs: str
+    stage: str
+    folder: str
+    fingerprint: str
+    mode: str
+    policy: str | None = None
+    backend: str = TRANSFORMERS
+    backend_why: str = ASKED
+    goals: tuple[str, ...] = ()  # of the whole run
+    goals_policy: str | None = None  # what the first of them starts from
+    ahead: tuple[str, ...] = ()  # the stages to be run after this one that it looks ahead at

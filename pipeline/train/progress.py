@@ -1,0 +1,45 @@
+"""What a running stage says, and what it writes into log.jsonl."""
+
+import json
+from typing import TYPE_CHECKING
+
+from transformers import TrainerCallback
+
+from pipeline.artifact.writing import write_atomically
+
+if TYPE_CHECKING:
+    from pipeline.train.trainer import Context, StageTrainer
+
+
+class Progress(TrainerCallback):
+    """Says what happens, keeps log.jsonl, and stops at the next step when asked to."""
+
+    def __init__(self, context: "Context", trainer: "StageTrainer"):
+        self.context, self.trainer = context, trainer
+        self.log = context.folder / "log.jsonl"
+
+    def on_train_begin(self, args, state, control, **_):
+        self._forget_after(state.global_step)
+        self.context.report("train", step=state.global_step, steps=state.max_steps)
+
+    def _forget_after(self, step: int) -> None:
+        """A resumed run repeats the steps after its checkpoint: their lines are written anew."""
+        if self.log.is_file():
+            lines = self.log.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            write_atomically(self.log, "".join(kept))
+
+    def on_step_end(self, args, state, control, **_):
+        self.context.report("step", step=state.global_step, tokens=self.trainer.tokens)
+        if self.context.interrupted.is_set():
+            control.should_save = control.should_training_stop = True
+        if state.global_step >= state.max_steps and args.logging_strategy != "no":
+            control.should_log = True  # the last steps have a line as well, however many logging_steps there are
+        return control
+
+    def on_log(self, args, state, control, logs=None, **_):
+        line = {"step": state.global_step} | {k: v for k, v in (logs or {}).items() if isinstance(v, int | float)}
+        with self.log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if "loss" in line:
+            self.context.report("log", **line)

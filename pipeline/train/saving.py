@@ -1,0 +1,49 @@
+"""Weights on the disk, whole or not at all."""
+
+import os
+import shutil
+from pathlib import Path
+
+from peft import PeftModel
+
+from pipeline.errors import MachineError, PipelineError
+
+
+def save_weights(model, folder: Path) -> None:
+    """The adapter `default` without the frozen ones beside it, or the whole model. Embeddings only as far as they are trained."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(model, PeftModel):
+        model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+    else:
+        model.save_pretrained(folder)
+
+
+def could_not_save(folder: Path, error: Exception) -> PipelineError:
+    free = shutil.disk_usage(folder if folder.is_dir() else folder.parent).free
+    if free < 16 << 20 or "No space left" in str(error):
+        return MachineError(
+            f"{folder}: the disk is full ({free >> 20} MiB free); what is there is whole.",
+            "Make room and give the same command again: it continues from the last checkpoint.",
+        )
+    if isinstance(error, PermissionError):
+        return PipelineError(
+            f"{error.filename or folder}: no permission to write there.", "Choose another --runs folder."
+        )
+    return MachineError(f"{folder}: cannot be written: {error}")
+
+
+def save(model, tokenizer, folder: Path) -> str:
+    """adapter/ or model/ in a stage's folder, with tokenizer and template, put in place whole; returns which."""
+    output = "adapter" if isinstance(model, PeftModel) else "model"
+    partial = folder / f".{output}"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        save_weights(model, partial)
+        tokenizer.save_pretrained(partial)
+        shutil.rmtree(folder / output, ignore_errors=True)  # of a run that died before its manifest
+        os.replace(partial, folder / output)
+    except Exception as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise could_not_save(folder, error) from error
+    return output
