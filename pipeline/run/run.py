@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pipeline.artifact import command
 from pipeline.artifact.writing import write_json
+from pipeline.console import tables
 from pipeline.console.display import Display
 from pipeline.errors import MachineError, PipelineError
 from pipeline.plan.planner import Planner
@@ -55,7 +56,7 @@ class Run:
         steps = self._plan()
         if self.planner.resolve_commits(steps):
             steps = self._plan()
-        self.display.plan(steps, f"{self.recipe.name}: the plan")
+        tables.plan(self.display, steps, f"{self.recipe.name}: the plan")
         try:
             done, ran, code = self._run_stages(steps)
         finally:
@@ -178,11 +179,11 @@ class Run:
 
     def _close(self, done: Sequence[Step], ran: bool) -> None:
         manifests = [step.attempt.manifest for step in done]
-        self.display.learned(manifests)
+        tables.learned(self.display, manifests)
         policies = [manifest for manifest in manifests if manifest["head"] == "causal" and manifest["samples"]]
         if policies and ran:
-            self.display.samples(policies[-1])
-        self.display.where([(step.stage, step.attempt.output) for step in done])
+            tables.samples(self.display, policies[-1])
+        tables.where(self.display, [(step.stage, step.attempt.output) for step in done])
         if not ran:
             self.display.say("Everything is up to date.")
 

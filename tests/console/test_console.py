@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from conftest import align, write_micro
 from rich.console import Console
 
+from pipeline.console import tables
 from pipeline.console.display import Display
 from pipeline.errors import PipelineError
 
@@ -152,10 +153,10 @@ def test_few_held_out_rows_are_said_to_be_few():
         for stage, n in (("sft", 8), ("dpo", 30))
     )
     screen = Screen()
-    screen.display.learned([few, enough])
+    tables.learned(screen.display, [few, enough])
     rows = {line.split()[0]: line for line in screen.said().splitlines() if line.startswith(("sft", "dpo", "few"))}
     assert rows["sft"].rstrip().endswith("worse, few rows") and rows["dpo"].rstrip().endswith("worse")
     assert "of sft fewer than 30 rows are held out" in rows["few"]
     screen = Screen()
-    screen.display.learned([enough])
+    tables.learned(screen.display, [enough])
     assert "few" not in screen.said()

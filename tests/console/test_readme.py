@@ -13,7 +13,8 @@ from conftest import PROJECT, align
 from rich.console import Console
 
 from pipeline.artifact.manifest import write_manifest
-from pipeline.console.display import Display
+from pipeline.console import tables
+from pipeline.console.screen import Screen
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import UP_TO_DATE
 from pipeline.recipe.reading import load_recipe
@@ -35,7 +36,7 @@ def test_the_readme_quotes_what_a_run_printed():
 
 def test_the_quoted_figures_are_those_of_the_manifests():
     console = Console(file=io.StringIO(), width=160)
-    Display(console).learned([RECORD["manifests"][stage] for stage in ("pretrain", "sft", "dpo", "ppo")])
+    tables.learned(Screen(console), [RECORD["manifests"][stage] for stage in ("pretrain", "sft", "dpo", "ppo")])
     table = [line.split() for line in console.file.getvalue().splitlines() if line.strip()]
     quoted = [line.split() for shown in readme.quoted(TEXT).values() for line in shown.splitlines()]
     assert len(table) > 10 and [row for row in table if row not in quoted] == [], AGAIN

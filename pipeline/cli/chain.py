@@ -1,0 +1,99 @@
+"""The commands that run a chain, or ask about one."""
+
+import json
+from pathlib import Path
+
+import typer
+
+from pipeline.cli.options import (
+    DEFAULT_RECIPE,
+    FreshOption,
+    JsonOption,
+    NoLookAheadOption,
+    PolicyOption,
+    RecipeOption,
+    RunsOption,
+    SetOption,
+    Stages,
+    UnslothOption,
+    with_switch,
+)
+from pipeline.console import tables
+from pipeline.console.display import Display
+from pipeline.console.screen import Screen, make_console
+from pipeline.plan.planner import Planner
+from pipeline.plan.step import EVALUATE, UP_TO_DATE
+from pipeline.recipe.reading import load_recipe
+from pipeline.run.run import Run
+
+
+def run(
+    stages: Stages = None,
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    runs: RunsOption = Path("runs"),
+    overrides: SetOption = None,
+    policy: PolicyOption = None,
+    unsloth: UnslothOption = None,
+    fresh: FreshOption = False,
+    no_look_ahead: NoLookAheadOption = False,
+) -> None:
+    """Run stages, and first those that they stand on, as far as they are not up to date."""
+    display = Display(make_console())
+    overrides = with_switch(recipe, overrides or [], unsloth)
+    run = Run(
+        recipe,
+        overrides,
+        runs,
+        stages or [],
+        fresh=fresh,
+        policy=policy,
+        display=display,
+        look_ahead=not no_look_ahead,
+    )
+    raise typer.Exit(run.execute())
+
+
+def plan(
+    stages: Stages = None,
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    runs: RunsOption = Path("runs"),
+    overrides: SetOption = None,
+    policy: PolicyOption = None,
+    unsloth: UnslothOption = None,
+    fresh: FreshOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what `run` would do, and why."""
+    loaded = load_recipe(recipe, with_switch(recipe, overrides or [], unsloth))
+    goals = stages or list(loaded.stages)
+    steps = Planner(loaded, runs, policy).plan(goals, fresh=goals if fresh else ())
+    if as_json:
+        print(json.dumps([step.to_json() for step in steps], indent=1))
+    else:
+        tables.plan(Screen(make_console()), steps, f"{loaded.name}: the plan")
+
+
+def status(
+    stages: Stages = None,
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    runs: RunsOption = Path("runs"),
+    overrides: SetOption = None,
+    policy: PolicyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show where every stage of a recipe stands, and what it learned."""
+    loaded = load_recipe(recipe, overrides or [])
+    steps = Planner(loaded, runs, policy).plan(stages or list(loaded.stages))
+    finished = [step for step in steps if step.state in (UP_TO_DATE, EVALUATE)]
+    if as_json:
+        rows = [
+            step.to_json() | {"metrics": step.attempt.manifest["metrics"] if step in finished else None}
+            for step in steps
+        ]
+        print(json.dumps(rows, indent=1))
+        return
+    display = Display(make_console())
+    tables.plan(display, steps, f"{loaded.name}: where it stands")
+    if finished:
+        tables.learned(display, [step.attempt.manifest for step in finished])
+        tables.where(display, [(step.stage, step.attempt.output) for step in finished])

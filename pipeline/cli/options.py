@@ -1,0 +1,31 @@
+"""Options that several commands take, each said once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.recipe.reading import load_recipe
+
+DEFAULT_RECIPE = Path("recipes/tiny.yaml")
+RecipeOption = Annotated[Path, typer.Option("--recipe", "-r", help="The recipe: one YAML file for the whole chain.")]
+RunsOption = Annotated[Path, typer.Option("--runs", help="Where artifacts go.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a key: stages.dpo.train.beta=0.05")]
+PolicyOption = Annotated[str | None, typer.Option("--policy", help="Start the first stage named from this adapter.")]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Another attempt, beside what is there.")]
+UnslothOption = Annotated[
+    bool | None, typer.Option("--unsloth/--no-unsloth", help="Load and run models with Unsloth, or not.")
+]
+NoLookAheadOption = Annotated[
+    bool, typer.Option("--no-look-ahead", help="Train at once, without preparing the rows of the later stages first.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="The same for a program to read.")]
+Stages = Annotated[list[str] | None, typer.Argument(help="The stages; all of the recipe where none is named.")]
+
+
+def with_switch(recipe: Path, overrides: list[str], unsloth: bool | None) -> list[str]:
+    """The switch of the command line goes before all that the recipe says of it, for the chain and for a stage."""
+    if unsloth is None:
+        return overrides
+    own = [f"stages.{name}.use_unsloth=null" for name in load_recipe(recipe, overrides).stages]
+    return [*overrides, f"use_unsloth={str(unsloth).lower()}", *own]

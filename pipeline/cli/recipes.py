@@ -1,0 +1,35 @@
+"""Look at recipes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.options import DEFAULT_RECIPE, SetOption
+from pipeline.console.screen import make_console
+from pipeline.errors import PipelineError
+from pipeline.plan import graph
+from pipeline.recipe.fields import ON_A_GPU
+from pipeline.recipe.reading import load_recipe
+
+
+def list_recipes(folder: Annotated[Path, typer.Argument()] = Path("recipes")) -> None:
+    """List the recipes of a folder."""
+    console = make_console()
+    for path in sorted(folder.glob("*.yaml")):
+        try:
+            loaded = load_recipe(path)
+            console.print(f"[bold]{path}[/bold]  {graph.chain(loaded)}", soft_wrap=True)
+        except PipelineError as error:
+            console.print(f"[bold]{path}[/bold]  [red]{len(error.what.splitlines())} mistakes[/red]", soft_wrap=True)
+
+
+def show_recipe(recipe: Annotated[Path, typer.Argument()] = DEFAULT_RECIPE, overrides: SetOption = None) -> None:
+    """Print a recipe as it is understood: every key that can be set, of every stage, with its value."""
+    import yaml
+
+    print(f"# {' and '.join(ON_A_GPU)}, where they do not stand under train: true on a GPU, else false")
+    print(
+        yaml.safe_dump(load_recipe(recipe, overrides or []).resolved(), sort_keys=False, allow_unicode=True),
+        end="",
+    )

@@ -1,0 +1,61 @@
+"""The figures of a stage as rows of a table, and as parts of a line."""
+
+from rich.text import Text
+
+LOWER_IS_BETTER = {"loss", "perplexity", "kl"}
+# What needs no trained model: shown beside the model's figure, so that it can be told from luck.
+BASELINES = {
+    "nearest_question": "looking up the nearest training question",
+    "guess_by_length": "guessing by length",
+    "few_shot_exact_match": "the untrained policy, few-shot without the template",
+}
+OWN_COLUMN = {"n", "n_tokens", "reward_deviation"}  # figures of the evaluation itself, not of the model
+FEW_ROWS = 30  # below it one row more or less moves a share by more than 3%
+
+
+def rows_of(manifest: dict):
+    before, after = manifest["metrics"]["before"], manifest["metrics"]["after"]
+    if not after:
+        yield "no held-out rows", "", "", "0", ""
+    n, few = str(_held_out(manifest)), are_few(manifest)
+    for name in dict.fromkeys([*after, *before]):
+        if name in OWN_COLUMN or name in BASELINES:
+            continue
+        was, now = before.get(name), after.get(name)
+        worse = was is not None and now is not None and now != was and (now > was) == (name in LOWER_IS_BETTER)
+        label = name.replace("_", " ")
+        yield (
+            label,
+            number(was),
+            Text(number(now), style="red" if worse else "bold"),
+            n,
+            ", ".join(word for word, said in (("worse", worse), ("few rows", few)) if said),
+        )
+    for name, words in BASELINES.items():
+        value = after.get(name, before.get(name))
+        if value is not None:
+            yield f"  {words}", "", number(value), n, "for comparison"
+
+
+def _held_out(manifest: dict) -> int:
+    """How many held-out rows the figures are of."""
+    metrics = manifest["metrics"]
+    return metrics["after"].get("n", metrics["before"].get("n", 0))
+
+
+def are_few(manifest: dict) -> bool:
+    return 0 < _held_out(manifest) < FEW_ROWS
+
+
+def in_a_line(metrics: dict) -> str:
+    """Figures of the model as they are shown while a stage runs, in the words of the table at its end."""
+    left_out = OWN_COLUMN | BASELINES.keys() | {"perplexity"}  # it says the same as the loss
+    return "  ".join(
+        f"{name.replace('_', ' ')} {number(value)}" for name, value in metrics.items() if name not in left_out
+    )
+
+
+def number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"
