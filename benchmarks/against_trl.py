@@ -281,7 +281,8 @@ def prepare(world: Path, limit: int | None) -> dict:
 
     from pipeline.data.prepare.work import good_rows
     from pipeline.data.source import Data
-    from pipeline.data.tokens.template import Template, named
+    from pipeline.data.tokens.template import Template
+    from pipeline.data.tokens.template_files import named
 
     real = REAL.is_dir()
     sources = {

@@ -239,7 +239,7 @@ def prepare(world: Path) -> str:
     """A tokenizer with a ChatML template, and the words of the chats. Returns what they are."""
     from transformers import AutoTokenizer
 
-    from pipeline.data.tokens.template import named
+    from pipeline.data.tokens.template_files import named
     from pipeline.model import tokenizer
 
     file = REAL / "data/pretrain/c4_demo_000-199.jsonl" if REAL.is_dir() else TINY / "pretrain.jsonl"

@@ -11,7 +11,7 @@ from pipeline.data.prepare.one_pass import Prepared, prepare
 from pipeline.data.prepare.table import tokens
 from pipeline.data.source import Data
 from pipeline.data.tokens.encoder import IGNORED, Encoder
-from pipeline.data.tokens.template import named
+from pipeline.data.tokens.template_files import named
 from pipeline.model.tokenizer import prepare as prepare_tokenizer
 from pipeline.model.tokenizer import train
 

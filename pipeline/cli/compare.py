@@ -6,13 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.options import (
-    DEFAULT_RECIPE,
-    JsonOption,
-    RecipeOption,
-    RunsOption,
-    SetOption,
-)
+from pipeline.cli.options import DEFAULT_RECIPE, JsonOption, RecipeOption, RunsOption, SetOption
 from pipeline.console import picture, tables
 from pipeline.console.display import Display
 from pipeline.console.screen import make_console

@@ -10,11 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.options import (
-    DEFAULT_RECIPE,
-    JsonOption,
-    RunsOption,
-)
+from pipeline.cli.options import DEFAULT_RECIPE, JsonOption, RunsOption
 from pipeline.console import data_report
 from pipeline.console.screen import Screen, make_console
 from pipeline.data.source import Data

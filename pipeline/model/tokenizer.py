@@ -8,7 +8,8 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from pipeline.data.source import Data
-from pipeline.data.tokens.template import Template, file_of, named
+from pipeline.data.tokens.template import Template
+from pipeline.data.tokens.template_files import file_of, named
 from pipeline.errors import PipelineError
 from pipeline.recipe.recipe import Recipe
 from pipeline.stage import specs

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.artifact.digests import Digests, canonical
 from pipeline.data.read.files import DECIDING, container, files_of
 from pipeline.data.source import Data, Part, Rows
-from pipeline.data.tokens.template import named
+from pipeline.data.tokens.template_files import named
 from pipeline.errors import PipelineError
 from pipeline.hub import data_set, known_commit
 from pipeline.model.base import Base

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
-from pipeline.evaluate.evaluation import padded_rows
+from pipeline.evaluate.forward import padded_rows
 from pipeline.model.loader import ADAPTER_FILE, load_adapter
 from pipeline.ppo.arithmetic import log_probabilities
 

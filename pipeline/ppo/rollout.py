@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.evaluate.evaluation import padded_rows
+from pipeline.evaluate.forward import padded_rows
 
 
 @dataclass

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 from transformers import Trainer
 
-from pipeline.evaluate.evaluation import untouched_random_state
+from pipeline.evaluate.forward import untouched_random_state
 from pipeline.ppo import arithmetic, roles
 from pipeline.ppo.config import PPOConfig
 from pipeline.ppo.rollout import Rollout, answer, padded

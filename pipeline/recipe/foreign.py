@@ -2,7 +2,7 @@
 
 from fnmatch import fnmatchcase
 
-from pipeline.recipe.fields import by_name
+from pipeline.recipe.owned import by_name
 
 # By the key that says the same. One that begins with "data." is meant where it stands among a stage's data.
 NEAREST = by_name(

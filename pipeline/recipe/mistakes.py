@@ -6,8 +6,9 @@ from pathlib import Path
 from pipeline import stage
 from pipeline.data.shapes.shape import SHAPES, shapes_of
 from pipeline.recipe.chain import stages_below, start_of
-from pipeline.recipe.fields import ADAPTER_OWNED, LORA, OWNED, fields_of, is_listed
+from pipeline.recipe.fields import LORA, fields_of, is_listed
 from pipeline.recipe.going_on import CHANGEABLE, LORA_DEFAULTS, incoming_adapter_of, unchangeable
+from pipeline.recipe.owned import ADAPTER_OWNED, OWNED
 from pipeline.recipe.problem import Problem
 from pipeline.recipe.unknown import listed_configs, unknown_key
 from pipeline.wording import did_you_mean

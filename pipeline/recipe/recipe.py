@@ -11,8 +11,9 @@ from pydantic import BeforeValidator, Field, PrivateAttr
 from pipeline import stage
 from pipeline.data.source import Data, EveryData
 from pipeline.recipe.chain import start_of
-from pipeline.recipe.fields import ADAPTER_OWNED, DEFAULTS, LORA, ON_A_GPU, OWNED, effective, fields_of, is_listed
+from pipeline.recipe.fields import DEFAULTS, LORA, ON_A_GPU, effective, fields_of, is_listed
 from pipeline.recipe.going_on import changes_of, incoming_adapter_of, merged_adapter
+from pipeline.recipe.owned import ADAPTER_OWNED, OWNED
 from pipeline.recipe.problem import RecipeError
 from pipeline.recipe.sections import Adapter, Evaluation, Keys, Model, Positive, StageSection, Switch, folder_name
 from pipeline.section import Section, empty_for_null

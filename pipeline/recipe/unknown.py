@@ -8,7 +8,8 @@ from typing import Any
 from pipeline import stage
 from pipeline.data.source import ROWS_TAG, Data, EveryData, HeldOut, Part
 from pipeline.recipe import foreign
-from pipeline.recipe.fields import ADAPTER_OWNED, LORA, OWNED, fields_of, is_listed
+from pipeline.recipe.fields import LORA, fields_of, is_listed
+from pipeline.recipe.owned import ADAPTER_OWNED, OWNED
 from pipeline.recipe.problem import Problem
 from pipeline.recipe.recipe import Recipe
 from pipeline.recipe.sections import Evaluation, Model, StageSection, Tokenizer

@@ -213,7 +213,7 @@ class StageRun:
 
     def before(self, model):
         """The figures of what training starts from: computed once, before the first step, and kept."""
-        from pipeline.evaluate.evaluation import Figures
+        from pipeline.evaluate.figures import Figures
 
         file = self.folder / "before.json"
         if not file.is_file():

@@ -131,7 +131,8 @@ def test_recipes_are_listed_with_their_chain():
 
 
 def test_a_shown_recipe_is_whole_and_the_same(tmp_path):
-    from pipeline.recipe.fields import ADAPTER_OWNED, LORA, ON_A_GPU, OWNED, fields_of
+    from pipeline.recipe.fields import LORA, ON_A_GPU, fields_of
+    from pipeline.recipe.owned import ADAPTER_OWNED, OWNED
 
     shown = align("recipe", "show", "recipes/tiny.yaml", cwd=PROJECT).stdout
     (tmp_path / "shown.yaml").write_text(shown)

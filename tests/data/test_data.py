@@ -9,7 +9,8 @@ from prepared import asked, encode, lines, plain_tokenizer, prepared, reasons
 from pipeline.data.read.reader import read
 from pipeline.data.shapes.shape import BadRow, shape
 from pipeline.data.tokens.encoder import IGNORED
-from pipeline.data.tokens.template import Template, named
+from pipeline.data.tokens.template import Template
+from pipeline.data.tokens.template_files import named
 from pipeline.errors import PipelineError
 from pipeline.model.tokenizer import train
 

@@ -10,7 +10,8 @@ import pytest
 from prepared import encode, learned, lines, reasons, tokenizer_of, tokenizer_with
 
 from pipeline.data.shapes.shape import BadRow, shape
-from pipeline.data.tokens.template import Template, named
+from pipeline.data.tokens.template import Template
+from pipeline.data.tokens.template_files import named
 from pipeline.errors import PipelineError
 from pipeline.model.tokenizer import prepare, train
 from pipeline.plan.planner import Planner

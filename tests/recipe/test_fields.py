@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from pipeline.recipe.fields import ADAPTER_OWNED, HOW, LIST, OWNED, effective, fields_of, what
+from pipeline.recipe.fields import HOW, LIST, effective, fields_of, what
+from pipeline.recipe.owned import ADAPTER_OWNED, OWNED
 
 TRL_CONFIGS = ("SFTConfig", "RewardConfig", "DPOConfig")
 

@@ -6,7 +6,8 @@ import pytest
 
 from pipeline.data.source import Data
 from pipeline.recipe import foreign
-from pipeline.recipe.fields import OWNED, fields_of
+from pipeline.recipe.fields import fields_of
+from pipeline.recipe.owned import OWNED
 from pipeline.recipe.problem import RecipeError
 from pipeline.recipe.reading import load_recipe
 from pipeline.recipe.unknown import sections

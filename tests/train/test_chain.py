@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from pipeline.artifact.attempt import Attempt
 from pipeline.data.prepare.table import tokens
 from pipeline.data.tokens.encoder import IGNORED
-from pipeline.evaluate.evaluation import log_probabilities
+from pipeline.evaluate.forward import log_probabilities
 from pipeline.recipe.reading import load_recipe
 from pipeline.train.job import Job
 from pipeline.train.stage_run import StageRun

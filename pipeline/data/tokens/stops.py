@@ -1,0 +1,147 @@
+"""What a chat template makes of a conversation, and the token that ends an answer in it."""
+
+import re
+from bisect import bisect
+from collections.abc import Iterable
+from functools import cached_property
+
+from jinja2.exceptions import TemplateError
+
+from pipeline.data.shapes.conversation import REASONING
+from pipeline.data.shapes.fields import BadRow
+from pipeline.data.tokens.template_files import broken, line_of, reason_of
+from pipeline.errors import PipelineError
+
+_ASKED, _ANSWERED = "what-is-asked", "what-is-answered"
+_ASKS, _ANSWERS = [{"role": "user", "content": _ASKED}], {"role": "assistant", "content": _ANSWERED}
+_BLANK = re.compile(r"\s*")
+SHOWS_TOOLS = "model.template: qwen is one that shows tools"
+
+
+class Stops:
+    """A tokenizer's chat template: its text, and where an answer stops. What it does is tried out on small talk."""
+
+    def __init__(self, tokenizer, name: str = "the model's chat template"):
+        self.tokenizer, self.name = tokenizer, name
+
+    def check(self) -> None:
+        """Raises PipelineError where the template cannot show even the simplest exchange."""
+        self._shown(_ASKS, ask=True)
+        _ = self._after_answer
+
+    def render(self, messages: list[dict], *, ask: bool = False, tools: list[dict] | None = None) -> str:
+        """`messages` as text; with `ask`, followed by what invites the answer.
+
+        Raises BadRow where the template refuses the messages (a role that it does not know, say).
+        """
+        try:
+            text = self._applied(messages, ask=ask, tools=tools)
+        except TemplateError as error:
+            hint = f"; {SHOWS_TOOLS}" if any(one["role"] == "tool" for one in messages) else ""
+            raise BadRow(f"the chat template refuses it: {error}{hint}") from None
+        except Exception as error:  # a template can fail in every way that an expression can
+            where = f" in line {line}" if (line := line_of(error)) else ""
+            raise BadRow(f"the chat template fails on it{where}: {reason_of(error)}") from None
+        return text if ask or messages[-1]["role"] != "assistant" or self.ends_in_stop else text + self.stop
+
+    def _applied(self, messages: list[dict], *, ask: bool = False, tools: list[dict] | None = None) -> str:
+        written = [one | dict.fromkeys(REASONING, one["reasoning"]) if "reasoning" in one else one for one in messages]
+        return self.tokenizer.apply_chat_template(written, tools=tools, tokenize=False, add_generation_prompt=ask)
+
+    def _shown(self, messages: list[dict], *, ask: bool = False) -> str:
+        """What the template makes of an exchange that every template must be able to show."""
+        try:
+            return self._applied(messages, ask=ask)
+        except Exception as error:  # see render
+            raise broken(self.name, error) from None
+
+    @cached_property
+    def _after_answer(self) -> str:
+        """What the template writes after an answer that stands last."""
+        text = self._shown([*_ASKS, _ANSWERS])
+        if _ANSWERED not in text:
+            raise PipelineError(f"{self.name}: leaves the assistant's answer out.", "Set model.template.")
+        return text.rsplit(_ANSWERED, 1)[1]
+
+    @cached_property
+    def ends_in_stop(self) -> bool:
+        return self._stop_in_template is not None
+
+    @cached_property
+    def _stop_in_template(self) -> str | None:
+        return self._stop_in(self._after_answer)
+
+    def _stop_in(self, after: str) -> str | None:
+        """The token that ends an answer which `after` follows: of the first special tokens EOS, else the very first.
+
+        EOS behind white space ends the conversation, not the answer: Phi-3 writes it in line after <|end|>.
+        """
+        found, at = [], None
+        for one in self._added.finditer(after):
+            if found and one.start() != at:
+                break
+            found.append(one[0])
+            at = one.end()
+        return self.tokenizer.eos_token if self.tokenizer.eos_token in found else next(iter(found), None)
+
+    @cached_property
+    def _added(self) -> re.Pattern:
+        return any_of({*self.tokenizer.all_special_tokens, *map(str, self.tokenizer.added_tokens_decoder.values())})
+
+    @cached_property
+    def stop(self) -> str:
+        """The token that ends an answer: the template's own, else EOS, which is then written after the answer."""
+        return self._stop_in_template or self.tokenizer.eos_token
+
+    @property
+    def suffix(self) -> str:
+        """What the template writes after the token that ends a last answer."""
+        return self._after_answer.split(self.stop, 1)[1] if self.ends_in_stop else ""
+
+    @cached_property
+    def _tail(self) -> str:
+        """From the end of the answer through the token that ends it."""
+        return self._after_answer.split(self.stop, 1)[0] + self.stop if self.ends_in_stop else self.stop
+
+    @cached_property
+    def _earlier_tail(self) -> str:
+        """The same of an answer that others follow, which may end in a token of its own (gpt-oss); or nothing.
+
+        It is what stands between an answer and the invitation to another one, for what a user's turn begins with is
+        no part of the answer.
+        """
+        try:
+            told, asked = (self.render(_ASKS, ask=ask) for ask in (False, True))
+            text = self.render([*_ASKS, _ANSWERS], ask=True)
+        except BadRow:  # the template does not go on after an answer
+            return ""
+        between = text.rsplit(_ANSWERED, 1)[-1].removesuffix(asked[agreed(asked, told) :])
+        stop = self._stop_in(between)
+        return between.split(stop, 1)[0] + stop if stop else ""
+
+    @cached_property
+    def _stop_of_call(self) -> str:
+        """The token that ends a turn which calls a tool; it may be another one (gpt-oss)."""
+        call = {"type": "function", "function": {"name": "what-is-called", "arguments": {"what": _ANSWERED}}}
+        try:
+            text = self.render([*_ASKS, {"role": "assistant", "content": "", "tool_calls": [call]}])
+        except BadRow:  # the template does not know tools
+            return self.stop
+        after = text.rsplit(_ANSWERED, 1)[-1]
+        # The last one, for the others stand inside the call.
+        return self.stop if self.stop in after else (self._added.findall(after) or [self.stop])[-1]
+
+    def _answer_end(self, text: str, at: int) -> int:
+        """Where an answer ends whose words end at `at`: behind its stop token, if that comes next."""
+        start = _BLANK.match(text, at).end()
+        tails = (tail.lstrip() for tail in (self._tail, self.stop, self._earlier_tail))
+        return next((start + len(tail) for tail in tails if tail and text.startswith(tail, start)), at)
+
+
+def any_of(tokens: Iterable[str]) -> re.Pattern:
+    return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or "(?!)")
+
+
+def agreed(one: str, other: str) -> int:
+    """With how many letters the two begin alike."""
+    return bisect(range(1, len(one) + 1), False, key=lambda length: not other.startswith(one[:length]))

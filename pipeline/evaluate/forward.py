@@ -1,0 +1,90 @@
+"""Forward passes over rows of like length: log-probabilities, scores, and the state they leave untouched."""
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy
+import torch
+
+from pipeline.data.tokens.encoder import IGNORED
+
+LOGITS_BYTES = 256 << 20  # the largest tensor of logits that an evaluation holds at a time
+
+
+def log_probabilities(model, rows: Sequence[tuple[list[int], list[int]]], pad: int) -> tuple[list[float], list[int]]:
+    """For each (input ids, labels): the sum of the labels' log-probabilities (nats) and their number.
+
+    Labels stand at their own position, as in training; those that are IGNORED are left out.
+    """
+    sums, counts = [0.0] * len(rows), [0] * len(rows)
+    vocabulary = model.config.get_text_config().vocab_size
+    for batch in _batches([len(ids) for ids, _ in rows], LOGITS_BYTES // (4 * vocabulary)):
+        inputs, mask = padded_rows([rows[number][0] for number in batch], pad)
+        labels, _ = padded_rows([rows[number][1] for number in batch], IGNORED)
+        device = next(model.parameters()).device
+        logits = model(input_ids=inputs.to(device), attention_mask=mask.to(device), use_cache=False).logits[:, :-1]
+        targets = labels[:, 1:].to(device)
+        loss = torch.nn.functional.cross_entropy(
+            logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none"
+        ).view(targets.shape)
+        for number, total, count in zip(
+            batch, (-loss).sum(1).tolist(), (targets != IGNORED).sum(1).tolist(), strict=True
+        ):
+            sums[number], counts[number] = total, count
+    return sums, counts
+
+
+def scores(model, rows: Sequence[list[int]], pad: int) -> list[float]:
+    """The reward of each token sequence."""
+    found = [0.0] * len(rows)
+    device = next(model.parameters()).device
+    for batch in _batches([len(ids) for ids in rows], 1 << 14):
+        inputs, mask = padded_rows([rows[number] for number in batch], pad)
+        output = model(input_ids=inputs.to(device), attention_mask=mask.to(device)).logits
+        for number, score in zip(batch, output.float().squeeze(-1).tolist(), strict=True):
+            found[number] = score
+    return found
+
+
+def _batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Row numbers in batches of like length, each of at most `tokens` tokens with its padding, and of one row at least."""
+    batch: list[int] = []
+    for number in sorted(range(len(lengths)), key=lambda number: lengths[number]):
+        if batch and (len(batch) + 1) * lengths[number] > tokens:
+            yield batch
+            batch = []
+        batch.append(number)
+    if batch:
+        yield batch
+
+
+def padded_rows(rows: Sequence[list[int]], value: int, *, left: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """(rows, longest) tensors: the rows padded with `value`, and 1 where a token is real."""
+    longest = max(map(len, rows))
+    fill = [longest - len(row) for row in rows]
+    padded = [[value] * n + row if left else row + [value] * n for row, n in zip(rows, fill, strict=True)]
+    mask = [[0] * n + [1] * len(row) if left else [1] * len(row) + [0] * n for row, n in zip(rows, fill, strict=True)]
+    return torch.tensor(padded), torch.tensor(mask)
+
+
+@contextmanager
+def untouched_random_state():
+    """Gives every random state back as it was: an evaluation must not change what is trained after it."""
+    states = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        numpy.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        if devices:
+            torch.cuda.set_rng_state_all(devices)
+
+
+def precision_of(model):
+    """The mixed precision that half-precision bases are trained in: their adapters are fp32."""
+    device, dtype = next(model.parameters()).device.type, model.config.dtype
+    half = dtype in (torch.bfloat16, torch.float16)
+    return torch.autocast(device, dtype=dtype if half else torch.bfloat16, enabled=half)
