@@ -1,5 +1,6 @@
 """What became of the rows of a file or a stage: their account, their lengths, one of them piece by piece."""
 
+from collections.abc import Sequence
 from itertools import groupby
 
 from rich.markup import escape
@@ -10,6 +11,45 @@ from pipeline.data.prepare.account import told
 
 SAMPLE_STRETCHES = 8  # of tokens that carry loss, or do not
 SAMPLE_ENDS = (70, 30)  # tokens shown of the beginning and the end of a long one
+COUNTED_IN_WORDS = (
+    "  Counted in words (a Chinese or Japanese character is one), not in tokens: --tokenizer MODEL, a folder or an id, "
+    "counts tokens and tries its chat template."
+)
+CUT = "; {truncated} cut to max_length ({tokens_cut} tokens lost, {answers_cut} answers shortened, see truncated.jsonl)"
+_SILENCED = (
+    "    {reasoning_left_out} lose the reasoning of earlier turns, which the chat template leaves out as the conversation "
+    "goes on"
+)
+_GARBLED = (
+    "    {garbled} read like UTF-8 that was taken for Latin-1 (Ã¤ for ä), from {first_garbled} on: the file was broken when "
+    "it was written"
+)
+# A number of an account, what is said of it where it is not 0, and its color.
+OF_A_FILE = (
+    ("duplicates_kept", "  {duplicates_kept} say the same as an earlier row", "yellow"),
+    ("contradictions", "  {contradictions} pairs prefer what an earlier pair rejects", "yellow"),
+    (
+        "truncated",
+        "  {truncated} would be cut to max_length ({max_length}): {tokens_cut} tokens lost, {answers_cut} answers shortened",
+        "yellow",
+    ),
+    ("reasoning_left_out", _SILENCED, "yellow"),
+    ("garbled", _GARBLED, "yellow"),
+)
+OF_A_STAGE = (
+    (
+        "duplicates_kept",
+        "    {duplicates_kept} say the same as an earlier row (kept; duplicates.jsonl; data.duplicates: drop)",
+        "",
+    ),
+    (
+        "contradictions",
+        "    {contradictions} pairs prefer what an earlier pair rejects (see duplicates.jsonl)",
+        "yellow",
+    ),
+    ("reasoning_left_out", f"{_SILENCED} (see truncated.jsonl)", "yellow"),
+    ("garbled", _GARBLED, "yellow"),
+)
 
 
 def of_file(screen: Screen, report, name: str) -> None:
@@ -25,17 +65,7 @@ def of_file(screen: Screen, report, name: str) -> None:
     screen.console.print(f"  {_added_up(rows, bad)}")
     if report.labels:
         _labeled(screen, report)
-    if rows["duplicates_kept"]:
-        screen.console.print(f"  {rows['duplicates_kept']} say the same as an earlier row", style="yellow")
-    if rows["contradictions"]:
-        screen.console.print(f"  {rows['contradictions']} pairs prefer what an earlier pair rejects", style="yellow")
-    if rows["truncated"]:
-        screen.console.print(
-            f"  {rows['truncated']} would be cut to max_length ({report.max_length}): {rows['tokens_cut']} tokens lost, "
-            f"{rows['answers_cut']} answers shortened", style="yellow",
-        )  # fmt: skip
-    _reasoning_left_out(screen, rows)
-    _garbled(screen, rows)
+    _notes(screen, rows | {"max_length": report.max_length}, OF_A_FILE)
     for reason, count in rows["dropped_by_reason"].items():
         if reason in report.left_out:
             screen.console.print(f"  {count} x {escape(reason)}", style="yellow")
@@ -52,48 +82,23 @@ def of_file(screen: Screen, report, name: str) -> None:
     if report.loss_share is not None:
         screen.console.print(f"  {report.loss_share:.0%} of the {report.unit} carry loss")
     if report.unit == "words" and report.lengths:
-        screen.console.print(
-            "  Counted in words (a Chinese or Japanese character is one), not in tokens: --tokenizer MODEL, a folder "
-            "or an id, counts tokens and tries its chat template.", soft_wrap=True,
-        )  # fmt: skip
+        screen.message(COUNTED_IN_WORDS)
     _tokens(screen, report.sample, report.unit)
 
 
 def of_stage(screen: Screen, event: dict) -> None:
-    line = f"  rows: {_added_up(event)}"
-    if event["truncated"]:
-        line += f"; {event['truncated']} cut to max_length ({event['tokens_cut']} tokens lost, {event['answers_cut']} answers shortened, see truncated.jsonl)"
-    screen.message(line)
-    if event["duplicates_kept"]:
-        screen.message(
-            f"    {event['duplicates_kept']} say the same as an earlier row (kept; duplicates.jsonl; data.duplicates: drop)"
-        )
-    if event["contradictions"]:
-        screen.message(
-            f"    {event['contradictions']} pairs prefer what an earlier pair rejects (see duplicates.jsonl)",
-            "yellow",
-        )
-    _reasoning_left_out(screen, event, " (see truncated.jsonl)")
-    _garbled(screen, event)
+    cut = CUT.format(**event) if event["truncated"] else ""
+    screen.message(f"  rows: {_added_up(event)}{cut}")
+    _notes(screen, event, OF_A_STAGE)
     for reason, count in event["dropped_by_reason"].items():
         screen.message(f"    dropped {count} x {escape(reason)} (see rejected.jsonl)", "yellow")
 
 
-def _reasoning_left_out(screen: Screen, rows: dict, see: str = "") -> None:
-    if rows.get("reasoning_left_out"):
-        screen.message(
-            f"    {rows['reasoning_left_out']} lose the reasoning of earlier turns, which the chat template leaves out "
-            f"as the conversation goes on{see}",
-            "yellow",
-        )
-
-
-def _garbled(screen: Screen, rows: dict) -> None:
-    if rows.get("garbled"):
-        screen.console.print(
-            f"    {rows['garbled']} read like UTF-8 that was taken for Latin-1 (Ã¤ for ä), from "
-            f"{escape(rows['first_garbled'])} on: the file was broken when it was written", style="yellow",
-        )  # fmt: skip
+def _notes(screen: Screen, rows: dict, notes: Sequence[tuple[str, str, str]]) -> None:
+    """Those of an account's numbers that are not 0, each in its words."""
+    for key, words, style in notes:
+        if rows.get(key):
+            screen.message(Text(words.format(**rows), style=style))
 
 
 def _labeled(screen: Screen, report) -> None:

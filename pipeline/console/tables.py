@@ -15,7 +15,7 @@ STYLES = {UP_TO_DATE: "green", CONTINUE: "yellow", EVALUATE: "yellow", RUN: "cya
 
 
 def plan(screen: Screen, steps: Sequence[Step], title: str) -> None:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    table = _table(title)
     for heading in ("stage", "will", "why", "backend", "artifact"):
         words = heading in ("why", "backend")
         table.add_column(heading, style="bold" if heading == "stage" else "", overflow="fold", no_wrap=not words)
@@ -34,9 +34,10 @@ def plan(screen: Screen, steps: Sequence[Step], title: str) -> None:
 
 def learned(screen: Screen, manifests: Sequence[dict]) -> None:
     """The before and after of every stage, and where the weights are."""
-    table = Table(title="What was learned (held-out rows)", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))  # fmt: skip
-    for heading, justify in (("stage", "left"), ("figure", "left"), ("before", "right"), ("after", "right"), ("n", "right"), ("", "left")):  # fmt: skip
-        table.add_column(heading, justify=justify, no_wrap=heading != "figure")
+    table = _table("What was learned (held-out rows)")
+    for heading in ("stage", "figure", "before", "after", "n", ""):
+        number = heading in ("before", "after", "n")
+        table.add_column(heading, justify="right" if number else "left", no_wrap=heading != "figure")
     for manifest in manifests:
         for number, row in enumerate(rows_of(manifest)):
             table.add_row(Text(manifest["stage"] if number == 0 else "", style="bold"), *row)
@@ -65,7 +66,7 @@ def where(screen: Screen, folders: Sequence[tuple[str, Path]]) -> None:
 
 def comparison(screen: Screen, result: dict) -> None:
     """Both backends side by side; what is worse than rounding explains stands in red."""
-    table = Table(title=f"{result['stage']}: {result['steps']} steps, {result['repeats']} trials each, in turn", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))  # fmt: skip
+    table = _table(f"{result['stage']}: {result['steps']} steps, {result['repeats']} trials each, in turn")
     for heading in ("", *result["backends"]):
         table.add_column(heading, justify="right" if heading else "left")
     both = list(result["backends"].values())
@@ -94,6 +95,10 @@ def comparison(screen: Screen, result: dict) -> None:
     screen.console.print(table)
     screen.console.print(Text(_what_ran(result["what_ran"]), style="dim"), soft_wrap=True)
     screen.console.print(Text(result["verdict"], style="bold red" if wrong else "bold green"), soft_wrap=True)
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
 
 
 def _what_ran(ran: dict) -> str:

@@ -18,7 +18,8 @@ from pipeline.plan.planner import Planner
 from pipeline.plan.step import RUN, Step
 from pipeline.recipe.reading import load_recipe
 from pipeline.recipe.recipe import Recipe
-from pipeline.run.run import Run, give, start_worker
+from pipeline.run.process import give, start_worker
+from pipeline.run.run import Run
 from pipeline.train.job import Job
 
 BACKENDS = (TRANSFORMERS, UNSLOTH)

@@ -4,20 +4,19 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.artifact import command
-from pipeline.artifact.writing import write_json
 from pipeline.console import tables
 from pipeline.console.display import Display
 from pipeline.errors import MachineError, PipelineError
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import UP_TO_DATE, Step
 from pipeline.recipe.reading import load_recipe
+from pipeline.run.pending import Pending
+from pipeline.run.process import died, give, start_worker
 from pipeline.train.job import INTERRUPTED, Job
 
 WARM_UP_AT = 0.8  # the share of a stage's steps after which the next stage's process is started
@@ -122,7 +121,7 @@ class Run:
         if code == INTERRUPTED:
             return INTERRUPTED
         if code:
-            raise _died(step, code)
+            raise died(step, code)
         return 0
 
     def _watch(self, process: subprocess.Popen, coming: str | None) -> dict | None:
@@ -186,55 +185,3 @@ class Run:
         tables.where(self.display, [(step.stage, step.attempt.output) for step in done])
         if not ran:
             self.display.say("Everything is up to date.")
-
-
-def start_worker(options: Sequence[str] = ()) -> subprocess.Popen:
-    """A stage's process, waiting for its job; with the options to get warm, it loads the libraries while it waits."""
-    return subprocess.Popen(
-        # -P: a file of the user's named like a library must not be taken for it.
-        [sys.executable, "-P", "-m", "pipeline.train.worker", *options],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        start_new_session=True,  # Ctrl-C reaches it through us alone
-    )
-
-
-def give(process: subprocess.Popen, job: Job) -> None:
-    """A process that died before it took its job says so when it is watched."""
-    with suppress(BrokenPipeError):
-        process.stdin.write(json.dumps(asdict(job)) + "\n")
-        process.stdin.flush()
-
-
-class Pending:
-    """The stages that a FRESH command has still to do: a killed one goes on, it does not begin anew."""
-
-    def __init__(self, folder: Path, goals: Sequence[str]):
-        self.file = folder / ".fresh.json"
-        self.goals = list(goals)
-        try:
-            known = json.loads(self.file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            known = {}
-        self._left = known["left"] if known.get("goals") == self.goals else list(goals)
-
-    def left(self) -> list[str]:
-        return self._left
-
-    def done(self, stage: str) -> None:
-        self._left = [name for name in self._left if name != stage]
-        write_json(self.file, {"goals": self.goals, "left": self._left})
-
-    def clear(self) -> None:
-        self.file.unlink(missing_ok=True)
-
-
-def _died(step: Step, code: int) -> PipelineError:
-    log = step.attempt.folder / "stage.log"
-    if code < 0:
-        name = signal.Signals(-code).name
-        hint = " (the system may have run out of memory)" if name == "SIGKILL" else ""
-        return MachineError(f"{step.stage}: its process was killed by {name}{hint}.", "The same command continues.")
-    return MachineError(f"{step.stage}: its process ended with code {code}.", f"The whole story is in {log}.")
