@@ -29,9 +29,14 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen:
 
 
 def kill(process: subprocess.Popen, folder: Path) -> None:
-    """With all that it started. On a busy machine the last of them is gone, and its lock with it, a moment later."""
+    """With all that it started."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    wait_until_gone(folder)
+
+
+def wait_until_gone(folder: Path) -> None:
+    """On a busy machine the last of what was killed is gone, and its lock with it, a moment later."""
     for lock in (folder / "runs").rglob(".lock"):
         with FileLock(lock, timeout=10):
             pass

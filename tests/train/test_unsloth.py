@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import align, attempt, manifest, write_micro
 from safetensors.torch import load_file
-from test_resume import start, wait_for
+from test_resume import start, wait_for, wait_until_gone
 
 from pipeline.errors import PipelineError
 from pipeline.model import backend
@@ -181,6 +181,7 @@ def test_killed_and_continued(fast, tmp_path):
     wait_for(tmp_path, "sft/*/checkpoints/checkpoint-4", process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    wait_until_gone(tmp_path)
     refused = align("run", "sft", "-r", "micro.yaml", "--no-unsloth", cwd=tmp_path, check=False)
     assert refused.returncode == 2 and "was begun with unsloth" in refused.stdout and "--fresh" in refused.stdout
     align("run", "sft", "-r", "micro.yaml", cwd=tmp_path)  # goes on as it was begun
