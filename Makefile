@@ -12,6 +12,7 @@
 #   make lint           the style
 #   make bench          against TRL's own command line; bench-ppo, bench-data: see benchmarks/
 #   make readme         what README.md quotes of a run, by running it
+#   make newest         the tests against the newest releases, in .venv-newest: ARGS="--keep torch"
 #   make clean          remove .venv
 #
 #   RECIPE=recipes/my.yaml   another recipe than recipes/tiny.yaml, the embedded default
@@ -36,7 +37,7 @@ OPTIONS = $(WHERE) $(if $(POLICY),--policy $(POLICY)) $(if $(filter 1,$(FRESH)),
 # All stages named in one call are one `align run`: the first of them does it, the others are then done.
 GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
 
-.PHONY: help $(STAGES) all plan status compare unsloth-there unsloth test lint bench bench-ppo bench-data readme clean
+.PHONY: help $(STAGES) all plan status compare unsloth-there unsloth test lint bench bench-ppo bench-data readme newest clean
 .DEFAULT_GOAL := help
 
 help:
@@ -91,6 +92,9 @@ bench-data: $(VENV)/.ready
 
 readme: $(VENV)/.ready
 	$(VENV)/bin/python tests/console/readme.py
+
+newest:
+	$(PYTHON) tests/newest.py $(ARGS)
 
 # Installed with pinned versions (constraints.txt has what they need in turn); nothing outside .venv.
 $(VENV)/.ready: pyproject.toml constraints.txt
