@@ -1,8 +1,8 @@
 # Every goal works on a fresh clone: the environment is made first, in .venv, and only when it is not there.
 # What follows, to the first line that is no comment, is what `make` alone prints.
 #
-#   make sft dpo        train these stages of a recipe, and first what they stand on;
-#                       there are pretrain, sft, reward, dpo and ppo
+#   make sft dpo        train these stages of a recipe, and first what they stand on; there are
+#                       STAGES
 #   make all            every stage of the recipe
 #   make plan           what would be done, and why; `make plan dpo` for a stage
 #   make status         where every stage stands, and what it learned
@@ -41,7 +41,7 @@ GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '/^#  /,/^$$/ s/^# \{0,3\}//p' $(firstword $(MAKEFILE_LIST))
+	@sed -n '/^#  /,/^$$/ s/^# \{0,3\}//p' $(firstword $(MAKEFILE_LIST)) | sed 's/STAGES$$/$(STAGES)/'
 
 ifneq ($(filter plan status,$(MAKECMDGOALS)),)  # make plan sft: only asks
 $(STAGES):

@@ -20,6 +20,7 @@ class Spec:
     rewarded_by: tuple[str, ...] = ()  # its reward model is the last of these that the recipe has
     reference: bool = False  # whether TRL keeps a frozen copy of the parent stands beside the policy
     key_figures: tuple[str, ...] = ()  # what the progress display shows beside the loss
+    defaults: Mapping[str, object] = field(default_factory=dict)  # of `train`: what makes the trainer this stage's
     adapter_defaults: Mapping[str, object] = field(default_factory=dict)  # TRL's defaults are meant for full tuning
 
 

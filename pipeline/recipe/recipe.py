@@ -135,8 +135,9 @@ class Recipe(Section):
 
     def given(self, name: str, *, full: bool) -> dict[str, Any]:
         """A stage's training arguments as far as they differ from TRL's defaults; `full` tuning has no adapter's."""
-        adapter = {} if full else stage.specs()[name].adapter_defaults
-        return DEFAULTS | adapter | self.stage(name).train
+        spec = stage.specs()[name]
+        adapter = {} if full else spec.adapter_defaults
+        return DEFAULTS | spec.defaults | adapter | self.stage(name).train
 
     def rows_needed(self, name: str) -> int | None:
         """Of streamed data the sequences that max_steps take in; None where all rows are read."""
