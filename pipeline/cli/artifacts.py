@@ -32,6 +32,12 @@ def gc(
         console.print(escape(f"{folder}  {what}, {garbage.size(folder) / 1e6:,.1f} MB{only}"), soft_wrap=True)
         if delete and not only:
             garbage.remove(folder)
-    end = "removed." if delete else "can go: `align gc --delete` removes them."
-    more = f" {len(staying)} more with --all." if staying else ""
-    console.print((f"{len(going_too)} {end}" if going_too else "Nothing to remove.") + more)
+    if delete:
+        found.point_latest()
+    command = "align gc --all --delete" if everything else "align gc --delete"
+    end = "removed." if delete else f"can go: `{command}` removes them."
+    more = (
+        f" {len(staying)} more with --all." if staying and going_too else f" {len(staying)} with it." if staying else ""
+    )
+    nothing = "Nothing can go without --all;" if staying else "Nothing to remove."
+    console.print((f"{len(going_too)} {end}" if going_too else nothing) + more)

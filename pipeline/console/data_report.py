@@ -8,6 +8,7 @@ from rich.text import Text
 
 from pipeline.console.screen import Screen
 from pipeline.data.prepare.account import told
+from pipeline.data.prepare.kinds import unused_said
 
 SAMPLE_STRETCHES = 8  # of tokens that carry loss, or do not
 SAMPLE_ENDS = (70, 30)  # tokens shown of the beginning and the end of a long one
@@ -66,6 +67,8 @@ def of_file(screen: Screen, report, name: str) -> None:
     if report.labels:
         _labeled(screen, report)
     _notes(screen, rows | {"max_length": report.max_length}, OF_A_FILE)
+    if report.unused:
+        screen.message(f"  {escape(unused_said(report.unused))}", "yellow")
     for reason, count in rows["dropped_by_reason"].items():
         if reason in report.left_out:
             screen.console.print(f"  {count} x {escape(reason)}", style="yellow")

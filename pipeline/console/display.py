@@ -41,6 +41,7 @@ class Display(Screen):
         self._now: dict | None = None  # the latest step
         self._loss: str | None = None
         self._speed, self._begun = 0.0, 0.0
+        self._paused: float | None = None  # since when something else than training is done
 
     def error(self, error: PipelineError) -> None:
         self._stop_bar()
@@ -79,13 +80,23 @@ class Display(Screen):
                 f"  trained to step {self._now['step']} in {_duration(took)}, {self._speed:,.0f} tokens/s{loss}"
             )
         if "step" in event:  # training goes on after it
+            self._pause(event)
             self._update(phase=event["name"])
         elif self.console.is_terminal:
             self._show(event["name"])
 
+    def _pause(self, event: dict) -> None:
+        """What is done between two steps is not training: the clock of its speed stands still."""
+        if event["name"] != "training":
+            self._paused = event["at"] if self._paused is None else self._paused
+        elif self._paused is not None:
+            lost, self._paused = event["at"] - self._paused, None
+            self._begun += lost
+            self._rate = self._rate and (self._rate[0] + lost, *self._rate[1:])
+
     def _on_train(self, event: dict) -> None:
         self.steps, self._begun = event["steps"], event["at"]
-        self._rate = self._now = self._loss = None
+        self._rate = self._now = self._loss = self._paused = None
         if event["step"]:
             self.message(f"  continues from step {event['step']} of {self.steps}")
         if self.bar:

@@ -40,6 +40,7 @@ class Report:
     mistakes: list[dict]  # how many rows have it, and examples
     left_out: list[str]  # the reasons for which rows are dropped though they are not bad
     looks_like: str  # what the rows rather are, where nearly all are bad
+    unused: list[str]  # the fields with words in them that nothing reads
     labels: list[str]  # the fields by which rows say whether they are wanted
     unwanted: int  # of the bad rows, those that are so labeled
     unit: str  # "tokens", or "words" where there is no tokenizer
@@ -73,6 +74,7 @@ def check(data: Data, kind: str, encoder: Encoder | Words, enough: Enough | None
             mistakes=account.mistakes(),
             left_out=[reason for reason in account.dropped_by_reason if reason not in account.bad_by_reason],
             looks_like=account.looks_like,
+            unused=kinds.unused(first, kind),
             labels=kinds.labels_of(first) if kind == "conversation" else [],
             unwanted=sum(count for reason, count in account.bad_by_reason.items() if reason.startswith(LABELED)),
             unit="words" if isinstance(encoder, Words) else "tokens",

@@ -156,7 +156,15 @@ class Evaluation:
         return (found[1] if found.re.groups else found[0]).strip() if found else None
 
     def _matches(self, texts: Sequence[str], right: Sequence[str | None]) -> float:
-        return float(numpy.mean([self._answer(text) == answer for text, answer in zip(texts, right, strict=True)]))
+        """Over the rows whose own answer the pattern finds. Raises PipelineError where it finds none."""
+        known = [(text, answer) for text, answer in zip(texts, right, strict=True) if answer is not None]
+        if not known:
+            raise PipelineError(
+                f"evaluation.answer_pattern: {self.settings.answer_pattern}: finds no answer in any of the {len(right)} "
+                "held-out rows, so nothing could be right.",
+                "Mend the pattern, or leave it out.",
+            )
+        return float(numpy.mean([self._answer(text) == answer for text, answer in known]))
 
     def _few_shot(self, asked: list[dict]) -> str:
         """Worked examples and then the question, as plain text: how a base that knows no template is asked."""

@@ -67,6 +67,16 @@ class Garbage:
         order = [*reversed(specs()), *{_stage(one.attempt) for one in going} - {*specs()}]
         return sorted(going, key=lambda one: order.index(_stage(one.attempt)))
 
+    def point_latest(self) -> None:
+        """A `latest` whose attempt is gone points to what the recipe resolves to, or goes too."""
+        for stage in self.folder.glob("*/"):
+            latest = stage / "latest"
+            if latest.is_symlink() and not latest.exists():
+                latest.unlink()
+                step = self._resolved.get(stage.name)
+                if step and step.attempt.finished:
+                    latest.symlink_to(step.attempt.folder.name)
+
     def _resolve(self, planner: Planner) -> dict[str, Step]:
         """Keep what a recipe resolves to, stage by stage: a mistake in one says nothing of the others."""
         found = {}
@@ -236,8 +246,4 @@ def size(folder: Path) -> int:
 
 
 def remove(folder: Path) -> None:
-    """With the `latest` that points to it."""
-    latest = folder.parent / "latest"
-    if latest.is_symlink() and latest.resolve() == folder.resolve():
-        latest.unlink()
     shutil.rmtree(folder)

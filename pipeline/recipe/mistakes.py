@@ -103,6 +103,11 @@ def _passed_through(given: dict, where: tuple, config: str, owned: Mapping[str, 
 def _data_problems(data: dict, where: tuple, kind: str) -> Iterator[Problem]:
     if not data.get("path") and not data.get("mixture"):
         yield (*where, "path"), "is missing"
+    if data.get("learn", "answers") != "answers" and kind != "conversation":
+        yield (
+            (*where, "learn"),
+            f"cannot take effect: it chooses among the answers of conversations, and these are {kind} rows",
+        )
     parts = data["mixture"] if isinstance(data.get("mixture"), list) else []
     every = [(where, data), *(((*where, "mixture", n), part) for n, part in enumerate(parts) if isinstance(part, dict))]
     for place, source in every:

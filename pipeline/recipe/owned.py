@@ -102,7 +102,8 @@ RANGES = {
             lambda value: value >= 0,
             "learning_rate value_learning_rate weight_decay warmup_steps adam_epsilon dataloader_num_workers",
         ),
-        ("more than 0", lambda value: value > 0, "save_steps logging_steps temperature"),
+        ("more than 0", lambda value: value > 0, "save_steps logging_steps temperature num_train_epochs"),
+        ("at least 1, or -1 for as many as the epochs have", lambda value: value == -1 or value >= 1, "max_steps"),
         ("from 0 to below 1", lambda value: 0 <= value < 1, "lora_dropout adam_beta1 adam_beta2"),
         ("from 0 to 1", lambda value: 0 <= value <= 1, "label_smoothing_factor"),
     )

@@ -1,6 +1,7 @@
 """What a running stage says, and what it writes into log.jsonl."""
 
 import json
+import time
 from typing import TYPE_CHECKING
 
 from transformers import TrainerCallback
@@ -20,6 +21,7 @@ class Progress(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **_):
         self._forget_after(state.global_step)
+        self.trainer.begun = time.monotonic()
         self.context.report("train", step=state.global_step, steps=state.max_steps)
 
     def _forget_after(self, step: int) -> None:

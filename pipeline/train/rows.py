@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy
 
 from pipeline.artifact.attempt import Attempt
-from pipeline.data.prepare import account
+from pipeline.data.prepare import account, kinds
 from pipeline.data.prepare.cache import prepared_once
 from pipeline.data.prepare.one_pass import Enough, Prepared
 from pipeline.data.prepare.table import numbers
@@ -40,7 +40,7 @@ class StageRows:
         together, started = Together(), time.monotonic()
         self.report("phase", name="data")
         with together.noting():
-            self._load_functions(self.step.stage)
+            self._check(self.step)
             self.prepared  # noqa: B018 - its account comes first
         if self.job.ahead:
             planner = Planner(self.recipe, Path(self.job.runs), self.job.goals_policy, self.planner.digests)
@@ -48,7 +48,7 @@ class StageRows:
             for name in self.job.ahead:
                 self.report("phase", name=f"rows of {name}")
                 with together.noting():
-                    self._load_functions(name)
+                    self._check(planned[name])
                     overridden = planner.overridden(self.job.goals)
                     self._made(planned[name], self._tokenizer_ahead(planned[name], planned, overridden))
             self.report("looked_ahead", stages=self.job.ahead, seconds=time.monotonic() - started)
@@ -73,6 +73,11 @@ class StageRows:
         if wanted and most and wanted > most:
             self.report("note", text=f"max_length is {most}: the model has no more positions")
         self.report("account", **made.account.summary())
+        kind = specs()[self.step.stage].rows
+        if unused := kinds.unused(
+            kinds.probed(self.recipe.stage(self.step.stage).data.pinned(self.planner.folder)), kind
+        ):
+            self.report("note", text=kinds.unused_said(unused))
         self._compare_with_earlier_stages(made)
         return made
 
@@ -117,8 +122,13 @@ class StageRows:
             report=self.report,
         )
 
-    def _load_functions(self, name: str) -> None:
-        settings = self.recipe.stage(name)
+    def _check(self, step: Step) -> None:
+        """The functions and the training arguments of a stage."""
+        from pipeline.train import arguments  # heavy
+
+        name, settings = step.stage, self.recipe.stage(step.stage)
+        given = step.given or self.recipe.given(name, full=False)
+        arguments.check(name, specs()[name], given, self.recipe.model.dtype, self.folder)
         named = {
             f"stages.{name}.reward_function": settings.reward_function,
             "evaluation.score_function": settings.evaluation.score_function,

@@ -222,14 +222,13 @@ class StageRun:
         return Figures(**json.loads(file.read_text(encoding="utf-8")))
 
     def _train(self, trainer) -> tuple[float, dict[str, int]]:
-        """(seconds, the most memory in use)"""
+        """(seconds in all, those before it was resumed included; the most memory in use)"""
         checkpoints = self.attempt.checkpoints()
         self.report("phase", name="training")
         self.interrupted.training = True
-        started = time.monotonic()
         machine.forget_peak(self.machine["device"])
         trainer.train(resume_from_checkpoint=str(checkpoints[0][1]) if checkpoints else None)
-        return time.monotonic() - started, machine.peak(self.machine["device"])
+        return trainer.seconds, machine.peak(self.machine["device"])
 
     def _evaluate_at(self, model, step: int) -> dict[str, float]:
         """Held-out figures in the middle of training."""

@@ -1,8 +1,10 @@
 """What every stage's trainer has in common: whole checkpoints, exact resume, and a word about each step."""
 
+import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +12,6 @@ from pathlib import Path
 from threading import Event
 
 import torch
-import trl
 from datasets import Dataset
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -19,24 +20,20 @@ from safetensors import SafetensorError
 from transformers import PrinterCallback, Trainer
 
 from pipeline.artifact.attempt import Attempt, seal
+from pipeline.artifact.writing import write_json
 from pipeline.data.prepare.table import lengths
 from pipeline.data.shapes.shape import Example
-from pipeline.errors import MachineError, PipelineError
+from pipeline.errors import MachineError
 from pipeline.model.loader import load_adapter
-from pipeline.ppo.config import PPOConfig
-from pipeline.recipe.fields import ON_A_GPU, effective
+from pipeline.recipe.fields import effective
 from pipeline.stage import Spec
+from pipeline.train.arguments import built
 from pipeline.train.order import Order
 from pipeline.train.packing import packed, refuse_mixed_attention
 from pipeline.train.progress import Progress
 from pipeline.train.saving import could_not_save, save_weights
 
-# What must reach the trainer as the recipe has it; a library may not have its own opinion.
-LEARNED_WITH = (
-    "learning_rate", "weight_decay", "max_grad_norm", "num_train_epochs", "max_steps", "warmup_steps", "adam_beta1",
-    "adam_beta2", "adam_epsilon", "per_device_train_batch_size", "gradient_accumulation_steps", "seed", "bf16", "fp16",
-    "max_length", "packing", "padding_free", "label_smoothing_factor", "neftune_noise_alpha", "beta",
-)  # fmt: skip
+SO_FAR = "so_far.json"  # in a checkpoint: what was trained when it was written
 
 
 @dataclass(frozen=True)
@@ -101,36 +98,14 @@ class Context:
         return {"eval_strategy": "no"}
 
     def _arguments(self, config: dict):
-        cuda = torch.cuda.is_available()
-        owned = {
-            "output_dir": str(self.folder / "checkpoints"),
-            "seed": self.seed,
-            "bf16": self.dtype == "bfloat16",
-            "fp16": self.dtype == "float16",
-            "use_cpu": not cuda,
-            "disable_tqdm": True,
-            "logging_nan_inf_filter": False,
-        }
-        how = dict.fromkeys(ON_A_GPU, cuda)
-        fused = cuda and "unsloth" in sys.modules
+        how = {}
+        fused = torch.cuda.is_available() and "unsloth" in sys.modules
         if self.spec.config == "SFTConfig" and (self._head_is_adapted() or fused):
             # TRL's chunked default reads the bare head, without what is trained on it; and it goes round the fused loss
             # that Unsloth has on a GPU. On a CPU both backends take TRL's, and are equal to the bit.
             how["loss_type"] = "nll"
-        if self.given.get("padding_free") and not self.given.get("packing"):
-            config = config | {"max_length": None}  # rows are cut already, and TRL could not cut them then
-        # Every one of them is said: Unsloth changes the defaults of TRL's configs.
-        values = effective(self.spec.config, how | self.given | owned | config)
-        try:
-            args = config_class(self.spec.config)(**values)
-        except (ValueError, TypeError) as error:
-            raise PipelineError(f"train: {self.spec.config} refuses it: {error}") from None
-        if changed := [name for name in LEARNED_WITH if name in values and getattr(args, name) != values[name]]:
-            raise PipelineError(
-                f"train: {', '.join(f'{name} became {getattr(args, name)}' for name in changed)} with this backend.",
-                "Set use_unsloth: false, or the value that it has there.",
-            )
-        return args
+        given = {"seed": self.seed, "dtype": self.dtype, "folder": self.folder}
+        return built(self.spec, self.given, how=how, config=config, **given)
 
     def _head_is_adapted(self) -> bool:
         head = self.model.get_output_embeddings()
@@ -143,11 +118,6 @@ class Context:
         for name, parameter in self.model.named_parameters():
             if ".ref" in name:
                 parameter.requires_grad_(False)
-
-
-def config_class(name: str) -> type:
-    """The config of a stage: TRL's, or our own for PPO, which TRL has no more."""
-    return PPOConfig if name == "PPOConfig" else getattr(trl, name)
 
 
 @contextmanager
@@ -168,7 +138,9 @@ class StageTrainer:
 
     context: Context
     lengths: Sequence[int]
-    tokens: int = 0  # trained on by this process, padding left out
+    tokens: int = 0  # trained on so far, padding left out
+    before: float = 0.0  # seconds that were trained before this process
+    begun: float | None = None  # when this process began to train
     _into: Path | None = None
 
     def _prepare_dataset(self, dataset, *_, **__):
@@ -229,6 +201,7 @@ class StageTrainer:
         try:
             shutil.rmtree(self._into, ignore_errors=True)
             Trainer._save_checkpoint(self, model, trial)
+            write_json(self._into / name / SO_FAR, {"tokens": self.tokens, "seconds": self.seconds})
             seal(self._into / name)
             os.replace(self._into / name, folder / name)
         except (OSError, RuntimeError, SafetensorError) as error:
@@ -244,8 +217,16 @@ class StageTrainer:
     def _save(self, output_dir=None, state_dict=None):
         save_weights(self.model, Path(output_dir))
 
+    @property
+    def seconds(self) -> float:
+        """Trained so far."""
+        return self.before + (time.monotonic() - self.begun if self.begun is not None else 0.0)
+
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         """The policy alone: the reference is loaded from the parent, whatever a checkpoint holds."""
+        if (file := Path(resume_from_checkpoint) / SO_FAR).is_file():
+            so_far = json.loads(file.read_text(encoding="utf-8"))
+            self.tokens, self.before = so_far["tokens"], so_far["seconds"]
         if isinstance(self.model, PeftModel):
             load_adapter(self.model, Path(resume_from_checkpoint))
         else:

@@ -160,3 +160,16 @@ def test_few_held_out_rows_are_said_to_be_few():
     screen = Screen()
     tables.learned(screen.display, [enough])
     assert "few" not in screen.said()
+
+
+def test_the_clock_of_the_speed_stands_still_while_something_else_is_done():
+    display = Screen().display
+    for kind, at, more in (
+        ("train", 0, {"step": 0, "steps": 3}),
+        ("step", 1, {"step": 1, "tokens": 100}),
+        ("phase", 1, {"name": "evaluation", "step": 1}),
+        ("phase", 91, {"name": "training", "step": 1}),
+        ("step", 92, {"step": 2, "tokens": 200}),
+    ):
+        display.event({"kind": kind, "at": at} | more)
+    assert display._speed == 100

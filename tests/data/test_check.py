@@ -253,3 +253,12 @@ def test_an_address_is_no_file(tmp_path):
     with pytest.raises(PipelineError) as error:
         kind_of(Data(path="https://example.com/rows.jsonl"))
     assert "an address, which is not read" in str(error.value) and "Download it" in error.value.fix
+
+
+def test_words_that_nothing_reads_are_told(tmp_path):
+    rows = [{"question": f"What is {n}?", "context": "It is a thing", "answer": f"{n}"} for n in range(9)]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    said = align("data", "check", "rows.jsonl", cwd=tmp_path).stdout
+    assert 'not used: "context"' in said and "input: context" in said
+    mapped = ("--column", "instruction=question", "--column", "input=context", "--column", "output=answer")
+    assert "not used" not in align("data", "check", "rows.jsonl", *mapped, cwd=tmp_path).stdout

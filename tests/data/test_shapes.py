@@ -492,3 +492,13 @@ def test_shared_real_files_are_recognized(shared, tmp_path, name, kind, rows, ba
 def test_a_pair_given_to_sft_is_called_one(tmp_path):
     _, found = encode(tokenizer_with("chatml"), tmp_path, [{"prompt": "a", "chosen": "b", "rejected": "c"}])
     assert "it is a pair, for reward or dpo" in reasons(found)[0]
+
+
+@pytest.mark.parametrize("unlearned", [{"weight": 0}, {"loss_weight": 0}, {"train": False}, {"mask": True}])
+def test_a_turn_that_says_so_is_not_learned(unlearned):
+    asked, again = {"role": "user", "content": "a"}, {"role": "user", "content": "b"}
+    talk = [asked, {"role": "assistant", "content": "bad"} | unlearned, again, {"role": "assistant", "content": "good"}]
+    made = shape({"messages": talk}, "conversation")
+    assert made.skipped == {1} and unlearned.keys().isdisjoint(made.messages[1])
+    with pytest.raises(BadRow, match=r"do not agree|can be"):
+        shape({"messages": [asked, talk[1] | {"train": "no"}]}, "conversation")

@@ -214,11 +214,13 @@ def test_gc_keeps_what_the_recipe_resolves_to_and_takes_what_options_made_only_w
     other = attempt(built, "dpo")
     shown = align("gc", "-r", "micro.yaml", "--delete", cwd=built).stdout
     assert (
-        "made with --set stages.dpo.train.beta=0.2 (train.beta: 0.1 -> 0.2)" in shown and "Nothing to remove" in shown
+        "made with --set stages.dpo.train.beta=0.2 (train.beta: 0.1 -> 0.2)" in shown
+        and "Nothing can go without --all" in shown
     )
     assert other.is_dir() and states(built) == dict.fromkeys(ALL, "up to date")
     align("gc", "-r", "micro.yaml", "--delete", "--all", cwd=built)
     assert not other.exists() and states(built) == dict.fromkeys(ALL, "up to date")
+    assert attempt(built, "dpo").is_dir()  # latest points to what the recipe resolves to again
 
 
 @pytest.fixture

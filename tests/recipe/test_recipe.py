@@ -461,3 +461,13 @@ def test_reading_a_recipe_imports_nothing_heavy(read):
     )
     root = str(PROJECT)
     assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": root}).returncode == 0
+
+
+def test_what_is_learned_is_chosen_in_conversations_alone(problems):
+    (problem,) = problems(GOOD, "stages.dpo.data.learn=last")
+    assert "stages.dpo.data.learn: cannot take effect" in problem
+
+
+def test_a_run_has_at_least_one_step(problems):
+    (problem,) = problems(GOOD, "stages.sft.train.max_steps=0")
+    assert "max_steps: must be at least 1, or -1" in problem

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from pipeline.artifact.attempt import Attempt
 from pipeline.data.prepare.table import tokens
 from pipeline.data.tokens.encoder import IGNORED
+from pipeline.errors import PipelineError
 from pipeline.evaluate.forward import log_probabilities
 from pipeline.recipe.reading import load_recipe
 from pipeline.train.job import Job
@@ -270,3 +271,9 @@ def test_a_4_bit_base_in_bf16_trains_adapters_that_stay_fp32(tmp_path, shared):
     for stage in ("sft", "dpo", "reward"):
         adapter = load_file(tmp_path / "runs" / "chatml" / stage / "latest" / "adapter" / "adapter_model.safetensors")
         assert {tensor.dtype for tensor in adapter.values()} == {torch.float32}
+
+
+def test_a_pattern_that_finds_no_answer_at_all_is_a_mistake_and_no_full_score(stage_of):
+    stage = stage_of("sft", "evaluation.answer_pattern=<nowhere>(.*)")
+    with pytest.raises(PipelineError, match="finds no answer in any of the 8 held-out rows"):
+        stage.evaluation.run(stage.load())

@@ -12,7 +12,8 @@ from pipeline.plan import trackers
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import UP_TO_DATE
 from pipeline.recipe.reading import load_recipe
-from pipeline.train import room
+from pipeline.stage import specs
+from pipeline.train import arguments, room
 
 
 @pytest.fixture
@@ -91,3 +92,20 @@ def test_a_disk_too_small_for_the_checkpoints_of_all_stages_is_refused(tmp_path,
     with pytest.raises(PipelineError, match=r"sft, dpo will keep about 80\.0 MB .* 50\.0 MB are free"):
         room.check(model, "adamw_torch", 2, tmp_path, ["sft", "dpo"])
     room.check(model, "sgd", 2, tmp_path, ["sft", "dpo"])  # keeps no moments
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "dpo: train.lr_scheduler_type: "),
+        ({"lr_scheduler_kwargs": {"no_such": 1}}, "dpo: train.lr_scheduler_type: "),
+        ({"optim": "lomo"}, "dpo: train.optim: "),
+        ({"loss_type": ["sigmoid"], "loss_weights": [1.0, 2.0]}, "dpo: train: DPOConfig refuses it: "),
+        ({"use_liger_kernel": True}, "dpo: train.use_liger_kernel: "),
+    ],
+)
+def test_what_a_trainer_would_refuse_is_told_without_a_model(tmp_path, given, said):
+    arguments.check("dpo", specs()["dpo"], {}, "float32", tmp_path)
+    with pytest.raises(PipelineError) as refused:
+        arguments.check("dpo", specs()["dpo"], given, "float32", tmp_path)
+    assert refused.value.what.startswith(said)

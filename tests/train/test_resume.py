@@ -77,6 +77,7 @@ def test_killed_between_checkpoints(chain, copied, stage):
     process.wait()
     said = align("run", stage, "-r", "micro.yaml", cwd=folder).stdout
     assert "continue" in said
+    assert manifest(folder, stage)["tokens"] == manifest(chain, stage)["tokens"]
     assert manifest(folder, stage)["weights_sha256"] == manifest(chain, stage)["weights_sha256"]
     assert manifest(folder, stage)["metrics"] == manifest(chain, stage)["metrics"]
 

@@ -71,6 +71,26 @@ def labels_of(rows: Probed) -> list[str]:
     return sorted(set().union(*found))
 
 
+def unused(rows: Probed, kind: str) -> list[str]:
+    """The fields with words in them that nothing reads. Of text rows they are notes, of prompts a reward may read them."""
+    if kind in ("text", "prompt"):
+        return []
+    found: dict[str, None] = {}
+    for row, source in rows:
+        name = source.shape or (None if row.problem else recognized(row.value, kind, source.columns))
+        if name and isinstance(row.value, dict):
+            read = {*SHAPES[name].fields(kind), *source.columns.values(), "system", "tools"}
+            there = ((field, value) for field, value in row.value.items() if field not in read)
+            found |= {field: None for field, value in there if isinstance(value, str) and " " in value.strip()}
+    return list(found)
+
+
+def unused_said(fields: Sequence[str]) -> str:
+    quoted = ", ".join(f'"{field}"' for field in fields)
+    columns = f"data.columns: {{instruction: ..., input: {fields[0]}, output: ...}}"
+    return f"not used: {quoted}; what belongs to the question is mapped, as in {columns}"
+
+
 def _likeliest(rows: Probed) -> str | None:
     rows, labels = [(row, source) for row, source in rows if not row.problem], labels_of(rows)
 

@@ -29,6 +29,8 @@ SHAREGPT_ROLES = {
     "tool": "tool",
 }
 REASONING = "reasoning_content", "reasoning", "thinking"  # as messages, parts of a content and templates call it
+# By which a turn says whether it is learned: 0 and 1, as OpenAI's fine-tuning has it; or the flag that means "learned".
+WEIGHTS, FLAGS = ("loss_weight", "weight"), {"train": True, "training": True, "mask": False, "masked": False}
 SPEAKERS = {"user": "the user's", "assistant": "the assistant's", "tool": "a tool's", "system": "the system's"}
 
 
@@ -118,14 +120,25 @@ def _reasoning(value: dict, content_field: str, where: str) -> str:
 
 
 def _is_learned(value: dict, role: str, where: str) -> bool:
-    weight = value.get("loss_weight")
-    if weight is None:
+    """Whether a turn carries loss, as it says itself: by a weight of 0 or 1, or by a flag of true or false."""
+    said = {}
+    for field in WEIGHTS:
+        if (weight := value.get(field)) is not None:
+            if isinstance(weight, bool) or weight not in (0, 1):
+                raise BadRow(f'{where}: "{field}" is {weight!r}; it can be 0 (not learned) or 1 (learned)')
+            said[field] = weight == 1
+    if role != "assistant":
+        if any(said.values()):
+            raise BadRow(f'{where}: "{next(iter(said))}" is 1, but it is {SPEAKERS[role]}; only answers are learned')
         return True
-    if isinstance(weight, bool) or weight not in (0, 1):
-        raise BadRow(f'{where}: "loss_weight" is {weight!r}; it can be 0 (not learned) or 1 (learned)')
-    if role != "assistant" and weight == 1:
-        raise BadRow(f'{where}: "loss_weight" is 1, but it is {SPEAKERS[role]}; only answers are learned')
-    return role != "assistant" or weight == 1
+    for field, learned in FLAGS.items():
+        if (flag := value.get(field)) is not None:
+            if not isinstance(flag, bool):
+                raise BadRow(f'{where}: "{field}" is {flag!r}; it can be true or false')
+            said[field] = flag == learned
+    if len(set(said.values())) > 1:
+        raise BadRow(f"{where}: {' and '.join(said)} do not agree on whether it is learned")
+    return all(said.values())
 
 
 def _tool_calls(calls: object, where: str) -> list[dict]:

@@ -114,6 +114,10 @@ class Shape:
             return [(*asked, (chosen,), (rejected,)) for chosen, rejected in self.pairs]
         return [asked]
 
+    def fields(self, kind: str) -> set[str]:
+        """All that rows of this shape may have."""
+        return {*self.beside, *(name for group in self.groups(kind) for one in group for name in one)}
+
     def present(self, fields: Iterable[str], kind: str) -> float:
         """The share of its fields that a row has, of the alternative of which it has the most."""
         return max(
