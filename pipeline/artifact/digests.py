@@ -75,7 +75,11 @@ def difference(old: object, new: object, at: str = "") -> Iterator[str]:
     """What changed between two inputs, one line a key: `train.learning_rate: 0.0002 -> 0.0001`."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
-            yield from difference(old.get(key), new.get(key), f"{at}.{key}" if at else str(key))
+            where = f"{at}.{key}" if at else str(key)
+            if key in old and key in new:
+                yield from difference(old[key], new[key], where)
+            else:
+                yield f"{where}: {_short(old[key])} -> left out" if key in old else f"{where}: new, {_short(new[key])}"
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for number, (was, now) in enumerate(zip(old, new, strict=True)):
             yield from difference(was, now, f"{at}[{number}]")

@@ -15,7 +15,7 @@ from pipeline.errors import PipelineError
 from pipeline.hub import data_set, known_commit
 from pipeline.model.base import Base
 from pipeline.plan.step import Parent, Step
-from pipeline.recipe.fields import LORA, fields_of, what
+from pipeline.recipe.fields import LORA, fields_of, hashed
 from pipeline.recipe.going_on import CHANGEABLE, unchangeable
 from pipeline.recipe.recipe import Recipe
 from pipeline.stage import specs
@@ -32,7 +32,7 @@ class Inputs:
         adapter: object = "all weights" if self.trains_model(name, parent) else "the parent's"
         if adapter == "the parent's" and (parent is None or parent.is_model):
             fields = {key: value for key, value in self._adapter(name).items() if key != "method"}
-            adapter = {"method": "lora"} | what("LoraConfig", fields)
+            adapter = {"method": "lora"} | hashed("LoraConfig", fields)
         model: dict = {"dtype": recipe.model.dtype, "load_in_4bit": recipe.model.load_in_4bit}
         if parent is None:  # what comes after inherits them
             template = recipe.model.template
@@ -55,7 +55,7 @@ class Inputs:
                 "on_too_long": data.on_too_long,
                 **data.unusual(),
             },
-            "train": what(specs()[name].config, given),
+            "train": hashed(specs()[name].config, given),
             "seed": recipe.seed,
         }
 

@@ -139,7 +139,7 @@ def effective(config_name: str, given: Mapping[str, object]) -> dict[str, object
     return {name: known[name].normalized(value) if name in known else value for name, value in values.items()}
 
 
-def what(config_name: str, given: Mapping[str, object]) -> dict[str, object]:
+def hashed(config_name: str, given: Mapping[str, object]) -> dict[str, object]:
     """The effective values that say what is trained: they are what the fingerprint hashes."""
     values = effective(config_name, given)
     left = {name: value for name, value in values.items() if name not in HOW and name not in OWNED}

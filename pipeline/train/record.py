@@ -66,7 +66,9 @@ class Record:
             "evaluation": evaluation,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
-        manifest["seconds"]["in all"] = round(time.monotonic() - run.started, 2)
+        manifest["seconds"].setdefault(
+            "in all", round(time.monotonic() - run.started, 2)
+        )  # evaluated again, it keeps it
         try:
             kept = [line for line in _lines(run.folder / SAMPLES) if "step" in line]
             _write_lines(run.folder / SAMPLES, [*kept, *samples])

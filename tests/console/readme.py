@@ -1,7 +1,7 @@
 """Makes what README.md quotes of a run: `make readme` runs the chain of recipes/tiny.yaml, which takes minutes.
 
 What the run printed, and its figures, are kept in readme.json, to which test_readme.py holds README.md and the recipe.
-`python tests/readme.py --write` only writes the quotations again from what is kept.
+`python tests/console/readme.py --write` only writes the quotations again from what is kept.
 """
 
 import json

@@ -22,3 +22,8 @@ def test_what_goes_into_a_fingerprint_is_what_it_was(chain, stage):
 
 def test_the_name_of_an_artifact_is_what_it_was():
     assert fingerprint(KEPT["pretrain"]) == "d78e66f9eb78"  # no weights stand below it
+
+
+def test_a_key_that_is_left_out_differs_from_one_that_is_null():
+    assert list(difference({"a": None}, {})) == ["a: null -> left out"]
+    assert list(difference({}, {"a": {"b": 1}})) == ['a: new, {"b": 1}']

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pipeline.recipe.fields import HOW, LIST, effective, fields_of, what
+from pipeline.recipe.fields import HOW, LIST, effective, fields_of, hashed
 from pipeline.recipe.owned import ADAPTER_OWNED, OWNED
 
 TRL_CONFIGS = ("SFTConfig", "RewardConfig", "DPOConfig")
@@ -95,18 +95,18 @@ def test_a_config_has_the_common_fields_with_its_own_defaults():
 
 
 def test_what_leaves_out_how_and_keeps_the_global_batch():
-    one = what("SFTConfig", {"per_device_train_batch_size": 8, "logging_steps": 1})
+    one = hashed("SFTConfig", {"per_device_train_batch_size": 8, "logging_steps": 1})
     two = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "dataloader_num_workers": 3}
-    assert one == what("SFTConfig", two)
+    assert one == hashed("SFTConfig", two)
     assert one["global_batch"] == 8
-    assert one != what("SFTConfig", {"per_device_train_batch_size": 4})
+    assert one != hashed("SFTConfig", {"per_device_train_batch_size": 4})
     assert not one.keys() & (HOW | OWNED.keys())
 
 
 def test_equal_values_are_one_setting_however_they_are_written():
     written = {"weight_decay": 0, "beta": 1, "loss_type": "sigmoid"}
     plain = {"weight_decay": 0.0, "beta": 1.0, "loss_type": ["sigmoid"]}
-    assert json.dumps(what("DPOConfig", written)) == json.dumps(what("DPOConfig", plain))
+    assert json.dumps(hashed("DPOConfig", written)) == json.dumps(hashed("DPOConfig", plain))
 
 
 def test_a_default_cannot_be_changed_by_who_was_given_it():
