@@ -34,7 +34,18 @@ FLOORS = [
     "cli",
 ]
 FLOOR = {f"pipeline.{room}": number for number, line in enumerate(FLOORS) for room in line.split()}
-HEAVY = {"torch", "transformers", "trl", "peft", "unsloth", "datasets", "bitsandbytes", "accelerate"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "unsloth",
+    "datasets",
+    "bitsandbytes",
+    "accelerate",
+    "numpy",
+    "pyarrow",
+}
 LIGHT = ("pipeline.cli.main", "pipeline.plan.planner", "pipeline.run.run", "pipeline.data.read.reader")
 
 

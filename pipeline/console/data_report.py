@@ -7,8 +7,6 @@ from rich.markup import escape
 from rich.text import Text
 
 from pipeline.console.screen import Screen
-from pipeline.data.prepare.account import told
-from pipeline.data.prepare.kinds import unused_said
 
 SAMPLE_STRETCHES = 8  # of tokens that carry loss, or do not
 SAMPLE_ENDS = (70, 30)  # tokens shown of the beginning and the end of a long one
@@ -55,6 +53,9 @@ OF_A_STAGE = (
 
 def of_file(screen: Screen, report, name: str) -> None:
     """A file's account, how long its rows are, and one of them piece by piece."""
+    from pipeline.data.prepare.account import told  # they bring numpy, which no other command waits for
+    from pipeline.data.prepare.kinds import unused_said
+
     rows = report.summary
     written = f", the first ones written as [bold]{' or '.join(report.shapes)}[/bold]" if report.shapes else ""
     usable = rows["trained"] + rows["held_out"] and report.stages
