@@ -140,11 +140,11 @@ class Garbage:
         return any(name in text for name in names for text in self._texts)
 
     def _judged(self, attempt: Attempt) -> Unneeded:
-        if not attempt.finished:
-            return Unneeded(attempt, "unfinished", by_option=False)
         step = self._resolved.get(_stage(attempt))
-        if step and attempt.folder.name.partition("-")[0] == step.fingerprint:
+        if attempt.finished and step and attempt.folder.name.partition("-")[0] == step.fingerprint:
             return Unneeded(attempt, f"finished, {step.attempt.folder.name} is in its place", by_option=False)
+        if not attempt.finished and not attempt.checkpoints():
+            return Unneeded(attempt, "unfinished, without a checkpoint", by_option=False)
         made, own = command.of(attempt), str(self.recipe.path.resolve())
         if made is None:
             what = "made by a command that was not recorded"
@@ -153,7 +153,8 @@ class Garbage:
         else:
             what = f"made with {' '.join(made.options)}" if made.options else "made when the recipe was another"
         by_option = made is None or made.recipe != own or bool(made.options)
-        return Unneeded(attempt, f"finished, {what}{self._differing(attempt, step)}", by_option)
+        done = "finished" if attempt.finished else "unfinished"
+        return Unneeded(attempt, f"{done}, {what}{self._differing(attempt, step)}", by_option)
 
     def _differing(self, attempt: Attempt, step: Step | None) -> str:
         """Which keys made it another artifact than the recipe's."""

@@ -21,6 +21,7 @@ from pipeline.plan.parents import Parents
 from pipeline.plan.step import CONTINUE, EVALUATE, RUN, RUNNING, UP_TO_DATE, Step
 from pipeline.recipe.recipe import Recipe
 from pipeline.stage import specs
+from pipeline.wording import did_you_mean
 
 
 class Planner:
@@ -44,6 +45,11 @@ class Planner:
 
         Raises PipelineError for what cannot be run.
         """
+        if unknown := [goal for goal in goals if goal not in self.recipe.stages]:
+            raise PipelineError(
+                f"{self.recipe.path}: has no stage {', '.join(unknown)}{did_you_mean(unknown[0], self.recipe.stages)}.",
+                f"It has {', '.join(self.recipe.stages)}.",
+            )
         self.parents.forget()
         overridden = self.overridden(goals)
         names = graph.ordered(self.recipe, goals, overridden)

@@ -34,8 +34,10 @@ class Parent:
         """What PEFT wrote beside its tensors."""
         file = self.folder / "adapter_config.json"
         try:
-            return dict(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            said = dict(json.loads(file.read_text(encoding="utf-8")))
+            said["peft_type"]
+            return said
+        except (OSError, ValueError, TypeError, KeyError):
             raise PipelineError(f"{file}: is not the configuration of an adapter.", "Put it back as it was.") from None
 
 

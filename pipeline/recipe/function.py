@@ -2,6 +2,9 @@
 
 import ast
 import importlib.util
+import json
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,6 +14,17 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 from pipeline.wording import did_you_mean
 
+TOLD = 3
+_TRY = f"""
+import json, sys
+from pipeline.errors import PipelineError
+from pipeline.recipe.function import load
+try:
+    load(*sys.argv[1:])
+except PipelineError as error:
+    print("\\n" + json.dumps([error.what, error.fix]))
+    sys.exit({TOLD})
+"""
 FIX = "Mend it and run the same command again."
 
 
@@ -50,6 +64,17 @@ def problem(named: str) -> str | None:
     functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
     there = f" (there {'is' if len(functions) == 1 else 'are'} {', '.join(functions)})" if functions else ""
     return f"{path}: has no function {name}{did_you_mean(name, functions)}{there}."
+
+
+def try_out(named: str, key: str) -> None:
+    """Load it in a process of its own: what its file does when it is run (a dtype, threads, memory) stays there.
+
+    Raises PipelineError as `load` does.
+    """
+    # -P, as in the stage's own process: a file of the user's named like a library must not be taken for it.
+    done = subprocess.run([sys.executable, "-P", "-c", _TRY, named, key], capture_output=True, text=True)
+    if done.returncode == TOLD:
+        raise PipelineError(*json.loads(done.stdout.splitlines()[-1]))
 
 
 def load(named: str, key: str) -> Function:

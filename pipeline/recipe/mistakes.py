@@ -154,8 +154,10 @@ def _own_adapter_problems(raw: dict, name: str, policies: Mapping[str, str | Non
         what = "a model from scratch has no base to adapt, and every weight of it is trained; leave it out"
         yield from (((*where, key), what) for key in own if own.get("method") != "full")
         return
-    yield from _dropout_problems(raw, name, own)
     maker, incoming = incoming_adapter_of(name, policies, _mapping(raw, "adapter"), every, from_scratch)
+    inherited = (incoming if maker else _mapping(raw, "adapter")).get("lora_dropout")
+    if own.get("lora_dropout") != inherited:
+        yield from _dropout_problems(raw, name, own)
     if maker is None:
         return
     if own.get("method") == "full" and not stage.specs()[name].rewarded_by:

@@ -40,11 +40,6 @@ class Run:
         self.recipe_path, self.overrides, self.runs = recipe_path, list(overrides), runs
         self.recipe = load_recipe(recipe_path, overrides)
         self.goals = list(goals) or list(self.recipe.stages)
-        if unknown := [goal for goal in self.goals if goal not in self.recipe.stages]:
-            raise PipelineError(
-                f"{recipe_path}: has no stage {', '.join(unknown)}.",
-                f"It has {', '.join(self.recipe.stages)}.",
-            )
         self.policy, self.display, self.look_ahead = policy, display, look_ahead
         self.planner = Planner(self.recipe, runs, policy)
         self.pending = Pending(self.planner.folder, self.goals) if fresh else None

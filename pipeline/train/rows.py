@@ -135,7 +135,7 @@ class StageRows:
         }
         for key, where in named.items():
             if where:
-                function.load(where, key)
+                function.try_out(where, key)
 
     def _compare_with_earlier_stages(self, prepared) -> None:
         """Say where held-out rows ask what an earlier stage was trained on: their figures are then not of new questions."""

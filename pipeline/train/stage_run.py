@@ -251,7 +251,9 @@ class StageRun:
         """For the checkpoints of this stage, unless it has some already, and of those that it looks ahead at."""
         begun = (self.job.stage,) if not self.attempt.checkpoints() else ()
         kept = trainer.args.save_total_limit or 1 if trainer.args.save_strategy != "no" else 0
-        room.check(trainer.model, str(trainer.args.optim), kept, self.folder, (*begun, *self.job.ahead))
+        full = self.step.inputs["adapter"] == "all weights"  # what trains otherwise cannot be reckoned from this model
+        alike = [name for name in self.job.ahead if (self.recipe.stage(name).adapter["method"] == "full") == full]
+        room.check(trainer.model, str(trainer.args.optim), kept, self.folder, (*begun, *alike))
 
     @property
     def _parent_adapter(self) -> Path | None:

@@ -502,3 +502,14 @@ def test_a_turn_that_says_so_is_not_learned(unlearned):
     assert made.skipped == {1} and unlearned.keys().isdisjoint(made.messages[1])
     with pytest.raises(BadRow, match=r"do not agree|can be"):
         shape({"messages": [asked, talk[1] | {"train": "no"}]}, "conversation")
+
+
+def test_labels_that_come_late_or_in_another_file_are_not_learned_either(tmp_path):
+    plain = [{"prompt": f"a {n}", "completion": "b"} for n in range(1000)]
+    labeled = [{"prompt": f"c {n}", "completion": "d", "label": n % 2} for n in range(100)]
+    write_rows(tmp_path / "late.jsonl", plain + labeled)
+    write_rows(tmp_path / "a.jsonl", plain)
+    write_rows(tmp_path / "b.jsonl", labeled)
+    for path in (tmp_path / "late.jsonl", tmp_path / "[ab].jsonl"):
+        account = prepared(path, folder=tmp_path, on_bad_row="drop").account
+        assert (account.read, account.dropped) == (1100, 50)

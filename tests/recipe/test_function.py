@@ -77,3 +77,14 @@ def test_a_function_that_fails_is_told_by_its_own_line(folder):
 def test_a_function_may_come_from_anywhere(folder, text):
     (folder / "mine.py").write_text(text)
     assert function.problem("mine.py:score") is None
+
+
+def test_what_a_file_does_when_it_is_tried_out_stays_there(tmp_path):
+    import torch
+
+    (tmp_path / "mine.py").write_text("import torch\ntorch.set_default_dtype(torch.float64)\ndef score(): ...\n")
+    function.try_out(f"{tmp_path}/mine.py:score", "key")
+    assert torch.get_default_dtype() == torch.float32
+    (tmp_path / "mine.py").write_text("1 / 0\ndef score(): ...\n")
+    with pytest.raises(PipelineError, match=r"key: .*mine.py:1: ZeroDivisionError"):
+        function.try_out(f"{tmp_path}/mine.py:score", "key")

@@ -471,3 +471,8 @@ def test_what_is_learned_is_chosen_in_conversations_alone(problems):
 def test_a_run_has_at_least_one_step(problems):
     (problem,) = problems(GOOD, "stages.sft.train.max_steps=0")
     assert "max_steps: must be at least 1, or -1" in problem
+
+
+def test_a_shown_dropout_of_the_whole_chain_can_be_read_again(read):
+    dropout = read(GOOD, "adapter.lora_dropout=0.1").resolved()["stages"]["dpo"]["adapter"]["lora_dropout"]
+    assert read(GOOD, "adapter.lora_dropout=0.1", f"stages.dpo.adapter.lora_dropout={dropout}")

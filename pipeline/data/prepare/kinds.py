@@ -48,7 +48,7 @@ def looks_like(rows: Probed, kind: str) -> str:
     found = _likeliest(rows)
     if found not in (None, kind) and not (found == "prompt" and _has_all_fields(rows, kind)):
         return f"These look like {WORDS[found]}, for {' and '.join(stages_of(found))}."
-    if not found and not any(recognized(row.value, kind, source.columns) for row, source in rows):
+    if not found and _fields(rows) and not any(recognized(row.value, kind, source.columns) for row, source in rows):
         return f"Their fields are {_fields(rows)}: say in data.columns which is which, as in {EXAMPLES[kind]}.{_header(rows)}"
     return ""
 

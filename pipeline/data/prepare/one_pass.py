@@ -21,7 +21,7 @@ from pipeline.data.prepare.account import SAME, Account, Ledger
 from pipeline.data.prepare.choice import Choice
 from pipeline.data.prepare.kinds import PROBED, looks_like
 from pipeline.data.prepare.pool import in_order
-from pipeline.data.prepare.work import CHUNK, Chunk, Outcome, Work, Worked, choose, labels_in
+from pipeline.data.prepare.work import CHUNK, Chunk, Labels, Outcome, Work, Worked, choose
 from pipeline.data.read.reader import Row, read_rows
 from pipeline.data.shapes.example import Example
 from pipeline.data.source import Data, Source
@@ -275,7 +275,7 @@ def _chunks(data: Data, done: Pass) -> Iterator[Chunk]:
 
 
 def _of(part: int | None, source: Source, data: Data, done: Pass) -> Iterator[Chunk]:
-    rows, labels = read_rows(source), None
+    rows, labels = read_rows(source), Labels(source)
     while some := list(islice(rows, CHUNK)):
-        labels = labels_in(some, source) if labels is None else labels
-        yield Chunk(some, part, checked_only=done.not_understood and data.on_bad_row == "error", labels=labels)
+        checked_only = done.not_understood and data.on_bad_row == "error"
+        yield Chunk(some, part, checked_only=checked_only, labels=labels.of(some))

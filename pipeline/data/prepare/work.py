@@ -1,9 +1,9 @@
 """What is done to each row by itself: understood, numbered, tokenized."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
-from itertools import chain, islice
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import numpy
 import pyarrow
@@ -12,6 +12,7 @@ from pipeline.data.prepare import table
 from pipeline.data.prepare.choice import Choice
 from pipeline.data.read.reader import Row, read_rows
 from pipeline.data.shapes.example import Example, Preference, to_bytes
+from pipeline.data.shapes.labels import may_be_label
 from pipeline.data.shapes.sameness import asked, said, sameness
 from pipeline.data.shapes.shape import BadRow, labels_of, shape
 from pipeline.data.source import Data, Source
@@ -41,7 +42,7 @@ class Chunk:
     rows: list[Row]
     part: int | None  # of the mixture; None where they are held out, and come from a place of their own
     checked_only: bool  # there is a bad row already: nothing will be trained
-    labels: Collection[str] = ()  # the fields by which rows of this source say whether they are wanted
+    labels: Mapping[str, Collection[str]] = field(default_factory=dict)  # by file, see Labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Work:
 
     def __call__(self, chunk: Chunk) -> Worked:
         source = self.data.held_out_rows if chunk.part is None else self.data.parts[chunk.part]
-        examples = [shaped(row, self.kind, source, chunk.labels) for row in chunk.rows]
+        examples = [shaped(row, self.kind, source, chunk.labels.get(row.file, ())) for row in chunk.rows]
         understood = [self._outcome(one) for one in examples]
         wanted = [self._wanted(outcome, chunk) for outcome in understood]
         encode = self.encoder is not None and not chunk.checked_only
@@ -161,12 +162,34 @@ def good_rows(data: Data, kind: str, most: int | None = None) -> Iterator[tuple[
 
 def _good_rows(data: Data, kind: str, most: int | None = None) -> Iterator[tuple[Row, Example]]:
     for source in data.parts:
-        rows = islice(read_rows(source), most)
-        first = list(islice(rows, CHUNK))
-        labels = labels_in(first, source)
-        for row in chain(first, rows):
-            if not isinstance(example := shaped(row, kind, source, labels), BadRow):
-                yield row, example
+        rows, labels = islice(read_rows(source), most), Labels(source)
+        while some := list(islice(rows, CHUNK)):
+            known = labels.of(some)
+            for row in some:
+                if not isinstance(example := shaped(row, kind, source, known[row.file]), BadRow):
+                    yield row, example
+
+
+class Labels:
+    """By which fields the rows of each file of a source say whether they are wanted: told by the first that have them."""
+
+    def __init__(self, source: Source):
+        self.source = source
+        self._known: dict[str, dict[str, bool]] = {}  # by file: a field, and whether it is a label
+
+    def of(self, rows: Iterable[Row]) -> dict[str, frozenset[str]]:
+        """By file, what is known after these rows as well."""
+        by_file: dict[str, list[Row]] = defaultdict(list)
+        for row in rows:
+            by_file[row.file].append(row)
+        for file, some in by_file.items():
+            known, values = self._known.setdefault(file, {}), [row.value for row in some if isinstance(row.value, dict)]
+            told = {name for value in values for name in value if may_be_label(name) and value[name] is not None}
+            told |= {name for name in self.source.columns if may_be_label(name)}
+            if new := told - known.keys():
+                labels = labels_in(some, self.source)
+                known |= {name: name in labels for name in new}
+        return {file: frozenset(name for name, is_one in self._known[file].items() if is_one) for file in by_file}
 
 
 def labels_in(rows: Iterable[Row], source: Source) -> Collection[str]:

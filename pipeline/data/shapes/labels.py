@@ -34,6 +34,12 @@ def is_wanted(value: object) -> bool | None:
     return True if words in WANTED else False if words in UNWANTED else None
 
 
+@lru_cache
+def may_be_label(field: object) -> bool:
+    """By its name."""
+    return _plain(field) in NAMES | POSSIBLE_NAMES
+
+
 def label_fields(rows: Iterable[object], mapped: Collection[str] = ()) -> frozenset[str]:
     """The fields of a file's rows that are labels; `mapped` are those that data.columns names.
 
@@ -43,7 +49,7 @@ def label_fields(rows: Iterable[object], mapped: Collection[str] = ()) -> frozen
     found: dict[str, list] = defaultdict(list)
     for row in rows:
         for field in row if isinstance(row, dict) else ():
-            if _plain(field) in NAMES | POSSIBLE_NAMES:
+            if may_be_label(field):
                 found[field].append(row[field])
     return frozenset(
         field
