@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -99,7 +100,9 @@ def fresh(tmp_path) -> Path:
 
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True)
+    # As from a shell: a make inside of `make test` would also tell which folder it enters.
+    shell = {key: value for key, value in os.environ.items() if key not in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS")}
+    return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True, env=shell)
 
 
 def test_make_alone_lists_the_goals_and_does_nothing(fresh):
