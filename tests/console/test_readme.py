@@ -51,7 +51,7 @@ def test_what_is_quoted_is_of_todays_recipe_and_data(tmp_path, monkeypatch):
         output = folder / manifest["output"]
         output.mkdir(parents=True)
         if output.name == "adapter":
-            (output / "adapter_config.json").write_text("{}")
+            (output / "adapter_config.json").write_text('{"peft_type": "LORA"}')
         write_manifest(folder, manifest)
     loaded = load_recipe("recipes/tiny.yaml")
     steps = Planner(loaded, tmp_path).plan(loaded.stages)
