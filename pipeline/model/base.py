@@ -31,6 +31,11 @@ def base_of(recipe: Recipe, folder: Path, digests: Digests) -> Base:
         return Base({"config": model.config, "tokenizer": _tokenizer(model.tokenizer, digests)}, None)
     if is_local(model.id):
         path = Path(model.id).expanduser()
+        if model.revision != "main":
+            raise PipelineError(
+                f"{recipe.path}: model.revision: {model.id} is a folder, and only models of the hub have revisions.",
+                "Leave it out.",
+            )
         if not (path / "config.json").is_file():
             what = "has no config.json" if path.is_dir() else "no such folder"
             raise PipelineError(

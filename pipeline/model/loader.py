@@ -1,6 +1,7 @@
 """The model of a stage: a frozen base with one adapter that is trained, or every weight of it."""
 
 import copy
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from pipeline.model import backend
 from pipeline.model.base import Base
 from pipeline.model.tokenizer import Prepared
 from pipeline.recipe.recipe import Recipe
+from pipeline.wording import did_you_mean
 
 ADAPTER_FILE = "adapter_model.safetensors"
 
@@ -47,6 +49,7 @@ class Loader:
             return self._continue(base, parent_adapter, adapter or {})
         if adapter is None:
             return base
+        _check_names(base, adapter)
         config = LoraConfig(
             task_type="SEQ_CLS" if self.head == "score" else "CAUSAL_LM",
             trainable_token_indices=self._trainable_tokens(base),
@@ -169,6 +172,23 @@ class Loader:
             if parameter.requires_grad and ("modules_to_save" in name or "trainable_tokens" in name):
                 parameter.data = parameter.data.float()  # like LoRA's own: small steps are lost in bf16
         return backend.finished(model, self.unsloth) if self.unsloth else model
+
+
+def _check_names(base: PreTrainedModel, adapter: dict) -> None:
+    """Refuse names of modules that the model has not: PEFT passes over them as long as one is there."""
+    modules = [name for name, _ in base.named_modules()]
+    ends = {name.rpartition(".")[2] for name in modules}
+    targets = adapter.get("target_modules")
+    named = {"target_modules": [] if isinstance(targets, str) else targets or []}
+    named |= {key: adapter.get(key) or {} for key in ("rank_pattern", "alpha_pattern")}
+    for key, patterns in named.items():
+        for pattern in patterns:
+            found = rf"(.*\.)?{pattern}" if key != "target_modules" else rf"(.*\.)?{re.escape(pattern)}"
+            if not any(re.fullmatch(found, name) for name in modules):
+                raise PipelineError(
+                    f"adapter.{key}: {pattern} is no module of the model{did_you_mean(pattern, sorted(ends))}.",
+                    "Its linear layers are all meant by target_modules: all-linear.",
+                )
 
 
 def load_adapter(

@@ -3,12 +3,15 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from pipeline.data.read.files import files_of
+from pipeline.data.read.files import TABLES, TEXTS, container, files_of
+from pipeline.data.source import Rows
 from pipeline.errors import PipelineError
 from pipeline.plan import trackers
 from pipeline.plan.step import CONTINUE, RUN, Step
 from pipeline.recipe import function
 from pipeline.recipe.recipe import Recipe
+
+SEPARATED = {*TEXTS, *TABLES} - {".txt"}  # files whose rows stand apart by themselves
 
 
 def trackers_installed(recipe: Recipe, steps: Iterable[Step]) -> None:
@@ -20,6 +23,15 @@ def trackers_installed(recipe: Recipe, steps: Iterable[Step]) -> None:
         raise PipelineError("\n".join(wrong), "\n".join(dict.fromkeys(wrong.values())))
 
 
+def _check_options(rows: Rows, files: Iterable[str]) -> None:
+    """Refuse what cannot take effect on these files."""
+    fix = "Leave it out."
+    if rows.revision != "main" and not rows.data_sets():
+        raise PipelineError(f"data.revision: {', '.join(rows.paths)}: only data sets of the hub have revisions.", fix)
+    if getattr(rows, "separator", None) is not None and all(container(file) in SEPARATED for file in files):
+        raise PipelineError(f"data.separator: {', '.join(rows.paths)}: only plain texts are parted by one.", fix)
+
+
 def files_there(recipe: Recipe, names: Iterable[str]) -> None:
     """All missing files of all stages at once."""
     missing, fixes = [], []
@@ -27,7 +39,7 @@ def files_there(recipe: Recipe, names: Iterable[str]) -> None:
         stage = recipe.stage(name)
         for rows in stage.data.sources:
             try:
-                files_of(rows)
+                _check_options(rows, files_of(rows))
             except PipelineError as error:
                 missing.append(f"{name}: {error.what}")
                 fixes.append(error.fix)

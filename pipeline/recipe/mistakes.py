@@ -36,6 +36,7 @@ def contradictions(raw: dict) -> Iterator[Problem]:
             yield from _adapter_problems(raw, (*where, "adapter"))
             yield from _data_problems(_mapping(stages, name, "data"), (*where, "data"), specs[name].rows)
             yield from _streaming_problems(raw, name)
+            yield from _evaluation_problems(raw, name)
         else:
             yield where, f"unknown stage{did_you_mean(str(name), specs)} (there are {', '.join(specs)})"
     given = {name: _mapping(stages, name).get("policy") for name in stages if name in specs}
@@ -115,6 +116,17 @@ def _data_problems(data: dict, where: tuple, kind: str) -> Iterator[Problem]:
         if isinstance(shape, str) and shape in SHAPES and shape not in shapes_of(kind):
             what = f"{shape} is no shape of {kind} rows; those are {', '.join(shapes_of(kind))}"
             yield (*place, "shape"), what
+
+
+def _evaluation_problems(raw: dict, name: str) -> Iterator[Problem]:
+    common, stages = _mapping(raw, "train"), _mapping(raw, "stages")
+    own = _mapping(stages, name, "train")
+    asked = "eval_strategy" in common | own
+    if "eval_steps" not in own:  # what is said of all stages takes effect if it does in one
+        asked |= any("eval_strategy" in _mapping(stages, other, "train") for other in stages)
+    if "eval_steps" in common | own and not asked:
+        where = ("stages", name, "train") if "eval_steps" in own else ("train",)
+        yield (*where, "eval_steps"), "cannot take effect: nothing is evaluated in between; set eval_strategy: steps"
 
 
 def _streaming_problems(raw: dict, name: str) -> Iterator[Problem]:

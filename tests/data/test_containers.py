@@ -512,3 +512,17 @@ def test_a_header_tells_the_delimiter(tmp_path, name, delimiter):
     file = tmp_path / name
     file.write_text(f'\n"a"{delimiter}b\n"x; y, z"{delimiter}2\n')
     assert [row.value for row in read(str(file))] == [{"a": "x; y, z", "b": "2"}]
+
+
+def test_excels_line_about_the_separator_is_no_header(tmp_path):
+    (tmp_path / "rows.csv").write_text("sep=;\nprompt;completion\na, b;c\n")
+    (row,) = read(str(tmp_path / "rows.csv"))
+    assert row.value == {"prompt": "a, b", "completion": "c"} and row.line == 3
+
+
+def test_western_text_is_not_taken_for_that_of_an_old_mac(tmp_path):
+    rows = [{"prompt": f"Frage {n}: was weiß man über Äpfel?", "completion": f"Antwort {n}, schön."} for n in range(30)]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (tmp_path / "rows.jsonl").write_bytes(text.encode("cp1252"))
+    with pytest.raises(PipelineError, match=r"cp1252.*über Äpfel"):
+        list(read(str(tmp_path / "rows.jsonl")))

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from conftest import align, attempt, manifest
+from conftest import align, attempt, manifest, write_micro
 from filelock import FileLock
 
 from pipeline.artifact.command import Command
@@ -283,3 +283,17 @@ def test_gc_shows_first_and_takes_only_what_nothing_names(built):
     align("gc", "-r", "micro.yaml", "--delete", cwd=built)
     assert not first.exists()
     assert states(built) == dict.fromkeys(ALL, "up to date")
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("stages.sft.data.separator=xyz", "data.separator: chat.jsonl: only plain texts"),
+        ("stages.sft.data.revision=v1", "data.revision: chat.jsonl: only data sets of the hub"),
+    ],
+)
+def test_what_cannot_take_effect_on_a_file_is_refused(tmp_path, monkeypatch, option, said):
+    monkeypatch.chdir(tmp_path)
+    loaded = load_recipe(write_micro(tmp_path), [option])
+    with pytest.raises(PipelineError, match=said):
+        Planner(loaded, tmp_path / "runs").plan(["sft"])

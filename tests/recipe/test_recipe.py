@@ -476,3 +476,11 @@ def test_a_run_has_at_least_one_step(problems):
 def test_a_shown_dropout_of_the_whole_chain_can_be_read_again(read):
     dropout = read(GOOD, "adapter.lora_dropout=0.1").resolved()["stages"]["dpo"]["adapter"]["lora_dropout"]
     assert read(GOOD, "adapter.lora_dropout=0.1", f"stages.dpo.adapter.lora_dropout={dropout}")
+
+
+def test_eval_steps_without_a_strategy_cannot_take_effect(problems, read):
+    (problem,) = problems(GOOD, "stages.sft.train.eval_steps=5")
+    assert "stages.sft.train.eval_steps: cannot take effect" in problem
+    (problem,) = problems(GOOD, "train.eval_steps=5")
+    assert "train.eval_steps: cannot take effect" in problem
+    assert read(GOOD, "train.eval_steps=5", "stages.dpo.train.eval_strategy=steps")

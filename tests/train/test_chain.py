@@ -277,3 +277,10 @@ def test_a_pattern_that_finds_no_answer_at_all_is_a_mistake_and_no_full_score(st
     stage = stage_of("sft", "evaluation.answer_pattern=<nowhere>(.*)")
     with pytest.raises(PipelineError, match="finds no answer in any of the 8 held-out rows"):
         stage.evaluation.run(stage.load())
+
+
+@pytest.mark.parametrize("own", ["{target_modules: [q_proj, q_porj]}", "{rank_pattern: {nowhere: 3}}"])
+def test_a_name_of_no_module_is_a_mistake(stage_of, own):
+    stage = stage_of("sft", f"adapter={own}")
+    with pytest.raises(PipelineError, match=r"adapter\.(target_modules: q_porj|rank_pattern: nowhere) is no module"):
+        stage.load()

@@ -101,6 +101,7 @@ def test_a_disk_too_small_for_the_checkpoints_of_all_stages_is_refused(tmp_path,
         ({"lr_scheduler_kwargs": {"no_such": 1}}, "dpo: train.lr_scheduler_type: "),
         ({"optim": "lomo"}, "dpo: train.optim: "),
         ({"loss_type": ["sigmoid"], "loss_weights": [1.0, 2.0]}, "dpo: train: DPOConfig refuses it: "),
+        ({"optim_args": "foo=1"}, "dpo: train.optim_args: cannot take effect"),
         ({"use_liger_kernel": True}, "dpo: train.use_liger_kernel: "),
     ],
 )

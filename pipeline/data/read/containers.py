@@ -17,6 +17,7 @@ _NUMBER = re.compile(r"[-+]?\d+([.,]\d+)*%?")
 _LONGEST_NAME, _MOST_WORDS = 60, 5  # of a column
 _ROWS_AT_ONCE = 500
 _ARROW_FILE, _ARROW_STREAM_END = b"ARROW1", b"\xff\xff\xff\xff\0\0\0\0"
+_SEPARATOR = re.compile(r'"?sep=(.)"?')
 _DAMAGED = "Export the file again."
 
 
@@ -26,7 +27,7 @@ def csv_rows(path: str, text: TextIO, delimiter: str, known: Collection[str] = (
     A first line that is plainly a row, with none of the `known` names of columns in it, is no header.
 
     Where the header is not parted by `delimiter`, but by a semicolon (as Excel writes where a comma is the decimal
-    sign) or a tab, the file is.
+    sign) or a tab, the file is. A line `sep=;` before the header, as Excel reads it, says so itself.
 
     Raises PipelineError for a header that is missing, and for broken quoting: where a record
     ends is then unknown, so every row after it would be a guess.
@@ -35,8 +36,11 @@ def csv_rows(path: str, text: TextIO, delimiter: str, known: Collection[str] = (
     ahead = [text.readline()]
     while ahead[-1].isspace():
         ahead.append(text.readline())
-    delimiter = _delimiter_of(ahead[-1], delimiter)
+    said = _SEPARATOR.fullmatch(ahead[-1].strip())
+    delimiter = said[1] if said else _delimiter_of(ahead[-1], delimiter)
     records = _records(path, csv.reader(chain(ahead, text), strict=True, delimiter=delimiter))
+    if said:
+        next(records)
     first, names = next(records, (1, []))
     if not names:
         raise nothing_in(path)

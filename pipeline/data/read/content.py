@@ -24,6 +24,8 @@ _MARKS = {  # the longer ones first: that of UTF-32 begins like that of UTF-16
 _LIKELY = ["cp1252", "gb18030", "big5", "cp932", "euc_jp", "cp949", "cp1251", "koi8_r", "cp1250", "iso8859_2", "cp1253"]
 _LIKELY += ["cp1254", "cp1255", "cp1256", "cp874", "mac_roman"]
 
+_TYPESET = "‘’‚“”„–—…•€«»‹›°§·¿¡©®™\xa0"
+
 
 def compressed(path: str) -> str:
     """ ".gz", ".bz2" or ".zst" by the content; nothing for what is none of these."""
@@ -66,7 +68,18 @@ def likeliest(sample: bytes) -> tuple[str, str] | None:
     if (best := from_bytes(sample, cp_isolation=_LIKELY).best()) is None:
         return None
     text = str(best)
+    if best.encoding == "mac_roman" and (western := _as_western(sample)):  # which hardly anybody writes any more
+        return "cp1252", western
     return next((one for one in _LIKELY if _reads(sample, one, text)), best.encoding), text
+
+
+def _as_western(sample: bytes) -> str | None:
+    """The text in cp1252, if nothing in it is stranger than letters and the signs of typesetting."""
+    try:
+        text = sample.decode("cp1252")
+    except UnicodeError:
+        return None
+    return text if all(letter.isascii() or letter.isalpha() or letter in _TYPESET for letter in text) else None
 
 
 def _reads(sample: bytes, encoding: str, text: str) -> bool:
