@@ -526,3 +526,11 @@ def test_western_text_is_not_taken_for_that_of_an_old_mac(tmp_path):
     (tmp_path / "rows.jsonl").write_bytes(text.encode("cp1252"))
     with pytest.raises(PipelineError, match=r"cp1252.*über Äpfel"):
         list(read(str(tmp_path / "rows.jsonl")))
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "ascii", "cp932"])
+def test_an_encoding_named_for_a_file_in_utf_8_is_told_as_such(tmp_path, encoding):
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "“always-on” — ä", "completion": "ok"}\n' * 9, encoding="utf-8")
+    with pytest.raises(PipelineError, match="it is UTF-8") as refused:
+        list(read(str(tmp_path / "rows.jsonl"), encoding=encoding))
+    assert "out" in refused.value.fix

@@ -246,3 +246,15 @@ def test_a_template_that_fails_on_the_simplest_exchange_is_a_mistake(tmp_path, t
     own_place = "base: the model's own chat template" + re.sub(r"^:(\d+)", r", line \1", said)
     assert error.value.what.startswith(own_place if own else f"{file}{said}")
     assert "model.template" in error.value.fix
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content", "thinking"])
+@pytest.mark.parametrize("names", [("question", "answer"), ("instruction", "output"), ("prompt", "response")])
+def test_reasoning_beside_an_answer_of_a_row_is_learned_or_makes_a_bad_row(tmp_path, names, field):
+    row = dict(zip(names, ("Hi", "Ho"), strict=True)) | {field: "I weigh it"}
+    tokenizer = tokenizer_with("qwen3")
+    (made,), _ = encode(tokenizer, tmp_path, [row])
+    assert learned(tokenizer, made) == ["<think>\nI weigh it\n</think>\n\nHo<|im_end|>"]
+    _, refused = encode(tokenizer_with("qwen"), tmp_path, [row])
+    (reason,) = reasons(refused)
+    assert "leaves out the reasoning" in reason

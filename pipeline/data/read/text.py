@@ -92,11 +92,22 @@ def _bytes(path: str, packed: str) -> io.BufferedReader:
     return open(path, "rb")
 
 
+def _is_utf_8(sample: bytes) -> bool:
+    """Whether it reads as UTF-8, but for a character that its end may have cut."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(sample)
+    except UnicodeError:
+        return False
+    return True
+
+
 def _not_decoded(place: str, path: str, packed: str, encoding: str) -> PipelineError:
     """Where a file is not in its encoding and, if nobody has named one, which it most likely is in."""
     name = "UTF-8" if encoding == "utf-8-sig" else encoding
     line, sample = _first_not_decoded(path, packed, encoding)
     what = f"{place}:{line}: not {name} text"
+    if encoding != "utf-8-sig" and _is_utf_8(sample):
+        return PipelineError(f"{what}; it is UTF-8.", "Leave data.encoding (--encoding) out.")
     if not (found := likeliest(sample)):
         return PipelineError(
             f"{what}.", "Name the file's encoding as data.encoding in the recipe, or convert the file to UTF-8."

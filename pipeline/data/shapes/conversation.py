@@ -174,6 +174,17 @@ def tools_of(row: dict) -> list[dict] | None:
     return made or None
 
 
+def with_reasoning(row: dict, turns: list[dict]) -> list[dict]:
+    """The turns, the last answer with the reasoning that stands beside it in the row, where one does."""
+    told = {field: row[field] for field in REASONING if isinstance(row.get(field), str) and row[field].strip()}
+    *before, last = turns
+    if own := last.get("reasoning"):
+        told["its last answer"] = own
+    if len(set(told.values())) > 1:
+        raise BadRow(f"has more than one reasoning: in {', '.join(told)}")
+    return [*before, last | {"reasoning": next(iter(told.values()))}] if told else turns
+
+
 def with_system(row: dict, turns: list[dict]) -> list[dict]:
     """The turns behind the system prompt that stands beside them in the row, where one does."""
     system = optional_text(row, "system")

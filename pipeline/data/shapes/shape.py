@@ -25,6 +25,7 @@ from functools import lru_cache
 
 from pipeline.data.shapes import preference
 from pipeline.data.shapes.conversation import (
+    REASONING,
     check_answered,
     check_asks,
     message,
@@ -32,6 +33,7 @@ from pipeline.data.shapes.conversation import (
     turn,
     turns_of,
     unweighted,
+    with_reasoning,
     with_system,
 )
 from pipeline.data.shapes.example import Conversation, Example, Preference, Prompt, Text
@@ -116,7 +118,8 @@ class Shape:
 
     def fields(self, kind: str) -> set[str]:
         """All that rows of this shape may have."""
-        return {*self.beside, *(name for group in self.groups(kind) for one in group for name in one)}
+        beside = REASONING if kind == "conversation" else ()
+        return {*self.beside, *beside, *(name for group in self.groups(kind) for one in group for name in one)}
 
     def present(self, fields: Iterable[str], kind: str) -> float:
         """The share of its fields that a row has, of the alternative of which it has the most."""
@@ -222,6 +225,7 @@ def _conversation(row: dict, found: Shape) -> Conversation:
     if found.answer:
         turns = turns + found.answer_turns(row, first_present(row, *found.answer))
     check_answered(turns)
+    turns = with_reasoning(row, turns)
     messages, skipped = unweighted(with_system(row, turns))
     if all(number in skipped for number, one in enumerate(messages) if one["role"] == "assistant"):
         raise BadRow('every answer has "loss_weight" 0: there is nothing to learn')
