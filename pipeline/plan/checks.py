@@ -1,10 +1,11 @@
 """What can be looked at before anything is planned or trained: the files and functions that a recipe names, its trackers."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from pipeline.data.read.files import TABLES, TEXTS, container, files_of
-from pipeline.data.source import Rows
+from pipeline.data.source import Data
 from pipeline.errors import PipelineError
 from pipeline.plan import trackers
 from pipeline.plan.step import CONTINUE, RUN, Step
@@ -23,13 +24,26 @@ def trackers_installed(recipe: Recipe, steps: Iterable[Step]) -> None:
         raise PipelineError("\n".join(wrong), "\n".join(dict.fromkeys(wrong.values())))
 
 
-def _check_options(rows: Rows, files: Iterable[str]) -> None:
-    """Refuse what cannot take effect on these files."""
-    fix = "Leave it out."
-    if rows.revision != "main" and not rows.data_sets():
-        raise PipelineError(f"data.revision: {', '.join(rows.paths)}: only data sets of the hub have revisions.", fix)
-    if getattr(rows, "separator", None) is not None and all(container(file) in SEPARATED for file in files):
-        raise PipelineError(f"data.separator: {', '.join(rows.paths)}: only plain texts are parted by one.", fix)
+def _wrong(data: Data) -> Iterator[PipelineError]:
+    """Files that are not there, and what cannot take effect on those that are."""
+    files: list[list[str]] = []
+    for source in data.sources:
+        try:
+            files.append(files_of(source))
+        except PipelineError as error:
+            yield error
+            continue
+        if source.revision != "main" and not source.data_sets():
+            said = f"data.revision: {', '.join(source.paths)}: only data sets of the hub have revisions."
+            yield PipelineError(said, "Leave it out.")
+    if len(files) < len(data.sources):
+        return
+    # The parts of a mixture are read each in its own way; else held-out rows of their own are read like the others.
+    apart = zip(data.sources, files, strict=True) if data.mixture else [(data, chain.from_iterable(files))]
+    for source, some in apart:
+        if source.separator is not None and all(container(file) in SEPARATED for file in some):
+            said = f"data.separator: {', '.join(source.paths)}: only plain texts are parted by one."
+            yield PipelineError(said, "Leave it out.")
 
 
 def files_there(recipe: Recipe, names: Iterable[str]) -> None:
@@ -37,12 +51,9 @@ def files_there(recipe: Recipe, names: Iterable[str]) -> None:
     missing, fixes = [], []
     for name in names:
         stage = recipe.stage(name)
-        for rows in stage.data.sources:
-            try:
-                _check_options(rows, files_of(rows))
-            except PipelineError as error:
-                missing.append(f"{name}: {error.what}")
-                fixes.append(error.fix)
+        for error in _wrong(stage.data):
+            missing.append(f"{name}: {error.what}")
+            fixes.append(error.fix)
         keys = {
             "evaluation.score_function": stage.evaluation.score_function,
             "reward_function": stage.reward_function,

@@ -297,3 +297,12 @@ def test_what_cannot_take_effect_on_a_file_is_refused(tmp_path, monkeypatch, opt
     loaded = load_recipe(write_micro(tmp_path), [option])
     with pytest.raises(PipelineError, match=said):
         Planner(loaded, tmp_path / "runs").plan(["sft"])
+
+
+def test_a_separator_takes_effect_where_one_of_the_files_is_a_plain_text(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = write_micro(tmp_path)
+    Path("corpus.txt").write_text("one\n%%\ntwo\n")
+    data = "{path: corpus.txt, separator: '%%', held_out: text.jsonl}"
+    (step,) = Planner(load_recipe(recipe, [f"stages.pretrain.data={data}"]), tmp_path / "runs").plan(["pretrain"])
+    assert step.state == "run"
