@@ -13,6 +13,7 @@ Beside them stand the prepared rows of all recipes, in runs/.data/, see pipeline
 import json
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -97,6 +98,16 @@ class Attempt:
             f"{self.folder / name}: {why}.",
             f"The artifact is damaged. Remove {self.folder} to train it again.",
         )
+
+
+def point_latest(attempt: Attempt) -> None:
+    """`latest`, for people, beside the attempts of a stage."""
+    link = attempt.folder.parent / "latest"
+    with suppress(OSError):
+        if not (link.is_symlink() and os.readlink(link) == attempt.folder.name):
+            temporary = link.with_name(f".latest.{os.getpid()}")
+            temporary.symlink_to(attempt.folder.name)
+            os.replace(temporary, link)
 
 
 def _complete(checkpoint: Path) -> bool:

@@ -36,8 +36,7 @@ def gc(
         found.point_latest()
     command = "align gc --all --delete" if everything else "align gc --delete"
     end = "removed." if delete else f"can go: `{command}` removes them."
-    more = (
-        f" {len(staying)} more with --all." if staying and going_too else f" {len(staying)} with it." if staying else ""
-    )
-    nothing = "Nothing can go without --all;" if staying else "Nothing to remove."
-    console.print((f"{len(going_too)} {end}" if going_too else nothing) + more)
+    if not going_too:
+        console.print(f"Nothing can go without --all; {len(staying)} with it." if staying else "Nothing to remove.")
+    else:
+        console.print(f"{len(going_too)} {end}" + (f" {len(staying)} more with --all." if staying else ""))

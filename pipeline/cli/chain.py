@@ -92,8 +92,8 @@ def status(
         ]
         print(json.dumps(rows, indent=1))
         return
-    display = Display(make_console())
-    tables.plan(display, steps, f"{loaded.name}: where it stands")
+    screen = Screen(make_console())
+    tables.plan(screen, steps, f"{loaded.name}: where it stands")
     if finished:
-        tables.learned(display, [step.attempt.manifest for step in finished])
-        tables.where(display, [(step.stage, step.attempt.output) for step in finished])
+        tables.learned(screen, [step.attempt.manifest for step in finished])
+        tables.where(screen, [(step.stage, step.attempt.output) for step in finished])

@@ -109,7 +109,7 @@ def _labeled(screen: Screen, report) -> None:
     fields = " and ".join(f'"{field}"' for field in report.labels)
     left = report.summary["trained"] + report.summary["held_out"]
     screen.console.print(
-        f"  {escape(fields)} labels the answers as wanted or unwanted, as for KTO. sft learns wanted ones only: "
+        f"  {escape(fields)} labels the answers as wanted or unwanted, as for KTO. {' and '.join(report.stages)} learns wanted ones only: "
         f"{left}; {report.unwanted} are unwanted, and data.on_bad_row: drop leaves them out",
         style="yellow", soft_wrap=True,
     )  # fmt: skip

@@ -114,7 +114,7 @@ class HeldOut(Rows):
 BadRows = Literal["error", "drop"]
 LongRows = Literal["truncate", "drop", "error"]
 SameRows = Literal["keep", "drop"]  # rows that say the same but for case and white space
-MaxRows = Annotated[int, Field(ge=1)] | None  # of those to train on and their held-out share, see data.choice
+MaxRows = Annotated[int, Field(ge=1)] | None  # of those to train on and their held-out share, see prepare.choice
 
 
 class EveryData(Section):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.artifact import command
-from pipeline.artifact.attempt import ROWS, Attempt, all_attempts
+from pipeline.artifact.attempt import ROWS, Attempt, all_attempts, point_latest
 from pipeline.artifact.digests import difference
 from pipeline.artifact.lock import held
 from pipeline.errors import PipelineError
@@ -45,11 +45,10 @@ class Garbage:
         self.planner = Planner(recipe, runs)
         self.notes: list[str] = []
         self.every = _every(runs)
-        self._resolved: dict[str, Step] = {}  # by stage, as the recipe stands
         self._kept: set[Path] = set()
         self._open: set[str] = set()  # stages of which it is not known what the recipe resolves to
         self._texts = [recipe.path.read_text(encoding="utf-8", errors="replace")]
-        self._resolved = self._resolve(self.planner)
+        self._resolved = self._resolve(self.planner)  # by stage, as the recipe stands
         for path in self._others():
             self._look_through(path)
 
@@ -75,7 +74,7 @@ class Garbage:
                 latest.unlink()
                 step = self._resolved.get(stage.name)
                 if step and step.attempt.finished:
-                    latest.symlink_to(step.attempt.folder.name)
+                    point_latest(step.attempt)
 
     def _resolve(self, planner: Planner) -> dict[str, Step]:
         """Keep what a recipe resolves to, stage by stage: a mistake in one says nothing of the others."""

@@ -1,4 +1,4 @@
-"""What a stage will need later and can be looked at now: weights, trackers, room on the disk. Light, but for `room`."""
+"""The trackers that a stage reports to, and whether their packages are there."""
 
 import importlib.util
 from collections.abc import Iterator

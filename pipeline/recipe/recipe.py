@@ -1,4 +1,4 @@
-"""A recipe, one YAML file for a whole chain: a frozen `Recipe`, or all of its mistakes at once."""
+"""A recipe, one YAML file for a whole chain, as a frozen `Recipe`."""
 
 from collections.abc import Iterable, Mapping
 from copy import deepcopy

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipeline.artifact import command
+from pipeline.artifact.attempt import point_latest
 from pipeline.console import tables
 from pipeline.console.display import Display
 from pipeline.errors import MachineError, PipelineError
@@ -74,7 +75,7 @@ class Run:
                     return done, ran, code
                 ran = True
                 step = next(one for one in self._plan(finished=step.stage) if one.stage == planned.stage)
-            self._point_latest(step)
+            point_latest(step.attempt)
             done.append(step)
         return done, ran, 0
 
@@ -161,15 +162,6 @@ class Run:
         """What a process that gets ready is told: it has no job yet."""
         quantized = ["--bitsandbytes"] if self.recipe.needs_bitsandbytes() else []
         return ["--warm", backend, str(self.runs), *quantized]
-
-    def _point_latest(self, step: Step) -> None:
-        """For people; nothing reads it."""
-        link = step.attempt.folder.parent / "latest"
-        with suppress(OSError):
-            if not (link.is_symlink() and os.readlink(link) == step.attempt.folder.name):
-                temporary = link.with_name(f".latest.{os.getpid()}")
-                temporary.symlink_to(step.attempt.folder.name)
-                os.replace(temporary, link)
 
     def _close(self, done: Sequence[Step], ran: bool) -> None:
         manifests = [step.attempt.manifest for step in done]

@@ -63,10 +63,10 @@ def check(stage: str, spec: Spec, given: dict, dtype: str, folder: Path) -> None
     try:
         args = built(spec, given, seed=0, dtype=dtype, folder=folder, how={}, config={})
         key = "train.optim"
-        optimizer = Trainer.get_optimizer_cls_and_kwargs(args)
+        chosen = Trainer.get_optimizer_cls_and_kwargs(args)
         without = copy(args)
         without.optim_args = None
-        if args.optim_args and optimizer == Trainer.get_optimizer_cls_and_kwargs(without):
+        if args.optim_args and chosen == Trainer.get_optimizer_cls_and_kwargs(without):
             raise PipelineError(f"train.optim_args: cannot take effect with optim {args.optim.value}.", "Leave it out.")
         key = "train.lr_scheduler_type"
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)

@@ -66,9 +66,8 @@ class Record:
             "evaluation": evaluation,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
-        manifest["seconds"].setdefault(
-            "in all", round(time.monotonic() - run.started, 2)
-        )  # evaluated again, it keeps it
+        # Where it is only evaluated again, it keeps those of its training.
+        manifest["seconds"].setdefault("in all", round(time.monotonic() - run.started, 2))
         try:
             kept = [line for line in _lines(run.folder / SAMPLES) if "step" in line]
             _write_lines(run.folder / SAMPLES, [*kept, *samples])

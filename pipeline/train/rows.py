@@ -34,6 +34,8 @@ class StageRows:
     def __init__(self, job: Job, recipe: Recipe, planner: Planner, step: Step, folder: Path, threads: int, report):
         self.job, self.recipe, self.planner, self.step = job, recipe, planner, step
         self.folder, self.threads, self.report = folder, threads, report
+        self.spec, self.data = specs()[step.stage], recipe.stage(step.stage).data.pinned(planner.folder)
+        self._tried: set[tuple[str, str]] = set()  # functions, by the key that names them and their place
 
     def prepare(self) -> None:
         """Also load what the recipe names; all that is wrong, in this stage and in those to come, comes at once."""
@@ -69,14 +71,11 @@ class StageRows:
             (self.folder / name).unlink(missing_ok=True)
             if (made.folder / name).is_file():
                 shutil.copyfile(made.folder / name, self.folder / name)
-        wanted = effective(specs()[self.step.stage].config, self.step.given).get("max_length")
+        wanted = effective(self.spec.config, self.step.given).get("max_length")
         if wanted and most and wanted > most:
             self.report("note", text=f"max_length is {most}: the model has no more positions")
         self.report("account", **made.account.summary())
-        kind = specs()[self.step.stage].rows
-        if unused := kinds.unused(
-            kinds.probed(self.recipe.stage(self.step.stage).data.pinned(self.planner.folder)), kind
-        ):
+        if unused := kinds.unused(kinds.probed(self.data), self.spec.rows):
             self.report("note", text=kinds.unused_said(unused))
         self._compare_with_earlier_stages(made)
         return made
@@ -113,7 +112,7 @@ class StageRows:
             self.recipe,
             step.stage,
             self.planner.folder,
-            given=step.given or self.recipe.given(step.stage, full=False),
+            given=self._given(step),
             contents=self.planner.inputs.contents(step.stage),
             tokenizer=tokenizer,
             most=positions(self.recipe, base.source, base.commit),
@@ -127,15 +126,19 @@ class StageRows:
         from pipeline.train import arguments  # heavy
 
         name, settings = step.stage, self.recipe.stage(step.stage)
-        given = step.given or self.recipe.given(name, full=False)
-        arguments.check(name, specs()[name], given, self.recipe.model.dtype, self.folder)
+        arguments.check(name, specs()[name], self._given(step), self.recipe.model.dtype, self.folder)
         named = {
             f"stages.{name}.reward_function": settings.reward_function,
             "evaluation.score_function": settings.evaluation.score_function,
         }
         for key, where in named.items():
-            if where:
+            if where and (key, where) not in self._tried:
+                self._tried.add((key, where))
                 function.try_out(where, key)
+
+    def _given(self, step: Step) -> dict:
+        """The training arguments of a stage, also of one that cannot be planned yet."""
+        return step.given or self.recipe.given(step.stage, full=False)
 
     def _compare_with_earlier_stages(self, prepared) -> None:
         """Say where held-out rows ask what an earlier stage was trained on: their figures are then not of new questions."""
@@ -147,10 +150,10 @@ class StageRows:
                 if found := int(numpy.isin(held_out, trained).sum()):
                     text = f"{found} of {len(held_out)} held-out prompts were trained on in {attempt.manifest['stage']}"
                     self.report("note", text=text)
-        if self.recipe.stage(self.step.stage).data.held_out_rows and (found := int(numpy.isin(held_out, asked).sum())):
+        if self.data.held_out_rows and (found := int(numpy.isin(held_out, asked).sum())):
             text = f"{found} of {len(held_out)} held-out prompts are trained on in this very stage"
             self.report("note", text=text)
-        if self.recipe.stage(self.step.stage).data.held_out and not len(held_out):
+        if self.data.held_out and not len(held_out):
             self.report(
                 "note",
                 text=f"no row is held out, so there will be no figures: the share is taken by prompt, and there are "

@@ -21,8 +21,6 @@ REASONS = 100  # that are counted each by itself
 OTHERS = "other reasons"
 SAME = "says the same as an earlier row"  # which one, duplicates.jsonl has
 BEYOND = "is beyond max_rows"
-
-
 LISTS = ("rejected.jsonl", "truncated.jsonl", "duplicates.jsonl")  # absent where there is nothing to list
 
 

@@ -6,8 +6,9 @@ from itertools import islice
 from pipeline.data.prepare.work import labels_in, shaped
 from pipeline.data.read.files import container
 from pipeline.data.read.reader import Row, read_rows
+from pipeline.data.shapes.conversation import REASONING
 from pipeline.data.shapes.labels import Unwanted
-from pipeline.data.shapes.shape import EXAMPLES, SHAPES, BadRow, recognized
+from pipeline.data.shapes.shape import BESIDE, EXAMPLES, SHAPES, BadRow, recognized
 from pipeline.data.source import Data, Source
 from pipeline.errors import PipelineError
 from pipeline.stage import specs
@@ -75,11 +76,12 @@ def unused(rows: Probed, kind: str) -> list[str]:
     """The fields with words in them that nothing reads. Of text rows they are notes, of prompts a reward may read them."""
     if kind in ("text", "prompt"):
         return []
+    thoughts = REASONING if kind == "conversation" else ()  # a pair has them in its answers
     found: dict[str, None] = {}
     for row, source in rows:
         name = source.shape or (None if row.problem else recognized(row.value, kind, source.columns))
         if name and isinstance(row.value, dict):
-            read = {*SHAPES[name].fields(kind), *source.columns.values(), "system", "tools"}
+            read = {*SHAPES[name].fields(kind), *source.columns.values(), *BESIDE, *thoughts}
             there = ((field, value) for field, value in row.value.items() if field not in read)
             found |= {field: None for field, value in there if isinstance(value, str) and " " in value.strip()}
     return list(found)

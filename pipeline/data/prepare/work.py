@@ -56,7 +56,7 @@ class Worked:
 
 @dataclass(frozen=True)
 class Work:
-    """What is done to each row by itself. Without a encoder the rows are only checked; nor are those tokenized that
+    """What is done to each row by itself. Without an encoder the rows are only checked; nor are those tokenized that
     are not in the choice.
     """
 

@@ -25,7 +25,6 @@ from functools import lru_cache
 
 from pipeline.data.shapes import preference
 from pipeline.data.shapes.conversation import (
-    REASONING,
     check_answered,
     check_asks,
     message,
@@ -118,8 +117,7 @@ class Shape:
 
     def fields(self, kind: str) -> set[str]:
         """All that rows of this shape may have."""
-        beside = REASONING if kind == "conversation" else ()
-        return {*self.beside, *beside, *(name for group in self.groups(kind) for one in group for name in one)}
+        return {*self.beside, *(name for group in self.groups(kind) for one in group for name in one)}
 
     def present(self, fields: Iterable[str], kind: str) -> float:
         """The share of its fields that a row has, of the alternative of which it has the most."""
@@ -143,9 +141,8 @@ SHAPES = {
     "transcripts": Shape(("preference",), pairs=(("chosen_messages", "rejected_messages"), ("chosen", "rejected"))),
     "text": Shape(("text",), ("text", "content", "document")),
 }
-FIELDS = {"system", "tools"}.union(  # all that some shape reads
-    *({*one.asked, *one.answer, *one.beside, *(side for pair in one.pairs for side in pair)} for one in SHAPES.values())
-)
+BESIDE = {"system", "tools"}
+FIELDS = BESIDE.union(*(one.fields(kind) for one in SHAPES.values() for kind in one.kinds))  # all that some shape reads
 EXAMPLES = {
     "text": "{text: ...}",
     "conversation": "{prompt: ..., completion: ...}",
@@ -257,5 +254,5 @@ def _only_prompt(row: dict, found: Shape) -> Prompt:
         raise BadRow("there is no prompt before the answer")
     check_asks(turns, asked)
     messages, _ = unweighted(with_system(row, turns))
-    used = {asked, *found.beside, "system", "tools"}
+    used = {asked, *found.beside, *BESIDE}
     return Prompt(messages, {name: value for name, value in row.items() if name not in used}, tools_of(row))

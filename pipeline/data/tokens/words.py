@@ -19,7 +19,7 @@ Said = tuple[str, bool]  # some words, and whether they are learned
 
 @dataclass(frozen=True)
 class Words:
-    """Stands where a Encoder would: a row is as long as it has words. No chat template is tried."""
+    """Stands where an Encoder would: a row is as long as it has words. No chat template is tried."""
 
     learn: str = "answers"
     max_length = None  # counts tokens
