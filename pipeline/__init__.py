@@ -1,6 +1,7 @@
 """The engine. One folder answers one question, and stands on the folders below it:
 
     cli        what can I ask for?
+    use        what can I do with it?
     run        who does it?
     console    what do I see?
     train      how is a stage done?

@@ -31,6 +31,7 @@ FLOORS = [
     "train",
     "console",
     "run",
+    "use",
     "cli",
 ]
 FLOOR = {f"pipeline.{room}": number for number, line in enumerate(FLOORS) for room in line.split()}

@@ -22,7 +22,7 @@ from pipeline.errors import PipelineError
 from pipeline.model import backend
 from pipeline.model.base import Base
 from pipeline.model.tokenizer import Prepared
-from pipeline.recipe.recipe import Recipe
+from pipeline.recipe.sections import Model
 from pipeline.wording import did_you_mean
 
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -32,7 +32,8 @@ ADAPTER_FILE = "adapter_model.safetensors"
 class Loader:
     """Builds what a stage trains. `head` is "causal" or "score"."""
 
-    recipe: Recipe
+    wanted: Model  # the recipe's section: dtype, 4 bits, attention, or the config of a new one
+    seed: int
     base: Base
     prepared: Prepared
     head: str = "causal"
@@ -43,7 +44,7 @@ class Loader:
 
         `adapter` holds the LoraConfig fields of a new one, or those that the stage changes in the parent's.
         """
-        set_seed(self.recipe.seed)  # the score head and a new adapter start from it
+        set_seed(self.seed)  # the score head and a new adapter start from it
         base = self._base()
         if parent_adapter is not None:
             return self._continue(base, parent_adapter, adapter or {})
@@ -58,7 +59,7 @@ class Loader:
         return self._adapted(base, config)
 
     def _base(self) -> PreTrainedModel:
-        tokenizer, wanted = self.prepared.tokenizer, self.recipe.model
+        tokenizer, wanted = self.prepared.tokenizer, self.wanted
         dtype = getattr(torch, wanted.dtype)
         factory = AutoModelForSequenceClassification if self.head == "score" else AutoModelForCausalLM
         if self.base.source is None:
@@ -83,10 +84,10 @@ class Loader:
     def _config_from_scratch(self) -> dict:
         tokenizer = self.prepared.tokenizer
         ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-        return {"vocab_size": len(tokenizer)} | ids | dict(self.recipe.model.config)
+        return {"vocab_size": len(tokenizer)} | ids | dict(self.wanted.config)
 
     def _pretrained(self, factory, dtype: torch.dtype) -> PreTrainedModel:
-        wanted, options = self.recipe.model, {}
+        wanted, options = self.wanted, {}
         if self.head == "score":
             options["num_labels"] = 1
         if wanted.load_in_4bit:
@@ -161,7 +162,7 @@ class Loader:
             )
         if self.head == "score":
             config.modules_to_save = ["score"]
-        set_seed(self.recipe.seed)  # the same adapter to start from, whatever loading the base drew
+        set_seed(self.seed)  # the same adapter to start from, whatever loading the base drew
         try:
             model = get_peft_model(base, config)
         except ValueError as error:

@@ -12,6 +12,7 @@ from pipeline.data.tokens.template import Template
 from pipeline.data.tokens.template_files import file_of, named
 from pipeline.errors import PipelineError
 from pipeline.recipe.recipe import Recipe
+from pipeline.recipe.sections import Model
 from pipeline.stage import specs
 
 # Special tokens that models carry without using them in training; any of them can stand for padding.
@@ -28,11 +29,9 @@ class Prepared:
     notes: tuple[str, ...] = ()  # what a person should know of it
 
 
-def load(source: str | Path, recipe: Recipe, revision: str | None = None) -> PreTrainedTokenizerFast:
+def load(source: str | Path, wanted: Model, revision: str | None = None) -> PreTrainedTokenizerFast:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            source, revision=revision, trust_remote_code=recipe.model.trust_remote_code
-        )
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=wanted.trust_remote_code)
     except (OSError, ValueError) as error:
         raise PipelineError(f"{source}: its tokenizer cannot be loaded: {str(error).splitlines()[0]}") from None
     if not tokenizer.is_fast:
@@ -46,11 +45,11 @@ def of_recipe(recipe: Recipe, runs: Path) -> Prepared:
     Of a model from scratch it is that of its newest pretraining, else a folder's, else it is learned again from the texts.
     """
     if recipe.model.config is None:
-        return prepare(load(recipe.model.id, recipe, recipe.model.revision), recipe)
+        return prepare(load(recipe.model.id, recipe.model, recipe.model.revision), recipe)
     first = next(iter(recipe.stages))
     trained = runs / recipe.name / first / "latest" / "model"
     if (trained / "tokenizer_config.json").is_file():
-        return Prepared(load(trained, recipe))
+        return Prepared(load(trained, recipe.model))
     return from_scratch(recipe, first, recipe.stage(first).data.pinned(runs / recipe.name))
 
 
@@ -59,7 +58,7 @@ def from_scratch(recipe: Recipe, stage: str, data: Data) -> Prepared:
     from pipeline.data.prepare.work import good_rows
 
     if recipe.model.tokenizer.path:
-        return prepare(load(recipe.model.tokenizer.path, recipe), recipe)
+        return prepare(load(recipe.model.tokenizer.path, recipe.model), recipe)
     rows = good_rows(data, specs()[stage].rows, recipe.rows_needed(stage))
     return prepare(train((one.prompt for _, one in rows), recipe.model.tokenizer.vocab_size), recipe)
 

@@ -90,9 +90,9 @@ class StageRows:
         """The parent's, else the base's, else a new one."""
         recipe = self.recipe
         if parent and (parent / "tokenizer_config.json").is_file():
-            return tokenizers.Prepared(tokenizers.load(parent, recipe))
+            return tokenizers.Prepared(tokenizers.load(parent, recipe.model))
         if base.source is not None:
-            return tokenizers.prepare(tokenizers.load(base.source, recipe, base.commit), recipe)
+            return tokenizers.prepare(tokenizers.load(base.source, recipe.model, base.commit), recipe)
         return tokenizers.from_scratch(recipe, stage, recipe.stage(stage).data.pinned(self.planner.folder))
 
     def _tokenizer_ahead(self, step: Step, planned: dict[str, Step], overridden: str | None):

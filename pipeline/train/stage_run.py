@@ -118,7 +118,8 @@ class StageRun:
     def loader(self):
         from pipeline.model.loader import Loader
 
-        return Loader(self.recipe, self.base, self.rows.tokenizer, self.spec.head, self._fast())
+        recipe = self.recipe
+        return Loader(recipe.model, recipe.seed, self.base, self.rows.tokenizer, self.spec.head, self._fast())
 
     def load(self):
         """The model as training starts from it."""

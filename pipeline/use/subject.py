@@ -1,0 +1,160 @@
+"""What is used: a finished stage of a recipe, or a folder of anybody's, with all that has to be known to load it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.artifact.attempt import Attempt, all_attempts
+from pipeline.artifact.digests import Digests
+from pipeline.artifact.manifest import MANIFEST
+from pipeline.errors import PipelineError
+from pipeline.model.base import Base, is_local, weights
+from pipeline.plan.parents import Parents, where_it_lies
+from pipeline.plan.planner import Planner
+from pipeline.plan.step import EVALUATE, UP_TO_DATE, Parent
+from pipeline.recipe.recipe import Recipe
+from pipeline.recipe.sections import Model
+from pipeline.stage import specs
+from pipeline.wording import did_you_mean
+
+SCORE = "score"
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """`folder` holds the weights, the tokenizer and the chat template: an adapter's beside its base, or a whole model's."""
+
+    name: str  # "dpo", or the folder as it was named
+    folder: Path
+    base: Base  # what the adapter stands on; of a whole model it is the folder itself
+    model: Model  # how the base is loaded: dtype, 4 bits, remote code
+    head: str = "causal"  # or "score"
+    attempt: Attempt | None = None  # None: it was not made by this pipeline
+
+    @property
+    def is_adapter(self) -> bool:
+        return (self.folder / "adapter_config.json").is_file()
+
+    @property
+    def manifest(self) -> dict | None:
+        return self.attempt.manifest if self.attempt else None
+
+    def answers(self, what: str) -> "Subject":
+        """Itself, where it can answer; a reward model can only score. `what` is what was asked of it: "chat"."""
+        if self.head == SCORE:
+            raise PipelineError(
+                f"{what}: {self.name} is a reward model: it scores answers and gives none.",
+                "Name a stage that trains a policy.",
+            )
+        return self
+
+
+def find(name: str, recipe: Recipe, runs: Path) -> Subject:
+    """What a person means by `name`: a stage of the recipe, finished as the recipe stands, or else a folder.
+
+    Raises PipelineError for what is neither, is not finished or is damaged. Sizes are checked, not contents.
+    """
+    if name in recipe.stages:
+        return _of_stage(name, recipe, runs)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _of_folder(name, folder, recipe, runs)
+    if name in specs():
+        raise PipelineError(
+            f"{recipe.path}: has no stage {name}{did_you_mean(name, recipe.stages)}.",
+            f"It has {', '.join(recipe.stages)}.",
+        )
+    raise PipelineError(
+        f"{name}: is no stage of {recipe.path} and no folder{did_you_mean(name, recipe.stages)}.",
+        f"Name a stage ({', '.join(recipe.stages)}), or the folder of an adapter or a model.",
+    )
+
+
+def last_policy(recipe: Recipe) -> str:
+    """The stage that is meant where none is named: the last of the recipe that trains a policy."""
+    policies = [name for name in recipe.stages if specs()[name].head != SCORE]
+    if not policies:
+        raise PipelineError(f"{recipe.path}: has no stage that trains a policy.", "Name a folder.")
+    return policies[-1]
+
+
+def _of_stage(name: str, recipe: Recipe, runs: Path) -> Subject:
+    step = Planner(recipe, runs).plan([name])[-1]
+    if step.state not in (UP_TO_DATE, EVALUATE):
+        others = [one for one in all_attempts(runs / recipe.name / name) if one.finished]
+        older = f" An older one is finished: name it by its folder, {others[0].folder}." if others else ""
+        raise PipelineError(
+            f"{name}: is not trained as the recipe stands ({step.state}: {step.why}).",
+            f"Train it first: make {name} RECIPE={recipe.path} (align run {name} -r {recipe.path}).{older}",
+        )
+    return _of_attempt(name, step.attempt, recipe.model.trust_remote_code)
+
+
+def _of_attempt(name: str, attempt: Attempt, trust_remote_code: bool = False) -> Subject:
+    attempt.check_sizes()
+    said = attempt.manifest
+    base = said["base"]
+    source = where_it_lies(base["source"], attempt)
+    loading = {key: said["inputs"]["model"][key] for key in ("dtype", "load_in_4bit")}
+    return Subject(
+        name=name,
+        folder=attempt.output,
+        base=Base(base["identity"], source, base["commit"]),
+        model=Model(id=source, trust_remote_code=trust_remote_code, **loading),
+        head=said["head"],
+        attempt=attempt,
+    )
+
+
+def _of_folder(name: str, folder: Path, recipe: Recipe, runs: Path) -> Subject:
+    attempt = Attempt(folder.resolve() if (folder / MANIFEST).is_file() else folder.resolve().parent)
+    if attempt.finished and folder.resolve() in (attempt.folder, attempt.output):
+        return _of_attempt(name, attempt)
+    if (folder / "adapter_config.json").is_file():
+        return _of_adapter(name, folder.resolve(), recipe, runs)
+    if not (folder / "config.json").is_file():
+        unfinished = (folder / "inputs.json").is_file()
+        raise PipelineError(
+            f"{folder}: {'is an unfinished attempt at a stage' if unfinished else 'holds neither an adapter nor a model'}.",
+            "Give its command again to finish it."
+            if unfinished
+            else "Name a folder with adapter_config.json or config.json.",
+        )
+    if complaint := weights(folder):
+        raise PipelineError(f"{folder}: {complaint}.", "Copy the whole model, as save_pretrained writes it.")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    scores = any("SequenceClassification" in one for one in config.get("architectures") or ())
+    base = Base(None, str(folder.resolve()))
+    return Subject(
+        name, folder.resolve(), base, Model(id=base.source, dtype=_dtype(config)), SCORE if scores else "causal"
+    )
+
+
+def _of_adapter(name: str, folder: Path, recipe: Recipe, runs: Path) -> Subject:
+    """An adapter that was not made here, on the base that it names; where that is not there, on the recipe's."""
+    config = Parent(folder, "").adapter_config
+    named = config.get("base_model_name_or_path")
+    if named and (not is_local(named) or (Path(named).expanduser() / "config.json").is_file()):
+        source = str(Path(named).expanduser().resolve()) if is_local(named) else named
+        base = Base(None, source, config.get("revision"))
+    elif recipe.model.config is None:
+        base = Parents(recipe, runs / recipe.name, Digests(runs / ".digests.json")).named_base()
+    else:
+        raise PipelineError(
+            f"{folder}: its base, {named or 'which it does not name'}, is not there.",
+            "Name a recipe (--recipe) whose model.id is the base that it was trained on.",
+        )
+    model = recipe.model if recipe.model.id == base.source else Model(id=base.source, dtype=_dtype_of(base))
+    return Subject(name, folder, base, model, SCORE if config.get("task_type") == "SEQ_CLS" else "causal")
+
+
+def _dtype_of(base: Base) -> str:
+    file = Path(base.source) / "config.json"
+    return _dtype(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else "bfloat16"
+
+
+def _dtype(config: dict) -> str:
+    """As the weights are stored; Hugging Face wrote the key otherwise before transformers 5."""
+    said = config.get("dtype") or config.get("torch_dtype")
+    return said if said in _DTYPES else "float32"
