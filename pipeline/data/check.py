@@ -14,6 +14,7 @@ from pipeline.data.prepare import kinds, table
 from pipeline.data.prepare.account import LABELED
 from pipeline.data.prepare.one_pass import HELD_OUT, TRAINED, Enough, prepare
 from pipeline.data.prepare.work import good_rows
+from pipeline.data.shapes.kinds import KINDS, Kind
 from pipeline.data.source import Data
 from pipeline.data.tokens.encoder import IGNORED, Encoder
 from pipeline.data.tokens.words import Words
@@ -57,13 +58,13 @@ class Report:
 def check(data: Data, kind: str, encoder: Encoder | Words, enough: Enough | None = None, threads: int = 1) -> Report:
     """Reads, splits and tokenizes the rows as a stage would."""
     data = data.model_copy(update={"on_bad_row": "drop"})  # bad rows are told, and the others looked at all the same
-    if kind == "text" and isinstance(encoder, Encoder):  # whole, not in pieces
+    if not KINDS[kind].ASKS and isinstance(encoder, Encoder):  # a text whole, not in pieces
         encoder = replace(encoder, max_length=None)
     first = kinds.probed(data)
     with TemporaryDirectory() as folder:
         account = prepare(data, kind, encoder, Path(folder), enough=enough, threads=threads).account
         trained, held_out = (table.mapped(Path(folder) / name) for name in (TRAINED, HELD_OUT))
-        lengths = numpy.sort(numpy.concatenate([_lengths(rows) for rows in (trained, held_out)])).tolist()
+        lengths = numpy.sort(numpy.concatenate([_lengths(rows, KINDS[kind]) for rows in (trained, held_out)])).tolist()
         return Report(
             kind=kind,
             stages=kinds.stages_of(kind),
@@ -75,7 +76,7 @@ def check(data: Data, kind: str, encoder: Encoder | Words, enough: Enough | None
             left_out=[reason for reason in account.dropped_by_reason if reason not in account.bad_by_reason],
             looks_like=account.looks_like,
             unused=kinds.unused(first, kind),
-            labels=kinds.labels_of(first) if kind == "conversation" else [],
+            labels=kinds.labels_of(first) if KINDS[kind].LABELED else [],
             unwanted=sum(count for reason, count in account.bad_by_reason.items() if reason.startswith(LABELED)),
             unit="words" if isinstance(encoder, Words) else "tokens",
             lengths={share: lengths[min(len(lengths) * share // 100, len(lengths) - 1)] for share in PERCENTILES}
@@ -83,22 +84,22 @@ def check(data: Data, kind: str, encoder: Encoder | Words, enough: Enough | None
             else {},
             histogram=_histogram(lengths),
             max_length=encoder.max_length,
-            loss_share=_loss_share(trained, kind),
+            loss_share=_loss_share(trained),
             sample=_sample(data, kind, encoder, trained),
         )
 
 
-def _lengths(rows: pyarrow.Table) -> numpy.ndarray:
-    """What each row takes up, of a pair its longer side, before any was cut."""
+def _lengths(rows: pyarrow.Table, kind: type[Kind]) -> numpy.ndarray:
+    """What each row takes up, with the longest of its answers, before any was cut."""
 
     def long(name: str) -> numpy.ndarray:
         return pyarrow.compute.list_value_length(rows.column(name)).to_numpy().astype(numpy.int64)
 
     cut = rows.column("cut").to_numpy()
-    if "prompt_ids" not in rows.column_names:
-        return long("input_ids") + cut
-    answers = [long(name) for name in ("chosen_ids", "rejected_ids") if name in rows.column_names]
-    return long("prompt_ids") + (numpy.maximum(*answers) if answers else 0) + cut
+    first, *answers = kind.COLUMNS
+    if "labels" in answers:
+        answers = []
+    return long(first) + numpy.max([long(name) for name in answers] or [[0]], axis=0) + cut
 
 
 def _histogram(lengths: Sequence[int], bins: int = 10) -> list[tuple[int, int, int]]:
@@ -112,8 +113,8 @@ def _histogram(lengths: Sequence[int], bins: int = 10) -> list[tuple[int, int, i
     return [(number * step + 1, (number + 1) * step, count) for number, count in enumerate(counts)]
 
 
-def _loss_share(rows: pyarrow.Table, kind: str) -> float | None:
-    if kind != "conversation" or not len(rows):
+def _loss_share(rows: pyarrow.Table) -> float | None:
+    if "labels" not in rows.column_names or not len(rows):
         return None
     labels = [chunk.flatten().to_numpy() for chunk in rows.column("labels").chunks]
     return sum(int((some != IGNORED).sum()) for some in labels) / sum(map(len, labels))
@@ -124,15 +125,15 @@ def _sample(data: Data, kind: str, encoder: Encoder | Words, trained: pyarrow.Ta
     if not len(trained):
         return []
     if isinstance(encoder, Encoder):
-        return _tokens(trained.slice(0, 1).to_pylist()[0], encoder)
+        return _tokens(trained.slice(0, 1).to_pylist()[0], KINDS[kind], encoder)
     example = next(example for _, example in good_rows(data, kind))
     return [Token(*said) for said in encoder.written(example)]
 
 
-def _tokens(row: dict, encoder: Encoder) -> list[Token]:
-    """A row, token by token; of a pair the chosen side."""
+def _tokens(row: dict, kind: type[Kind], encoder: Encoder) -> list[Token]:
+    """A row, token by token; of several answers the first."""
     if "prompt_ids" in row:
-        answer = row.get("chosen_ids", [])
+        answer = row[kind.COLUMNS[1]] if kind.COLUMNS[1:] else []
         ids, learned = row["prompt_ids"] + answer, [False] * len(row["prompt_ids"]) + [True] * len(answer)
     else:
         ids = row["input_ids"]

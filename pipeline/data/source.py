@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from pipeline.data.shapes.shape import SHAPES
+from pipeline.data.shapes.forms import SHAPES
 from pipeline.errors import PipelineError
 from pipeline.hub import Repository, data_set, pinned
 from pipeline.section import Section, empty_for_null

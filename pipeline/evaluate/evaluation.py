@@ -1,21 +1,20 @@
 """Held-out figures of a model, computed the same way before and after training."""
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy
 import torch
-from torch.nn.functional import logsigmoid
 
-from pipeline.data.shapes.example import Conversation, Example, Preference, Prompt
-from pipeline.data.tokens.encoder import IGNORED, Encoder
+from pipeline.data.shapes.kinds import KINDS, Kind, Prompt
+from pipeline.data.tokens.encoder import Encoder
 from pipeline.errors import PipelineError
 from pipeline.evaluate.figures import Figures, share_above
-from pipeline.evaluate.forward import log_probabilities, precision_of, scores, untouched_random_state
+from pipeline.evaluate.forward import precision_of, untouched_random_state
 from pipeline.evaluate.generate import greedy
 from pipeline.evaluate.lookup import nearest
+from pipeline.evaluate.measures import MEASURES, HeldOut
 from pipeline.recipe import function
 
 
@@ -30,9 +29,9 @@ class Evaluation:
     tokenizer: object
     head: str
     kind: str  # of the rows
-    held_out: Sequence[Example]  # none where they are texts
+    held_out: Sequence[Kind]  # none where they are texts
     columns: Sequence[dict]
-    trained: Sequence[Example]
+    trained: Sequence[Kind]
     beta: float | None = None  # DPO's, where its loss is the sigmoid one
     reward: Callable | None = None  # what scores responses to prompts alone, see pipeline.ppo.rewards
 
@@ -44,69 +43,19 @@ class Evaluation:
         training = model.training
         model.eval()
         with untouched_random_state(), torch.no_grad(), precision_of(model):
-            if self.kind in ("text", "conversation"):
-                self._language_model(model, figures)
-            elif self.head == "score":
-                self._reward(model, figures)
-            elif self.kind == "preference":
-                self._preference(model, figures, before)
-            if self.head == "causal" and self.kind != "text":
+            if measure := MEASURES.get((self.kind, self.head)):
+                held_out = HeldOut(self.columns, self.tokenizer.pad_token_id, self.beta)
+                measure(model, held_out, figures, before)
+            if self.head == "causal" and KINDS[self.kind].ASKS:
                 self._answers(model, figures, before)
         model.train(training)
         return figures
 
-    def _language_model(self, model, figures: Figures) -> None:
-        """Loss in nats a token, over the tokens that carry loss."""
-        rows = [(row["input_ids"], row.get("labels", row["input_ids"])) for row in self.columns]
-        sums, counts = log_probabilities(model, rows, self.tokenizer.pad_token_id)
-        loss = -sum(sums) / max(sum(counts), 1)
-        figures.metrics |= {
-            "loss": loss,
-            "perplexity": math.exp(min(loss, 700)),
-            "n": len(rows),
-            "n_tokens": sum(counts),
-        }
-
-    def _preference(self, model, figures: Figures, before: Figures | None) -> None:
-        """Accuracy: how often the mean log-probability per token prefers the chosen answer, ties counting half."""
-        chosen, rejected = (
-            log_probabilities(
-                model,
-                [(r["prompt_ids"] + r[side], [IGNORED] * len(r["prompt_ids"]) + r[side]) for r in self.columns],
-                self.tokenizer.pad_token_id,
-            )
-            for side in ("chosen_ids", "rejected_ids")
-        )
-        means = [[s / max(n, 1) for s, n in zip(*side, strict=True)] for side in (chosen, rejected)]
-        figures.margins = [c - r for c, r in zip(chosen[0], rejected[0], strict=True)]
-        figures.metrics |= {"preference_accuracy": share_above(*means)} | self._baselines()
-        if self.beta is not None:
-            reference = before.margins if before else figures.margins
-            gains = [m - r for m, r in zip(figures.margins, reference, strict=True)]
-            figures.metrics["loss"] = float(-logsigmoid(self.beta * torch.tensor(gains, dtype=torch.float64)).mean())
-
-    def _reward(self, model, figures: Figures) -> None:
-        chosen, rejected = (
-            scores(model, [row["prompt_ids"] + row[side] for row in self.columns], self.tokenizer.pad_token_id)
-            for side in ("chosen_ids", "rejected_ids")
-        )
-        difference = torch.tensor(chosen, dtype=torch.float64) - torch.tensor(rejected, dtype=torch.float64)
-        figures.metrics |= {
-            "loss": float(-logsigmoid(difference).mean()),
-            "reward_accuracy": share_above(chosen, rejected),
-        } | self._baselines()
-
-    def _baselines(self) -> dict[str, float]:
-        """Preferring the longer answer (or the shorter, whichever is right more often) needs no model at all."""
-        lengths = [[len(row[side]) for row in self.columns] for side in ("chosen_ids", "rejected_ids")]
-        longer = share_above(*lengths)
-        return {"guess_by_length": max(longer, 1 - longer), "n": len(self.columns)}
-
     def _answers(self, model, figures: Figures, before: Figures | None) -> None:
         """Greedy answers to the held-out prompts, judged as far as the recipe says how."""
         settings, encoder = self.settings, Encoder(self.tokenizer)
-        asked = [_asked(one) for one in self.held_out]
-        only_prompts = self.kind == "prompt"
+        asked = [one.question for one in self.held_out]
+        only_prompts = KINDS[self.kind] is Prompt
         judged = settings.answer_pattern or settings.score_function or only_prompts
         number = len(asked) if judged else min(settings.samples, len(asked))
         tools = [one.tools for one in self.held_out]
@@ -122,12 +71,12 @@ class Evaluation:
             if settings.answer_pattern and None not in answers:
                 metrics["exact_match"] = self._matches(figures.completions, [str(answer) for answer in answers])
         elif settings.answer_pattern:
-            right = [self._answer(_reference(one)) for one in self.held_out]
+            right = [self._answer(one.reference) for one in self.held_out]
             metrics["exact_match"] = self._matches(figures.completions, right)
             # It needs no model, so it is what it was before.
             known = before.metrics.get("nearest_question") if before else None
             metrics["nearest_question"] = (
-                self._matches([_reference(one) for one in nearest(self.held_out, self.trained)], right)
+                self._matches([one.reference for one in nearest(self.held_out, self.trained)], right)
                 if known is None
                 else known
             )
@@ -169,7 +118,7 @@ class Evaluation:
     def _few_shot(self, asked: list[dict]) -> str:
         """Worked examples and then the question, as plain text: how a base that knows no template is asked."""
         step = max(len(self.trained) // self.settings.few_shot, 1)
-        shots = [f"{one.prompt}\n{_reference(one)}\n\n" for one in self.trained[::step][: self.settings.few_shot]]
+        shots = [f"{one.prompt}\n{one.reference}\n\n" for one in self.trained[::step][: self.settings.few_shot]]
         return "".join(shots) + "\n".join(message["content"] for message in asked) + "\n"
 
     def _generate(self, model, prompts: Sequence[str], stop: str | None) -> list[str]:
@@ -179,11 +128,3 @@ class Evaluation:
 
     def _texts(self, responses: Sequence[list[int]]) -> list[str]:
         return [self.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in responses]
-
-
-def _asked(example: Conversation | Preference | Prompt) -> list[dict]:
-    return example.messages[:-1] if isinstance(example, Conversation) else example.messages
-
-
-def _reference(example: Conversation | Preference) -> str:
-    return example.messages[-1]["content"] if isinstance(example, Conversation) else example.chosen

@@ -6,10 +6,10 @@ from zlib import crc32
 import numpy
 
 from pipeline.data.prepare.work import CHUNK
-from pipeline.data.shapes.example import Example
+from pipeline.data.shapes.kinds import Kind
 
 
-def nearest(held_out: Sequence[Example], trained: Sequence[Example]) -> list[Example]:
+def nearest(held_out: Sequence[Kind], trained: Sequence[Kind]) -> list[Kind]:
     """For each held-out example the trained one whose prompt is nearest, by cosine of character trigrams."""
     asked = _trigrams([one.prompt for one in held_out])
     best, likeness = numpy.zeros(len(asked), dtype=int), numpy.full(len(asked), -1.0)

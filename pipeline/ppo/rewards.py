@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.data.shapes.shape import Prompt
+from pipeline.data.shapes.kinds import Prompt
 from pipeline.errors import PipelineError
 from pipeline.ppo.roles import reward_scores
 

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from pipeline import stage
-from pipeline.data.shapes.shape import SHAPES, shapes_of
+from pipeline.data.shapes.forms import SHAPES
+from pipeline.data.shapes.shape import shapes_of
 from pipeline.recipe.chain import stages_below, start_of
 from pipeline.recipe.fields import LORA, fields_of, is_listed
 from pipeline.recipe.going_on import CHANGEABLE, LORA_DEFAULTS, incoming_adapter_of, unchangeable

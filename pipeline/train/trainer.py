@@ -22,7 +22,7 @@ from transformers import PrinterCallback, Trainer
 from pipeline.artifact.attempt import Attempt, seal
 from pipeline.artifact.writing import write_json
 from pipeline.data.prepare.table import lengths
-from pipeline.data.shapes.shape import Example
+from pipeline.data.shapes.kinds import Kind
 from pipeline.errors import MachineError
 from pipeline.model.loader import load_adapter
 from pipeline.recipe.fields import effective
@@ -45,7 +45,7 @@ class Context:
     tokenizer: object
     rows: Dataset  # token columns, see pipeline.data.tokens.encoder
     held_out: Dataset
-    examples: Sequence[Example]  # what `rows` were made from
+    examples: Sequence[Kind]  # what `rows` were made from
     given: dict  # training arguments that differ from TRL's defaults
     seed: int
     dtype: str

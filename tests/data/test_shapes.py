@@ -7,7 +7,8 @@ import pytest
 from conftest import write_rows
 from prepared import encode, learned, lines, prepared, reasons, tokenizer_of, tokenizer_with
 
-from pipeline.data.shapes.shape import SHAPES, BadRow, shape, shapes_of
+from pipeline.data.shapes.forms import SHAPES
+from pipeline.data.shapes.shape import BadRow, shape, shapes_of
 from pipeline.data.tokens.template import Template
 from pipeline.recipe.problem import RecipeError
 from pipeline.recipe.reading import load_recipe

@@ -6,21 +6,15 @@ from itertools import islice
 from pipeline.data.prepare.work import labels_in, shaped
 from pipeline.data.read.files import container
 from pipeline.data.read.reader import Row, read_rows
-from pipeline.data.shapes.conversation import REASONING
+from pipeline.data.shapes.forms import SHAPES
+from pipeline.data.shapes.kinds import KINDS
 from pipeline.data.shapes.labels import Unwanted
-from pipeline.data.shapes.shape import BESIDE, EXAMPLES, SHAPES, BadRow, recognized
+from pipeline.data.shapes.shape import BadRow, recognized
 from pipeline.data.source import Data, Source
 from pipeline.errors import PipelineError
 from pipeline.stage import specs
 
-KINDS = ("preference", "conversation", "text", "prompt")  # the more telling first
 PROBED = 50  # rows that tell what kind a file is
-WORDS = {
-    "preference": "preference rows",
-    "conversation": "prompts with their answers",
-    "text": "texts",
-    "prompt": "prompts without answers",
-}
 
 Probed = Sequence[tuple[Row, Source]]
 
@@ -40,7 +34,7 @@ def kind_of(data: Data) -> str:
     raise PipelineError(
         f"{paths}: its first {len(rows)} rows have no shape that is known; their fields are {_fields(rows) or 'none'}.",
         "Name the stage with --stage to see why, or say in data.columns (--column) which is which, as in "
-        f"{EXAMPLES['conversation']}.{_header(rows)}",
+        f"{KINDS['conversation'].ROW}.{_header(rows)}",
     )
 
 
@@ -48,9 +42,9 @@ def looks_like(rows: Probed, kind: str) -> str:
     """What bad rows of a kind rather are, and what to do with them; empty where that is not plain."""
     found = _likeliest(rows)
     if found not in (None, kind) and not (found == "prompt" and _has_all_fields(rows, kind)):
-        return f"These look like {WORDS[found]}, for {' and '.join(stages_of(found))}."
+        return f"These look like {KINDS[found].WORDS}, for {' and '.join(stages_of(found))}."
     if not found and _fields(rows) and not any(recognized(row.value, kind, source.columns) for row, source in rows):
-        return f"Their fields are {_fields(rows)}: say in data.columns which is which, as in {EXAMPLES[kind]}.{_header(rows)}"
+        return f"Their fields are {_fields(rows)}: say in data.columns which is which, as in {KINDS[kind].ROW}.{_header(rows)}"
     return ""
 
 
@@ -73,16 +67,14 @@ def labels_of(rows: Probed) -> list[str]:
 
 
 def unused(rows: Probed, kind: str) -> list[str]:
-    """The fields with words in them that nothing reads. Of text rows they are notes, of prompts a reward may read them."""
-    if kind in ("text", "prompt"):
-        return []
-    thoughts = REASONING if kind == "conversation" else ()  # a pair has them in its answers
+    """The fields with words in them that nothing reads. Of some kinds any may be of use."""
     found: dict[str, None] = {}
     for row, source in rows:
         name = source.shape or (None if row.problem else recognized(row.value, kind, source.columns))
-        if name and isinstance(row.value, dict):
-            read = {*SHAPES[name].fields(kind), *source.columns.values(), *BESIDE, *thoughts}
-            there = ((field, value) for field, value in row.value.items() if field not in read)
+        used = KINDS[kind].used(SHAPES[name]) if name and isinstance(row.value, dict) else None
+        if used is not None:
+            used = {*used, *source.columns.values()}
+            there = ((field, value) for field, value in row.value.items() if field not in used)
             found |= {field: None for field, value in there if isinstance(value, str) and " " in value.strip()}
     return list(found)
 
@@ -110,7 +102,9 @@ def _has_all_fields(rows: Probed, kind: str) -> bool:
     """Whether they have an answer beside what is asked, be it a bad one."""
     names = {recognized(row.value, kind, source.columns) for row, source in rows if isinstance(row.value, dict)}
     return any(
-        name and SHAPES[name].answer and SHAPES[name].present(row.value, kind) == 1 for name in names for row, _ in rows
+        name and SHAPES[name].answer and KINDS[kind].present(SHAPES[name], row.value) == 1
+        for name in names
+        for row, _ in rows
     )
 
 

@@ -23,7 +23,7 @@ from pipeline.data.prepare.kinds import PROBED, looks_like
 from pipeline.data.prepare.pool import in_order
 from pipeline.data.prepare.work import CHUNK, Chunk, Labels, Outcome, Work, Worked, choose
 from pipeline.data.read.reader import Row, read_rows
-from pipeline.data.shapes.example import Example
+from pipeline.data.shapes.kinds import KINDS, Kind
 from pipeline.data.source import Data, Source
 from pipeline.data.tokens.encoder import Encoder
 
@@ -52,9 +52,10 @@ class Prepared:
     def held_out(self) -> "Dataset":
         return table.table(self.folder / HELD_OUT)
 
-    def examples(self, rows: "Dataset") -> Sequence[Example]:
+    def examples(self, rows: "Dataset") -> Sequence[Kind]:
         """What these rows were made from; nothing of texts, which may be long and are not asked for."""
-        return [] if self.kind == "text" else table.Examples(rows, self.kind)
+        kind = KINDS[self.kind]
+        return table.Examples(rows, kind) if kind.ASKS else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ class Pass:
         self._shortened: list[tuple[int, Row, Outcome]] = []  # of trained rows that weights may yet leave out
         self._folder, self._open = folder, ExitStack()
         self._sides = {
-            name: self._open.enter_context(pyarrow.ipc.new_stream(str(folder / name), table.schema(kind)))
+            name: self._open.enter_context(pyarrow.ipc.new_stream(str(folder / name), table.schema(KINDS[kind])))
             for name in (TRAINED, HELD_OUT)
         }
 

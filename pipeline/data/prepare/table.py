@@ -8,8 +8,8 @@ import numpy
 import pyarrow
 import pyarrow.compute
 
-from pipeline.data.shapes.example import Example, from_bytes
-from pipeline.data.tokens.encoder import TOKENS
+from pipeline.data.shapes.kinds import Kind
+from pipeline.data.shapes.kinds.kind import from_bytes
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -28,18 +28,19 @@ BESIDE = {
 BATCH = 1000  # rows written and read at once
 
 
-def schema(kind: str) -> pyarrow.Schema:
+def schema(kind: type[Kind]) -> pyarrow.Schema:
     """Of the tables of one kind of rows."""
-    return pyarrow.schema({name: pyarrow.list_(pyarrow.int32()) for name in TOKENS[kind]} | BESIDE)
+    tokens = dict.fromkeys(kind.COLUMNS, pyarrow.list_(pyarrow.int32()))
+    return pyarrow.schema(tokens | dict.fromkeys(kind.NUMBERS, pyarrow.float32()) | BESIDE)
 
 
-def batch(kind: str, pieces: Sequence[dict]) -> pyarrow.RecordBatch:
+def batch(kind: type[Kind], pieces: Sequence[dict]) -> pyarrow.RecordBatch:
     """Rows as the columns that a table has."""
     columns = schema(kind)
     return pyarrow.record_batch(
         [
             _lists([piece[field.name] for piece in pieces])
-            if field.name in TOKENS[kind]
+            if field.name in kind.COLUMNS
             else pyarrow.array([piece[field.name] for piece in pieces], field.type)
             for field in columns
         ],
@@ -80,24 +81,25 @@ def numbers(rows: "Dataset", column: str) -> numpy.ndarray:
 
 
 def lengths(rows: "Dataset") -> numpy.ndarray:
-    """How many tokens each row has in all its columns."""
-    return sum(numbers(rows, name) for name in tokens(rows).column_names)
+    """How many tokens each row has in all its columns of tokens."""
+    schema = rows.features.arrow_schema
+    return sum(numbers(rows, name) for name in schema.names if pyarrow.types.is_list(schema.field(name).type))
 
 
-class Examples(Sequence[Example]):
+class Examples(Sequence[Kind]):
     """What the rows of a table were made from, each read when it is asked for."""
 
-    def __init__(self, rows: "Dataset", kind: str):
+    def __init__(self, rows: "Dataset", kind: type[Kind]):
         self._rows, self.kind = rows.select_columns(["example"]), kind
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, which: int | slice) -> Example | list[Example]:
+    def __getitem__(self, which: int | slice) -> Kind | list[Kind]:
         found = self._rows[which]["example"]
         return (
             [from_bytes(self.kind, one) for one in found] if isinstance(which, slice) else from_bytes(self.kind, found)
         )
 
-    def __iter__(self) -> Iterator[Example]:
+    def __iter__(self) -> Iterator[Kind]:
         return (from_bytes(self.kind, row["example"]) for row in self._rows)

@@ -11,7 +11,8 @@ import pyarrow
 from pipeline.data.prepare import table
 from pipeline.data.prepare.choice import Choice
 from pipeline.data.read.reader import Row, read_rows
-from pipeline.data.shapes.example import Example, Preference, to_bytes
+from pipeline.data.shapes.kinds import KINDS, Kind
+from pipeline.data.shapes.kinds.kind import to_bytes
 from pipeline.data.shapes.labels import may_be_label
 from pipeline.data.shapes.sameness import asked, said, sameness
 from pipeline.data.shapes.shape import BadRow, labels_of, shape
@@ -72,7 +73,7 @@ class Work:
         wanted = [self._wanted(outcome, chunk) for outcome in understood]
         encode = self.encoder is not None and not chunk.checked_only
         some = [example for example, one in zip(examples, wanted, strict=True) if one]
-        encoded = iter(self.encoder.encode(some, self.kind) if encode else [_NOTHING] * len(some))
+        encoded = iter(self.encoder.encode(some, KINDS[self.kind]) if encode else [_NOTHING] * len(some))
         outcomes, pieces, row_of = [], [], []
         for place, (example, outcome) in enumerate(zip(examples, understood, strict=True)):
             if not wanted[place]:
@@ -91,31 +92,30 @@ class Work:
                 "asked": outcome.asked,
                 "cut": made.cut,
                 "part": chunk.part or 0,
-                "example": b"" if self.kind == "text" else to_bytes(example),
+                "example": to_bytes(example) if example.ASKS else b"",
             }
             pieces += [piece | beside | {"first": not number} for number, piece in enumerate(made.pieces)]
             row_of += [place] * len(made.pieces)
-        return Worked(outcomes, table.batch(self.kind, pieces), numpy.array(row_of, dtype=int))
+        return Worked(outcomes, table.batch(KINDS[self.kind], pieces), numpy.array(row_of, dtype=int))
 
     def _wanted(self, outcome: Outcome, chunk: Chunk) -> bool:
         if outcome.sameness is None:
             return False
         return chunk.part is None or not self.choice or self.choice.may_take(outcome.asked, outcome.sameness)
 
-    def _outcome(self, example: Example | BadRow) -> Outcome:
+    def _outcome(self, example: Kind | BadRow) -> Outcome:
         if isinstance(example, BadRow):
             return Outcome(str(example), bad=True)
-        turned = example.turned if isinstance(example, Preference) else None
-        text = said(example)
+        opposite, text = example.opposite, said(example)
         return Outcome(
             asked=asked(example),
             sameness=sameness(text),
-            opposite=sameness(said(turned)) if turned else None,
+            opposite=sameness(said(opposite)) if opposite else None,
             garbled=garbled(text),
         )
 
 
-def shaped(row: Row, kind: str, source: Source, labels: Collection[str]) -> Example | BadRow:
+def shaped(row: Row, kind: str, source: Source, labels: Collection[str]) -> Kind | BadRow:
     if row.problem:
         return BadRow(row.problem)
     try:
@@ -149,7 +149,7 @@ def choose(data: Data, kind: str) -> Choice | None:
     return Choice.of(numbers, data.max_rows, each_once=data.duplicates == "drop")
 
 
-def good_rows(data: Data, kind: str, most: int | None = None) -> Iterator[tuple[Row, Example]]:
+def good_rows(data: Data, kind: str, most: int | None = None) -> Iterator[tuple[Row, Kind]]:
     """The rows to train on with what they say, at `most` so many of each part are read.
 
     Bad ones are left out, for an account will have them.
@@ -160,7 +160,7 @@ def good_rows(data: Data, kind: str, most: int | None = None) -> Iterator[tuple[
             yield row, example
 
 
-def _good_rows(data: Data, kind: str, most: int | None = None) -> Iterator[tuple[Row, Example]]:
+def _good_rows(data: Data, kind: str, most: int | None = None) -> Iterator[tuple[Row, Kind]]:
     for source in data.parts:
         rows, labels = islice(read_rows(source), most), Labels(source)
         while some := list(islice(rows, CHUNK)):

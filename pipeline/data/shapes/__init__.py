@@ -1,4 +1,4 @@
-"""What does a row say? Alpaca's, ShareGPT's, messages, pairs and the rest become one of four kinds of example.
+"""What does a row say? Alpaca's, ShareGPT's, messages, pairs and the rest become examples of a few kinds, each a file in `kinds/`.
 
-In comes a row's value, out comes an Example or the BadRow that says why not. No tokenizer is known here.
+In comes a row's value, out comes an example or the BadRow that says why not. No tokenizer is known here.
 """

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from hashlib import sha256
 
-from pipeline.data.shapes.example import Example
+from pipeline.data.shapes.kinds import Kind
 
 
 def sameness(said: str) -> int:
@@ -12,17 +12,17 @@ def sameness(said: str) -> int:
     return _number(said)
 
 
-def asked(example: Example) -> int:
+def asked(example: Kind) -> int:
     """A number that depends on the prompt alone, whatever its case and white space: 64 bits."""
     return _number(example.prompt)
 
 
-def said(example: Example) -> str:
+def said(example: Kind) -> str:
     """All that it says, in one text."""
     return " \0 ".join(_said(example))
 
 
-def _said(example: Example) -> Iterator[str]:
+def _said(example: Kind) -> Iterator[str]:
     for name in example.__slots__:
         value = getattr(example, name)
         if name == "messages":

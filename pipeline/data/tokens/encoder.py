@@ -6,18 +6,12 @@ from functools import cached_property
 
 import numpy
 
-from pipeline.data.shapes.example import Conversation, Example, Preference, Prompt
+from pipeline.data.shapes.kinds import Conversation, Kind, Text
 from pipeline.data.shapes.shape import BadRow
 from pipeline.data.tokens.places import Places
 from pipeline.data.tokens.template import Template
 
 TOO_LONG = "is too long"  # how every reason begins that max_length is behind
-TOKENS = {
-    "text": ("input_ids",),
-    "conversation": ("input_ids", "labels"),
-    "preference": ("prompt_ids", "chosen_ids", "rejected_ids"),
-    "prompt": ("prompt_ids",),
-}
 IGNORED = -100  # the label that PyTorch's cross entropy leaves out
 
 Ids = numpy.ndarray  # (tokens,) int32
@@ -53,30 +47,22 @@ class Encoder:
     through_suffix: bool = False
     learn: str = "answers"
 
-    def encode(self, examples: Sequence[Example], kind: str) -> Iterator[Encoded | BadRow]:
-        """For each example its tokens, or why it has none to train on.
-
-        text: input_ids. conversation: input_ids, labels. preference: prompt_ids, chosen_ids, rejected_ids.
-        prompt: prompt_ids.
-        """
-        encoders = {
-            "text": self._texts,
-            "conversation": self._conversations,
-            "preference": self._preferences,
-            "prompt": self._prompts,
-        }
-        for example, encoded in zip(examples, encoders[kind](examples), strict=True):
-            if isinstance(encoded, Encoded) and kind != "text":
+    def encode(self, examples: Sequence[Kind], kind: type[Kind]) -> Iterator[Encoded | BadRow]:
+        """For each example its tokens in the COLUMNS of its kind, or why it has none to train on."""
+        own_way = {Text: self._texts, Conversation: self._conversations}
+        made = own_way.get(kind, self._answered if kind.COLUMNS[1:] else self._asked_alone)
+        for example, encoded in zip(examples, made(examples), strict=True):
+            if isinstance(encoded, Encoded) and kind is not Text:
                 try:
                     encoded = self._fitted(example, encoded)
                 except TooLong as bad:
                     encoded = bad
                 else:
-                    if kind == "conversation" and self.learn == "everything":
+                    if kind is Conversation and self.learn == "everything":
                         encoded.pieces[0]["labels"] = encoded.pieces[0]["input_ids"]
             yield encoded
 
-    def _texts(self, chunk: Sequence[Example]) -> Iterator[Encoded]:
+    def _texts(self, chunk: Sequence[Kind]) -> Iterator[Encoded]:
         """Documents in pieces of at most max_length tokens; none is joined to another, and none is cut."""
         eos = self.tokenizer.eos_token_id
         for ids in self.tokenizer([one.text for one in chunk]).input_ids:
@@ -84,7 +70,7 @@ class Encoder:
             length = self.max_length or len(whole)
             yield Encoded([{"input_ids": whole[at : at + length]} for at in range(0, len(whole), length)])
 
-    def _conversations(self, chunk: Sequence[Example]) -> Iterator[Encoded | BadRow]:
+    def _conversations(self, chunk: Sequence[Kind]) -> Iterator[Encoded | BadRow]:
         for encoded in self._encode(chunk, lambda example: [example.messages], self._learned):
             if isinstance(encoded, BadRow):
                 yield encoded
@@ -95,31 +81,37 @@ class Encoder:
                 labels[start:end] = ids[start:end]
             yield Encoded([{"input_ids": ids, "labels": labels}], unshown=unshown)
 
-    def _preferences(self, chunk: Sequence[Example]) -> Iterator[Encoded | BadRow]:
-        def both(example: Preference) -> list[list[dict]]:
-            return [[*example.messages, answer] for answer in example.answers]
+    def _answered(self, chunk: Sequence[Kind]) -> Iterator[Encoded | BadRow]:
+        """Questions with an answer or several, each in a column of its own."""
 
-        for one in self._encode(chunk, both, lambda example, answers: answers[-1:]):
+        def each(example: Kind) -> list[list[dict]]:
+            return [[*example.question, answer] for answer in example.answers]
+
+        for example, one in zip(chunk, self._encode(chunk, each, lambda _, answers: answers[-1:]), strict=True):
             if isinstance(one, BadRow):
                 yield one
                 continue
             encoded, unshown = one
             # A token may span the seam between prompt and answer on one side only: it then belongs to both answers.
             seam = min(start for _, [(start, _)] in encoded)
-            chosen, rejected = (ids[seam : None if self.through_suffix else end] for ids, [(_, end)] in encoded)
-            if numpy.array_equal(chosen, rejected):
-                yield BadRow('"chosen" and "rejected" become the same tokens')
+            answers = [ids[seam : None if self.through_suffix else end] for ids, [(_, end)] in encoded]
+            if _alike(answers):
+                yield BadRow(f"{_quoted(example)} become the same tokens")
             else:
-                columns = {"prompt_ids": encoded[0][0][:seam], "chosen_ids": chosen, "rejected_ids": rejected}
-                yield Encoded([columns], unshown=unshown)
+                columns = dict(zip(example.COLUMNS, [encoded[0][0][:seam], *answers], strict=True))
+                yield Encoded([columns | self._numbers(example)], unshown=unshown)
 
-    def _prompts(self, chunk: Sequence[Example]) -> Iterator[Encoded | BadRow]:
+    def _asked_alone(self, chunk: Sequence[Kind]) -> Iterator[Encoded | BadRow]:
         for one in chunk:
             try:
-                ids, unshown = self._asked(one.messages, one.tools)
-                yield Encoded([{"prompt_ids": _array(ids)}], unshown=unshown)
+                ids, unshown = self._asked(one.question, one.tools)
+                yield Encoded([{"prompt_ids": _array(ids)} | self._numbers(one)], unshown=unshown)
             except BadRow as bad:
                 yield bad
+
+    @staticmethod
+    def _numbers(example: Kind) -> dict[str, float]:
+        return {name: float(getattr(example, name)) for name in example.NUMBERS}
 
     def prompt_ids(self, messages: list[dict], tools: list[dict] | None = None) -> list[int]:
         """The tokens of what is asked, through the invitation to answer. Raises BadRow."""
@@ -149,7 +141,7 @@ class Encoder:
         learned = learned_turns(example, self.learn)
         return [answer for turn, answer in zip(turns, answers, strict=True) if turn in learned]
 
-    def _encode(self, chunk: Sequence[Example], conversations: Callable, learned: Callable) -> Iterator:
+    def _encode(self, chunk: Sequence[Kind], conversations: Callable, learned: Callable) -> Iterator:
         """For each example the (ids, where its `learned` answers stand) of each of its conversations, and the turns
         whose reasoning is left out; or the BadRow."""
         rendered: list[list[tuple] | BadRow] = []
@@ -174,7 +166,7 @@ class Encoder:
             else:
                 yield BadRow("an answer has no token of its own")
 
-    def _rendered(self, example: Example, messages: list[dict], learned: Callable) -> tuple[str, list, list, tuple]:
+    def _rendered(self, example: Kind, messages: list[dict], learned: Callable) -> tuple[str, list, list, tuple]:
         """(text, where its learned answers stand, where special tokens were typed, the turns with unshown reasoning)."""
         template, tools = self._template, example.tools
         messages, unshown = template.as_shown(messages, tools=tools)
@@ -183,40 +175,46 @@ class Encoder:
         answers = learned(example, template.answers(messages, text, tools))
         return text, answers, template.typed_specials(messages, text, tools=tools), unshown
 
-    def _fitted(self, example: Example, encoded: Encoded) -> Encoded:
+    def _fitted(self, example: Kind, encoded: Encoded) -> Encoded:
         """Its columns within max_length: the prompt gives way first, then the answer's end. Raises TooLong.
 
         The prompt loses its start, down to a quarter of max_length: an answer to nothing teaches nothing.
         """
         (columns,), talk = encoded.pieces, isinstance(example, Conversation)
+        names = example.COLUMNS
         if talk:
             prompt = int(numpy.argmax(columns["labels"] != IGNORED))
             answer = len(columns["labels"]) - prompt
         else:
-            prompt = len(columns["prompt_ids"])
-            answer = max(len(columns.get("chosen_ids", ())), len(columns.get("rejected_ids", ())))
+            prompt = len(columns[names[0]])
+            answer = max((len(columns[name]) for name in names[1:]), default=0)
         length, limit = prompt + answer, self.max_length
         if not limit or length <= limit:
             return encoded
         if self.on_too_long != "truncate":
             raise TooLong(f"{TOO_LONG}: max_length is {limit}")
         kept = max(limit - answer, min(prompt, limit // 4))
-        start = columns["input_ids" if talk else "prompt_ids"]
-        bos = int(kept > 1 and start[0] == self.tokenizer.bos_token_id)
+        bos = int(kept > 1 and columns[names[0]][0] == self.tokenizer.bos_token_id)
 
         def cut(ids: Ids) -> Ids:
             return numpy.concatenate([ids[:bos], ids[prompt - kept + bos :]])
 
         if talk:
             fitted = {key: cut(ids)[:limit] for key, ids in columns.items()}
-        elif isinstance(example, Prompt):
-            fitted = {"prompt_ids": cut(columns["prompt_ids"])}
         else:
-            answers = {key: columns[key][: limit - kept] for key in ("chosen_ids", "rejected_ids")}
-            if numpy.array_equal(*answers.values()):
+            answers = {name: columns[name][: limit - kept] for name in names[1:]}
+            if _alike(list(answers.values())):
                 raise TooLong(f"{TOO_LONG}: cut to max_length ({limit}), both answers are the same")
-            fitted = {"prompt_ids": cut(columns["prompt_ids"])} | answers
+            fitted = columns | {names[0]: cut(columns[names[0]])} | answers
         return replace(encoded, pieces=[fitted], cut=length - limit, answer_cut=answer > limit - kept)
+
+
+def _alike(answers: Sequence[Ids]) -> bool:
+    return len(answers) > 1 and all(numpy.array_equal(answers[0], one) for one in answers[1:])
+
+
+def _quoted(example: Kind) -> str:
+    return " and ".join(f'"{name.removesuffix("_ids")}"' for name in example.COLUMNS[1:])
 
 
 def learned_turns(example: Conversation, learn: str) -> set[int]:

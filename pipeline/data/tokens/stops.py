@@ -7,8 +7,8 @@ from functools import cached_property
 
 from jinja2.exceptions import TemplateError
 
-from pipeline.data.shapes.conversation import REASONING
 from pipeline.data.shapes.fields import BadRow
+from pipeline.data.shapes.turns import REASONING
 from pipeline.data.tokens.template_files import broken, line_of, reason_of
 from pipeline.errors import PipelineError
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy
 
-from pipeline.data.shapes.example import Conversation, Example, Preference, Prompt
+from pipeline.data.shapes.kinds import Conversation, Kind
 from pipeline.data.shapes.shape import BadRow
-from pipeline.data.tokens.encoder import IGNORED, TOKENS, Encoded, learned_turns
+from pipeline.data.tokens.encoder import IGNORED, Encoded, learned_turns
 
 _CHARACTER = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 _WORD = re.compile(rf"[{_CHARACTER}]|[^\s{_CHARACTER}]+")
@@ -24,7 +24,7 @@ class Words:
     learn: str = "answers"
     max_length = None  # counts tokens
 
-    def encode(self, examples: Sequence[Example], kind: str) -> Iterator[Encoded | BadRow]:
+    def encode(self, examples: Sequence[Kind], kind: type[Kind]) -> Iterator[Encoded | BadRow]:
         """Columns of the right length; what is in them says nothing."""
         for example in examples:
             try:
@@ -33,12 +33,13 @@ class Words:
                 yield bad
                 continue
             learned = [numpy.array([learn for text, learn in side for _ in _WORD.finditer(text)]) for side in sides]
-            columns = {name: numpy.zeros(len(side), numpy.int32) for name, side in zip(TOKENS[kind], learned)}  # noqa: B905
-            if kind == "conversation":
+            columns = {name: numpy.zeros(len(side), numpy.int32) for name, side in zip(kind.COLUMNS, learned)}  # noqa: B905
+            columns |= {name: float(getattr(example, name)) for name in kind.NUMBERS}
+            if kind is Conversation:
                 columns["labels"] = numpy.where(learned[0], 0, IGNORED).astype(numpy.int32)
             yield Encoded([columns])
 
-    def written(self, example: Example) -> list[Said]:
+    def written(self, example: Kind) -> list[Said]:
         """An example word by word, with the space behind; of a pair the chosen side."""
         sides = self._sides(example)[:2]
         return [
@@ -48,10 +49,10 @@ class Words:
             for word in re.findall(rf"(?:{_WORD.pattern})\s*", text)
         ]
 
-    def _sides(self, example: Example) -> list[list[Said]]:
+    def _sides(self, example: Kind) -> list[list[Said]]:
         """What goes into each of the columns that are trained on."""
-        if not isinstance(example, Conversation | Preference | Prompt):
-            return [[(example.text, True)]]
+        if not example.ASKS:
+            return [[(example.prompt, True)]]
         talk = isinstance(example, Conversation)
         learned = learned_turns(example, self.learn) if talk else set()
         everything = talk and self.learn == "everything"
@@ -59,6 +60,4 @@ class Words:
         for number, message in enumerate(example.messages):
             calls = json.dumps(message["tool_calls"], ensure_ascii=False) if message.get("tool_calls") else ""
             asked += [(text, everything or number in learned) for text in (message["content"], calls)]
-        if isinstance(example, Preference):
-            return [asked, [(example.chosen, True)], [(example.rejected, True)]]
-        return [asked]
+        return [asked, *([(answer["content"], True)] for answer in example.answers)]

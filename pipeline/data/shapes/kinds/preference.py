@@ -1,21 +1,94 @@
 """Two answers to one prompt: given beside it, or as two transcripts that part at their last turn."""
 
 import re
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
-from pipeline.data.shapes.conversation import check_answered, check_asks, message, turn, turns_of, unweighted
-from pipeline.data.shapes.fields import BadRow, text
+from pipeline.data.shapes.fields import BadRow, first_present, text
+from pipeline.data.shapes.forms import TALKS, Shape
+from pipeline.data.shapes.kinds.kind import Kind
+from pipeline.data.shapes.turns import (
+    check_answered,
+    check_asks,
+    message,
+    tools_of,
+    turn,
+    turns_of,
+    unweighted,
+    with_system,
+)
 
 _SPEAKER = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 
 
-def beside_prompt(prompt: list[dict], row: dict, field: str) -> tuple[list[dict], dict, dict]:
+@dataclass(frozen=True, slots=True)
+class Preference(Kind):
+    messages: list[dict]  # the prompt, ending with the user's turn or a tool's
+    chosen: str
+    rejected: str
+    tools: list[dict] | None = None
+    chosen_reasoning: str = ""
+    rejected_reasoning: str = ""
+
+    NAME = "preference"
+    WORDS = "preference rows"
+    ROW = "{prompt: ..., chosen: ..., rejected: ...}"
+    COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
+    SHAPES = (*TALKS, "transcripts")
+
+    @classmethod
+    def groups(cls, shape: Shape) -> list[tuple[tuple[str, ...], ...]]:
+        asked = (shape.asked,) if shape.asked else ()
+        return [(*asked, (chosen,), (rejected,)) for chosen, rejected in shape.pairs]
+
+    @classmethod
+    def read(cls, row: dict, shape: Shape, labels: Collection[str]) -> "Preference":
+        if shape.asked:
+            asked = first_present(row, *shape.asked)
+            prompt = with_system(row, shape.turns(row, asked))
+            return cls._of(*_beside_prompt(prompt, row, asked), tools_of(row))
+        chosen, rejected = next((pair for pair in shape.pairs if any(side in row for side in pair)), shape.pairs[-1])
+        prompt, *answers = _transcripts(row, chosen, rejected)
+        return cls._of(with_system(row, prompt), *answers, tools_of(row))
+
+    @classmethod
+    def _of(cls, prompt: list[dict], chosen: dict, rejected: dict, tools: list[dict] | None) -> "Preference":
+        thoughts = (one.get("reasoning", "") for one in (chosen, rejected))
+        return cls(prompt, chosen["content"], rejected["content"], tools, *thoughts)
+
+    @property
+    def answers(self) -> list[dict]:
+        """The chosen and the rejected one."""
+        told = ((self.chosen, self.chosen_reasoning), (self.rejected, self.rejected_reasoning))
+        return [
+            {"role": "assistant", "content": words} | ({"reasoning": thought} if thought else {})
+            for words, thought in told
+        ]
+
+    @property
+    def reference(self) -> str:
+        return self.chosen
+
+    @property
+    def opposite(self) -> "Preference":
+        """The pair the other way."""
+        return replace(
+            self,
+            chosen=self.rejected,
+            rejected=self.chosen,
+            chosen_reasoning=self.rejected_reasoning,
+            rejected_reasoning=self.chosen_reasoning,
+        )
+
+
+def _beside_prompt(prompt: list[dict], row: dict, field: str) -> tuple[list[dict], dict, dict]:
     """(prompt, chosen, rejected) of a row that has its prompt, in `field`, apart from the answers: all as messages."""
     check_asks(prompt, field)
     prompt, _ = unweighted(prompt)
     return (prompt, *_different(*(_answer(row, side, prompt) for side in ("chosen", "rejected"))))
 
 
-def transcripts(row: dict, chosen: str, rejected: str) -> tuple[list[dict], dict, dict]:
+def _transcripts(row: dict, chosen: str, rejected: str) -> tuple[list[dict], dict, dict]:
     """(prompt, chosen, rejected) of two fields that each tell the whole conversation."""
     one, other = _transcript(row, chosen), _transcript(row, rejected)
     if one == other:

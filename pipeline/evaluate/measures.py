@@ -1,0 +1,85 @@
+"""The figures that need no answer to be written: from the log-probabilities or scores of the held-out rows.
+
+MEASURES has one for each kind of row, and for each head that is trained on it.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import logsigmoid
+
+from pipeline.data.tokens.encoder import IGNORED
+from pipeline.evaluate.figures import Figures, share_above
+from pipeline.evaluate.forward import log_probabilities, scores
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Rows as token columns; `beta` is DPO's, where its loss is the sigmoid one."""
+
+    columns: Sequence[dict]
+    pad_token_id: int
+    beta: float | None = None
+
+
+def language_model(model, rows: HeldOut, figures: Figures, before: Figures | None) -> None:
+    """Loss in nats a token, over the tokens that carry loss."""
+    columns = [(row["input_ids"], row.get("labels", row["input_ids"])) for row in rows.columns]
+    sums, counts = log_probabilities(model, columns, rows.pad_token_id)
+    loss = -sum(sums) / max(sum(counts), 1)
+    figures.metrics |= {
+        "loss": loss,
+        "perplexity": math.exp(min(loss, 700)),
+        "n": len(columns),
+        "n_tokens": sum(counts),
+    }
+
+
+def preference(model, rows: HeldOut, figures: Figures, before: Figures | None) -> None:
+    """Accuracy: how often the mean log-probability per token prefers the chosen answer, ties counting half."""
+    chosen, rejected = (answers(model, rows, side) for side in ("chosen_ids", "rejected_ids"))
+    means = [[s / max(n, 1) for s, n in zip(*side, strict=True)] for side in (chosen, rejected)]
+    figures.margins = [c - r for c, r in zip(chosen[0], rejected[0], strict=True)]
+    figures.metrics |= {"preference_accuracy": share_above(*means)} | _baselines(rows)
+    if rows.beta is not None:
+        reference = before.margins if before else figures.margins
+        gains = [m - r for m, r in zip(figures.margins, reference, strict=True)]
+        figures.metrics["loss"] = float(-logsigmoid(rows.beta * torch.tensor(gains, dtype=torch.float64)).mean())
+
+
+def reward(model, rows: HeldOut, figures: Figures, before: Figures | None) -> None:
+    """How often the chosen answer scores higher, ties counting half."""
+    chosen, rejected = (
+        scores(model, [row["prompt_ids"] + row[side] for row in rows.columns], rows.pad_token_id)
+        for side in ("chosen_ids", "rejected_ids")
+    )
+    difference = torch.tensor(chosen, dtype=torch.float64) - torch.tensor(rejected, dtype=torch.float64)
+    figures.metrics |= {
+        "loss": float(-logsigmoid(difference).mean()),
+        "reward_accuracy": share_above(chosen, rejected),
+    } | _baselines(rows)
+
+
+def answers(model, rows: HeldOut, side: str) -> tuple[list[float], list[int]]:
+    """(log-probabilities, numbers of tokens) of the answers in a column, given their prompts."""
+    columns = [(r["prompt_ids"] + r[side], [IGNORED] * len(r["prompt_ids"]) + r[side]) for r in rows.columns]
+    return log_probabilities(model, columns, rows.pad_token_id)
+
+
+def _baselines(rows: HeldOut) -> dict[str, float]:
+    """Preferring the longer answer (or the shorter, whichever is right more often) needs no model at all."""
+    lengths = [[len(row[side]) for row in rows.columns] for side in ("chosen_ids", "rejected_ids")]
+    longer = share_above(*lengths)
+    return {"guess_by_length": max(longer, 1 - longer), "n": len(rows.columns)}
+
+
+Measure = Callable[[object, HeldOut, Figures, Figures | None], None]
+# By kind of row and head. Of prompts nothing is known before they are answered.
+MEASURES: dict[tuple[str, str], Measure] = {
+    ("text", "causal"): language_model,
+    ("conversation", "causal"): language_model,
+    ("preference", "causal"): preference,
+    ("preference", "score"): reward,
+}
