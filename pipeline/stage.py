@@ -13,12 +13,19 @@ import stages
 class Spec:
     """A stage as the plan sees it. Light: reading it imports neither torch nor TRL."""
 
-    config: str  # the name of its TRL config class
-    rows: str  # the kind of row it trains on: "text", "conversation", "preference" or "prompt"
+    config: str  # the name of its trainer's config class
+    rows: str  # the kind of row it trains on, a file of data/shapes/kinds/
     after: tuple[str, ...]  # the parent is the last of these that the recipe has
+    home: str = "trl"  # the module that has its config
     head: str = "causal"  # "causal", or "score" for a reward model, which is never a policy
     rewarded_by: tuple[str, ...] = ()  # its reward model is the last of these that the recipe has
-    reference: bool = False  # whether TRL keeps a frozen copy of the parent stands beside the policy
+    reference: bool = False  # whether a frozen copy of the parent stands beside the policy
+    reference_columns: tuple[
+        str, ...
+    ] = ()  # what TRL calls the reference's log-probabilities of a row, to be computed once
+    zero_at_first: tuple[str, ...] = ()  # figures of TRL's that are 0 as long as the policy is its reference
+    trained: tuple[str, ...] = ()  # fields that say elsewhere how, and in this stage what is trained
+    least: Mapping[str, int] = field(default_factory=dict)  # the least that a field may be in this stage
     key_figures: tuple[str, ...] = ()  # what the progress display shows beside the loss
     defaults: Mapping[str, object] = field(default_factory=dict)  # of `train`: what makes the trainer this stage's
     adapter_defaults: Mapping[str, object] = field(default_factory=dict)  # TRL's defaults are meant for full tuning

@@ -39,6 +39,12 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {close}?" if close else ""
 
 
+def listed(names: Iterable[str]) -> str:
+    """a, b and c."""
+    *before, last = names
+    return f"{', '.join(before)} and {last}" if before else last
+
+
 def _reads_as_number(text: str) -> bool:
     try:
         float(text)

@@ -7,6 +7,9 @@ SPEC = Spec(
     rows="preference",
     after=("pretrain", "sft"),
     reference=True,
+    reference_columns=("ref_chosen_logps", "ref_rejected_logps"),
+    zero_at_first=("rewards/chosen", "rewards/rejected"),
+    defaults={"precompute_ref_log_probs": True},
     key_figures=("rewards/margins", "rewards/accuracies"),
     adapter_defaults={"learning_rate": 5e-6},
 )

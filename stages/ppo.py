@@ -4,6 +4,7 @@ from pipeline.stage import Spec
 
 SPEC = Spec(
     config="PPOConfig",
+    home="pipeline.ppo.config",
     rows="prompt",
     after=("pretrain", "sft"),
     rewarded_by=("reward",),

@@ -14,9 +14,12 @@ SPEC = Spec(
 def build_trainer(context):
     from trl import RewardTrainer
 
-    def whole(row):
+    def whole(rows):
         """TRL's reward trainer scores whole conversations."""
-        return {key: row["prompt_ids"] + row[key] for key in ("chosen_ids", "rejected_ids")}
+        sides = ("chosen_ids", "rejected_ids")
+        return rows.map(
+            lambda row: {key: row["prompt_ids"] + row[key] for key in sides}, remove_columns=rows.column_names
+        )
 
     # Rows are already cut to max_length; TRL would throw away, unsaid, whatever is longer.
-    return context.trainer(RewardTrainer, rows=whole, config={"max_length": None})
+    return context.trainer(RewardTrainer, data=whole, config={"max_length": None})

@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from pipeline.console.screen import Screen
+from pipeline.wording import listed
 
 SAMPLE_STRETCHES = 8  # of tokens that carry loss, or do not
 SAMPLE_ENDS = (70, 30)  # tokens shown of the beginning and the end of a long one
@@ -59,7 +60,7 @@ def of_file(screen: Screen, report, name: str) -> None:
     rows = report.summary
     written = f", the first ones written as [bold]{' or '.join(report.shapes)}[/bold]" if report.shapes else ""
     usable = rows["trained"] + rows["held_out"] and report.stages
-    stages = f"; {' and '.join(report.stages)} can train on them" if usable else ""
+    stages = f"; {listed(report.stages)} can train on them" if usable else ""
     screen.console.print(
         f"[bold]{escape(name)}[/bold]: rows of the kind [bold]{report.kind}[/bold]{written}{stages}", soft_wrap=True
     )
@@ -106,10 +107,14 @@ def _notes(screen: Screen, rows: dict, notes: Sequence[tuple[str, str, str]]) ->
 
 
 def _labeled(screen: Screen, report) -> None:
-    fields = " and ".join(f'"{field}"' for field in report.labels)
+    fields = listed(f'"{field}"' for field in report.labels)
+    if report.wanted is not None:
+        told = f"{escape(fields)} says of {report.wanted} answers that they are wanted"
+        screen.console.print(f"  {told}; sft would learn these alone", soft_wrap=True)
+        return
     left = report.summary["trained"] + report.summary["held_out"]
     screen.console.print(
-        f"  {escape(fields)} labels the answers as wanted or unwanted, as for KTO. {' and '.join(report.stages)} learns wanted ones only: "
+        f"  {escape(fields)} labels the answers as wanted or unwanted, as for KTO. {listed(report.stages)} learns wanted ones only: "
         f"{left}; {report.unwanted} are unwanted, and data.on_bad_row: drop leaves them out",
         style="yellow", soft_wrap=True,
     )  # fmt: skip

@@ -9,7 +9,7 @@ BASELINES = {
     "guess_by_length": "guessing by length",
     "few_shot_exact_match": "the untrained policy, few-shot without the template",
 }
-OWN_COLUMN = {"n", "n_tokens", "reward_deviation"}  # figures of the evaluation itself, not of the model
+OWN_COLUMN = {"n", "n_tokens", "n_wanted", "reward_deviation"}  # figures of the evaluation itself, not of the model
 FEW_ROWS = 30  # below it one row more or less moves a share by more than 3%
 
 

@@ -44,6 +44,7 @@ class Report:
     unused: list[str]  # the fields with words in them that nothing reads
     labels: list[str]  # the fields by which rows say whether they are wanted
     unwanted: int  # of the bad rows, those that are so labeled
+    wanted: int | None  # of the good ones, where the kind learns from both
     unit: str  # "tokens", or "words" where there is no tokenizer
     lengths: dict[int, int]  # percentile: how long, before any is cut
     histogram: list[tuple[int, int, int]]  # (from, to, rows)
@@ -78,6 +79,7 @@ def check(data: Data, kind: str, encoder: Encoder | Words, enough: Enough | None
             unused=kinds.unused(first, kind),
             labels=kinds.labels_of(first) if KINDS[kind].LABELED else [],
             unwanted=sum(count for reason, count in account.bad_by_reason.items() if reason.startswith(LABELED)),
+            wanted=_wanted(trained, held_out) if "label" in KINDS[kind].NUMBERS else None,
             unit="words" if isinstance(encoder, Words) else "tokens",
             lengths={share: lengths[min(len(lengths) * share // 100, len(lengths) - 1)] for share in PERCENTILES}
             if lengths
@@ -100,6 +102,10 @@ def _lengths(rows: pyarrow.Table, kind: type[Kind]) -> numpy.ndarray:
     if "labels" in answers:
         answers = []
     return long(first) + numpy.max([long(name) for name in answers] or [[0]], axis=0) + cut
+
+
+def _wanted(*sides: pyarrow.Table) -> int:
+    return sum(int(rows.column("label").to_numpy().sum()) for rows in sides)
 
 
 def _histogram(lengths: Sequence[int], bins: int = 10) -> list[tuple[int, int, int]]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy
 import torch
@@ -71,12 +72,12 @@ class Evaluation:
             if settings.answer_pattern and None not in answers:
                 metrics["exact_match"] = self._matches(figures.completions, [str(answer) for answer in answers])
         elif settings.answer_pattern:
-            right = [self._answer(one.reference) for one in self.held_out]
+            right = [None if one.reference is None else self._answer(one.reference) for one in self.held_out]
             metrics["exact_match"] = self._matches(figures.completions, right)
             # It needs no model, so it is what it was before.
             known = before.metrics.get("nearest_question") if before else None
             metrics["nearest_question"] = (
-                self._matches([one.reference for one in nearest(self.held_out, self.trained)], right)
+                self._matches([one.reference for one in nearest(self.held_out, self.worked)], right)
                 if known is None
                 else known
             )
@@ -88,6 +89,12 @@ class Evaluation:
             metrics["mean_score"], now = self._judge(score, figures.completions)
             if before:
                 metrics["win_rate"] = share_above(now, self._judge(score, before.completions)[1])
+
+    @cached_property
+    def worked(self) -> Sequence[Kind]:
+        """The trained examples that have a right answer."""
+        labeled = "label" in KINDS[self.kind].NUMBERS
+        return [one for one in self.trained if one.reference is not None] if labeled else self.trained
 
     def _judge(self, score: Callable, completions: Sequence[str]) -> tuple[float, list[float]]:
         marks = [score(one.prompt, text) for one, text in zip(self.held_out, completions, strict=True)]
@@ -117,8 +124,8 @@ class Evaluation:
 
     def _few_shot(self, asked: list[dict]) -> str:
         """Worked examples and then the question, as plain text: how a base that knows no template is asked."""
-        step = max(len(self.trained) // self.settings.few_shot, 1)
-        shots = [f"{one.prompt}\n{one.reference}\n\n" for one in self.trained[::step][: self.settings.few_shot]]
+        step = max(len(self.worked) // self.settings.few_shot, 1)
+        shots = [f"{one.prompt}\n{one.reference}\n\n" for one in self.worked[::step][: self.settings.few_shot]]
         return "".join(shots) + "\n".join(message["content"] for message in asked) + "\n"
 
     def _generate(self, model, prompts: Sequence[str], stop: str | None) -> list[str]:

@@ -19,7 +19,7 @@ def log_probabilities(model, rows: Sequence[tuple[list[int], list[int]]], pad: i
     """
     sums, counts = [0.0] * len(rows), [0] * len(rows)
     vocabulary = model.config.get_text_config().vocab_size
-    for batch in _batches([len(ids) for ids, _ in rows], LOGITS_BYTES // (4 * vocabulary)):
+    for batch in batches([len(ids) for ids, _ in rows], LOGITS_BYTES // (4 * vocabulary)):
         inputs, mask = padded_rows([rows[number][0] for number in batch], pad)
         labels, _ = padded_rows([rows[number][1] for number in batch], IGNORED)
         device = next(model.parameters()).device
@@ -39,7 +39,7 @@ def scores(model, rows: Sequence[list[int]], pad: int) -> list[float]:
     """The reward of each token sequence."""
     found = [0.0] * len(rows)
     device = next(model.parameters()).device
-    for batch in _batches([len(ids) for ids in rows], 1 << 14):
+    for batch in batches([len(ids) for ids in rows], 1 << 14):
         inputs, mask = padded_rows([rows[number] for number in batch], pad)
         output = model(input_ids=inputs.to(device), attention_mask=mask.to(device)).logits
         for number, score in zip(batch, output.float().squeeze(-1).tolist(), strict=True):
@@ -47,7 +47,7 @@ def scores(model, rows: Sequence[list[int]], pad: int) -> list[float]:
     return found
 
 
-def _batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
     """Row numbers in batches of like length, each of at most `tokens` tokens with its padding, and of one row at least."""
     batch: list[int] = []
     for number in sorted(range(len(lengths)), key=lambda number: lengths[number]):

@@ -49,6 +49,29 @@ def preference(model, rows: HeldOut, figures: Figures, before: Figures | None) -
         figures.metrics["loss"] = float(-logsigmoid(rows.beta * torch.tensor(gains, dtype=torch.float64)).mean())
 
 
+def labeled(model, rows: HeldOut, figures: Figures, before: Figures | None) -> None:
+    """Accuracy: how often a wanted answer is likelier per token than an unwanted one, over all pairs of the two."""
+    sums, counts = answers(model, rows, "completion_ids")
+    means = [total / max(n, 1) for total, n in zip(sums, counts, strict=True)]
+    sides = [
+        [number for number, row in enumerate(rows.columns) if bool(row["label"]) == side] for side in (True, False)
+    ]
+    figures.margins = sums
+    figures.metrics |= {"n": len(sums), "n_wanted": len(sides[0])}
+    if all(sides):
+        wanted, unwanted = ([means[number] for number in side] for side in sides)
+        lengths = [[counts[number] for number in side] for side in sides]
+        longer = _share_of_pairs(*lengths)
+        accuracy = {"preference_accuracy": _share_of_pairs(wanted, unwanted)}
+        figures.metrics |= accuracy | {"guess_by_length": max(longer, 1 - longer)}
+
+
+def _share_of_pairs(those: Sequence[float], others: Sequence[float]) -> float:
+    """How often one of those is above one of the others, ties counting half: the area under the ROC curve."""
+    one, other = torch.tensor(those, dtype=torch.float64)[:, None], torch.tensor(others, dtype=torch.float64)[None]
+    return float(((one > other).double() + (one == other).double() / 2).mean())
+
+
 def reward(model, rows: HeldOut, figures: Figures, before: Figures | None) -> None:
     """How often the chosen answer scores higher, ties counting half."""
     chosen, rejected = (
@@ -82,4 +105,5 @@ MEASURES: dict[tuple[str, str], Measure] = {
     ("conversation", "causal"): language_model,
     ("preference", "causal"): preference,
     ("preference", "score"): reward,
+    ("labeled", "causal"): labeled,
 }

@@ -55,7 +55,7 @@ class Inputs:
                 "on_too_long": data.on_too_long,
                 **data.unusual(),
             },
-            "train": hashed(specs()[name].config, given),
+            "train": hashed(specs()[name].config, given, specs()[name].trained),
             "seed": recipe.seed,
         }
 
@@ -191,6 +191,13 @@ class Inputs:
         """The data sets of a stage whose commit only the hub can tell."""
         sets = self.recipe.stage(name).data.data_sets()
         return list(dict.fromkeys(f"hub:{one.name}" for one in sets if not known_commit(one, self.folder)))
+
+
+def reference_key(inputs: dict) -> str:
+    """What a frozen reference's log-probabilities of the rows depend on: its weights, the rows, the length they are cut to."""
+    what = {key: inputs[key] for key in ("policy", "base", "model", "data")}
+    what |= {key: inputs["train"].get(key) for key in ("max_length", "ld_alpha")}
+    return f"reference-{sha256(canonical(what)).hexdigest()[:12]}"
 
 
 def _unordered(value: object) -> object:

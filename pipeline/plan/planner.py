@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from pipeline.artifact.attempt import Attempt, all_attempts, attempts
+from pipeline.artifact.attempt import ROWS, Attempt, all_attempts, attempts
 from pipeline.artifact.digests import Digests, difference, fingerprint
 from pipeline.artifact.lock import held
 from pipeline.errors import PipelineError
@@ -16,7 +16,7 @@ from pipeline.model import backend
 from pipeline.model.backend import Backend
 from pipeline.model.base import Base, repository_of
 from pipeline.plan import checks, graph
-from pipeline.plan.inputs import Inputs
+from pipeline.plan.inputs import Inputs, reference_key
 from pipeline.plan.parents import Parents
 from pipeline.plan.step import CONTINUE, EVALUATE, RUN, RUNNING, UP_TO_DATE, Step
 from pipeline.recipe.recipe import Recipe
@@ -117,6 +117,8 @@ class Planner:
         if newest:
             return self._unfinished(name, newest, common | {"backend": backend_of()})
         why, changes = self._why(stage_folder, inputs)
+        if specs()[name].reference_columns and any((self.runs / ROWS).glob(f"*/{reference_key(inputs)}-*")):
+            why = f"{why}; what its reference says of the rows is kept"
         made = Attempt(stage_folder / fingerprint(inputs))
         return Step(name, RUN, why, changes, attempt=made, backend=backend_of(), **common)
 

@@ -5,7 +5,7 @@ The list stands in `fields.json`; `python -m pipeline.train.list_fields` rewrite
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
@@ -139,10 +139,13 @@ def effective(config_name: str, given: Mapping[str, object]) -> dict[str, object
     return {name: known[name].normalized(value) if name in known else value for name, value in values.items()}
 
 
-def hashed(config_name: str, given: Mapping[str, object]) -> dict[str, object]:
-    """The effective values that say what is trained: they are what the fingerprint hashes."""
+def hashed(config_name: str, given: Mapping[str, object], also: Collection[str] = ()) -> dict[str, object]:
+    """The effective values that say what is trained: they are what the fingerprint hashes.
+
+    `also` are fields that elsewhere say how.
+    """
     values = effective(config_name, given)
-    left = {name: value for name, value in values.items() if name not in HOW and name not in OWNED}
+    left = {name: value for name, value in values.items() if name in also or (name not in HOW and name not in OWNED)}
     if config_name == LORA:
         return {name: value for name, value in left.items() if name not in ADAPTER_OWNED}
     # How a batch is cut into pieces is a matter of memory; how many rows an update sees is not.
@@ -150,7 +153,11 @@ def hashed(config_name: str, given: Mapping[str, object]) -> dict[str, object]:
 
 
 # Fields that a config has and its trainer does nothing with.
-UNSERVED = {"DPOConfig": ("padding_free",)}
+UNSERVED = {
+    "DPOConfig": ("padding_free",),
+    "ORPOConfig": ("max_completion_length", "padding_value"),
+    "CPOConfig": ("max_completion_length",),
+}
 
 # Fields that say how, not what, is trained: the fingerprint leaves them out.
 HOW = frozenset(
@@ -158,7 +165,7 @@ HOW = frozenset(
     per_device_train_batch_size gradient_accumulation_steps use_cache
     gradient_checkpointing gradient_checkpointing_kwargs activation_offloading padding_free torch_empty_cache_steps
     torch_compile torch_compile_backend torch_compile_mode tf32 use_liger_kernel liger_kernel_config
-    full_determinism debug pad_to_multiple_of precompute_ref_log_probs precompute_ref_batch_size
+    full_determinism debug pad_to_multiple_of precompute_ref_log_probs
     logging_strategy logging_steps logging_first_step log_on_each_node log_level log_level_replica
     include_num_input_tokens_seen report_to run_name project
     trackio_space_id trackio_bucket_id trackio_static_space_id

@@ -209,8 +209,11 @@ _ANSWERS = by_name(
         "is not set in a recipe: the reward model is an adapter on the policy's own base": """reward_model_type
             reward_model_quantization_bit""",
         "is not set in a recipe: a response ends with the template's EOS token": "stop_token stop_token_id stop_strings",
-        "is not there: no stage has such a loss": """kto_* orpo_* cpo_* simpo_* pref_bco_weight desirable_weight
-            undesirable_weight""",
+        "is not set for every stage; give it as stages.kto.train.desirable_weight": "kto_chosen_weight kto_desirable_weight",
+        "is not set for every stage; give it as stages.kto.train.undesirable_weight": """kto_rejected_weight
+            kto_undesirable_weight""",
+        "is not set for every stage; give it as stages.orpo.train.beta": "orpo_alpha orpo_beta",
+        "is not there: no stage has such a loss": "pref_bco_weight",
         "is not there: a stage trains one adapter, or every weight (adapter.method)": """freeze_trainable_layers
             freeze_trainable_modules freeze_extra_modules use_llama_pro unfrozen_parameters mixture_of_depths shift_attn
             s2_attention pissa_* relora relora_*""",

@@ -36,6 +36,7 @@ def contradictions(raw: dict) -> Iterator[Problem]:
             yield from _train_problems(_mapping(stages, name, "train"), (*where, "train"), specs[name].config)
             yield from _adapter_problems(raw, (*where, "adapter"))
             yield from _data_problems(_mapping(stages, name, "data"), (*where, "data"), specs[name].rows)
+            yield from _least_problems(raw, name)
             yield from _streaming_problems(raw, name)
             yield from _evaluation_problems(raw, name)
         else:
@@ -88,6 +89,16 @@ def _common_train_problems(raw: dict, stages: dict) -> Iterator[Problem]:
 def _train_problems(train: dict, where: tuple, config: str) -> Iterator[Problem]:
     if is_listed(config):
         yield from _passed_through(train, where, config, OWNED)
+
+
+def _least_problems(raw: dict, name: str) -> Iterator[Problem]:
+    for key, least in stage.specs()[name].least.items():
+        for where in (("stages", name, "train"), ("train",)):
+            value = _mapping(raw, *where).get(key)
+            if isinstance(value, int) and value < least:
+                yield (*where, key), f"must be at least {least} in {name}, not {value}"
+            if value is not None:
+                break
 
 
 def _passed_through(given: dict, where: tuple, config: str, owned: Mapping[str, str]) -> Iterator[Problem]:

@@ -42,6 +42,9 @@ OWNED = _owned(
         "packed rows stay whole and apart from each other": "packing_strategy eval_packing",
         "the reference is the incoming policy and stays frozen": """sync_ref_model ref_model_mixup_alpha
             ref_model_sync_steps""",
+        "the reference is asked about rows of like length together": "precompute_ref_batch_size",
+        "a causal language model is trained": "is_encoder_decoder",
+        "the held-out answers are kept in samples.jsonl": "generate_during_eval",
         "a stage trains in one process, on one device": """deepspeed fsdp fsdp_config parallelism_config
             local_rank ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph
             ddp_backend ddp_timeout""",

@@ -1,15 +1,14 @@
 """The training arguments of a stage, each of them said, and whether the libraries would take them."""
 
 from copy import copy
+from importlib import import_module
 from pathlib import Path
 
 import torch
-import trl
 from transformers import Trainer, get_scheduler
 from transformers.utils import is_liger_kernel_available
 
 from pipeline.errors import PipelineError
-from pipeline.ppo.config import PPOConfig
 from pipeline.recipe.fields import ON_A_GPU, effective
 from pipeline.stage import Spec
 
@@ -21,9 +20,9 @@ LEARNED_WITH = """
 """.split()
 
 
-def config_class(name: str) -> type:
-    """The config of a stage: TRL's, or our own for PPO, which TRL has no more."""
-    return PPOConfig if name == "PPOConfig" else getattr(trl, name)
+def config_class(spec: Spec) -> type:
+    """The config of a stage, from the module that has it."""
+    return getattr(import_module(spec.home), spec.config)
 
 
 def built(spec: Spec, given: dict, *, seed: int, dtype: str, folder: Path, how: dict, config: dict):
@@ -46,7 +45,7 @@ def built(spec: Spec, given: dict, *, seed: int, dtype: str, folder: Path, how: 
     # Every one of them is said: Unsloth changes the defaults of TRL's configs.
     values = effective(spec.config, dict.fromkeys(ON_A_GPU, cuda) | how | given | owned | config)
     try:
-        args = config_class(spec.config)(**values)
+        args = config_class(spec)(**values)
     except (ValueError, TypeError) as error:
         raise PipelineError(f"train: {spec.config} refuses it: {error}") from None
     if changed := [name for name in LEARNED_WITH if name in values and getattr(args, name) != values[name]]:

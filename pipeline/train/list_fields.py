@@ -1,4 +1,4 @@
-"""Writes the list of TRL's and PEFT's fields, which a plan reads instead of the libraries, anew for new versions."""
+"""Writes the list of the stages' and PEFT's fields, which a plan reads instead of the libraries, anew for new versions."""
 
 import dataclasses
 import enum
@@ -9,21 +9,21 @@ import typing
 from collections.abc import Mapping
 
 from pipeline.recipe.fields import COMMON, LIST, LORA, UNSERVED, kind_of
+from pipeline.stage import specs
 
 
 def regenerate() -> dict[str, dict[str, dict]]:
     """The list as the installed TRL, transformers and PEFT have it. Takes seconds."""
     from peft import LoraConfig
     from transformers import TrainingArguments
-    from trl import DPOConfig, RewardConfig, SFTConfig
 
-    from pipeline.ppo.config import PPOConfig
+    from pipeline.train.arguments import config_class
 
     common = _rows(TrainingArguments)
     listed = {COMMON: common}
-    for config in (SFTConfig, RewardConfig, DPOConfig, PPOConfig):
-        unserved = UNSERVED.get(config.__name__, ())
-        listed[config.__name__] = {
+    for spec in specs().values():
+        config, unserved = config_class(spec), UNSERVED.get(spec.config, ())
+        listed[spec.config] = {
             name: row for name, row in _rows(config).items() if row != common.get(name) and name not in unserved
         }
     return listed | {LORA: _rows(LoraConfig)}
@@ -39,6 +39,8 @@ def _rows(config: type) -> dict[str, dict]:
         choices = (
             choices or list(field.metadata.get("choices", ())) or _choices_in_prose(field.metadata.get("help", ""))
         )
+        # In an order of our own: of two unions of the same types `typing` keeps the one that it met first.
+        kinds.sort(key=lambda kind: (kind == "null", kind))
         rows[field.name] = {"kinds": kinds, "default": _as_json(default)} | ({"choices": choices} if choices else {})
     return rows
 

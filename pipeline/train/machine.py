@@ -25,6 +25,7 @@ def before_imports(bitsandbytes: bool) -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     if not bitsandbytes:
         sys.modules["bitsandbytes"] = None  # the libraries that would load it, for seconds, go without
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

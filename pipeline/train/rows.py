@@ -13,6 +13,7 @@ from pipeline.data.prepare import account, kinds
 from pipeline.data.prepare.cache import prepared_once
 from pipeline.data.prepare.one_pass import Enough, Prepared
 from pipeline.data.prepare.table import numbers
+from pipeline.data.shapes.kinds import KINDS
 from pipeline.data.tokens.encoder import Encoder
 from pipeline.errors import PipelineError, Together
 from pipeline.model import tokenizer as tokenizers
@@ -197,7 +198,7 @@ def prepare(
         account.refuse_empty(found, stage, data)
 
     encoder = Encoder(tokenizer, length, data.on_too_long, through_suffix=spec.head == "score", learn=data.learn)
-    return prepared_once(
+    made = prepared_once(
         data,
         spec.rows,
         encoder,
@@ -208,6 +209,18 @@ def prepare(
         threads=threads,
         progress=lambda rows: report("rows", read=rows),
     )
+    _refuse_one_kind(made, stage)
+    return made
+
+
+def _refuse_one_kind(made: Prepared, stage: str) -> None:
+    for name in KINDS[made.kind].NUMBERS:
+        values = numpy.unique(numbers(made.trained, name))
+        if len(values) == 1:
+            raise PipelineError(
+                f"{stage}: the {name} of every row to train on is {bool(values[0])}: there is nothing to tell apart.",
+                "Add rows of the other kind; wanted answers alone are for sft.",
+            )
 
 
 def max_length(stage: str, given: dict, most: int | None) -> int | None:

@@ -186,6 +186,7 @@ class StageRun:
     def trainer(self, model):
         """The stage's own, around the model."""
         from pipeline.data.prepare.table import tokens
+        from pipeline.train.reference import Reference
         from pipeline.train.trainer import Context
 
         data = self.rows.prepared
@@ -206,6 +207,7 @@ class StageRun:
             interrupted=self.interrupted,
             reward=self.reward,
             evaluate=self._evaluate_at,
+            kept=Reference(self.step.inputs, data.folder, f"{self.job.backend} {self.machine['device']}"),
         )
         (self.folder / "checkpoints").mkdir(exist_ok=True)
         return importlib.import_module(f"stages.{self.job.stage}").build_trainer(context)

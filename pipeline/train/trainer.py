@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -27,12 +28,15 @@ from pipeline.errors import MachineError
 from pipeline.model.loader import load_adapter
 from pipeline.recipe.fields import effective
 from pipeline.stage import Spec
+from pipeline.train import pairs, reference
 from pipeline.train.arguments import built
 from pipeline.train.order import Order
 from pipeline.train.packing import packed, refuse_mixed_attention
 from pipeline.train.progress import Progress
+from pipeline.train.reference import Reference
 from pipeline.train.saving import could_not_save, save_weights
 
+MASKS = ("attention_mask", "chosen_attention_mask", "rejected_attention_mask")
 SO_FAR = "so_far.json"  # in a checkpoint: what was trained when it was written
 
 
@@ -56,38 +60,70 @@ class Context:
     interrupted: Event
     reward: Callable | None  # see pipeline.ppo.rewards
     evaluate: Callable[[torch.nn.Module, int], dict[str, float]]  # held-out figures of the model, at a step
+    kept: Reference  # what the frozen reference says of the rows
 
-    def trainer(self, kind: type[Trainer], *, rows: Callable[[dict], dict] | None = None, config: dict | None = None):
+    def effective(self, name: str) -> object:
+        """A training argument with its default."""
+        return effective(self.spec.config, self.given).get(name)
+
+    def pair_trainer(self, kind: type[Trainer]):
+        """A `kind` of TRL trainer that would tokenize pairs by itself."""
+        collator = partial(pairs.batch, self.tokenizer.pad_token_id)
+        return self.trainer(kind, wrapped=pairs.Rows, collator=collator, config={"remove_unused_columns": False})
+
+    def trainer(
+        self,
+        kind: type[Trainer],
+        *,
+        data: Callable[[Dataset], Dataset] | None = None,
+        config: dict | None = None,
+        collator: Callable[[Sequence[dict]], dict] | None = None,
+        wrapped: type = lambda rows: rows,
+    ):
         """A `kind` of TRL trainer that saves, resumes and reports as all stages do.
 
-        `rows` maps the columns of a row to those that the trainer takes; `config` overrides arguments.
+        `data` makes of our token columns those that the trainer takes, `config` overrides arguments, `collator` takes
+        the place of TRL's, and `wrapped` is what the rows are handed over in.
         """
         args = self._arguments((config or {}) | self._when_evaluated())
-        data, evaluation = (some.map(rows, remove_columns=some.column_names) if rows else some
-                            for some in (self.rows, self.held_out))  # fmt: skip
+        rows, evaluation = ((data(some) if data and len(some) else some) for some in (self.rows, self.held_out))
         if getattr(args, "packing", False):
-            data = packed(data, args.max_length, self.model)
+            rows = packed(rows, args.max_length, self.model)
         elif getattr(args, "padding_free", False):
             refuse_mixed_attention(self.model, "padding_free")
-        options = {}
+        keeps = self._keeps_reference(args, len(rows))
+        options = {"data_collator": collator} if collator else {}
         if self.spec.reference and not isinstance(self.model, PeftModel):
-            options["ref_model"] = self.load_reference()
+            # Where it is kept, it is the model itself before its first step; TRL would load another one all the same.
+            options["ref_model"] = torch.nn.Identity() if keeps else self.load_reference()
         with _adapters_stay_fp32(self.model):
             trainer = type(kind.__name__, (StageTrainer, kind), {})(
                 model=self.model,
                 args=args,
-                train_dataset=data,
-                eval_dataset=evaluation if args.eval_strategy != "no" else None,  # asked for; see StageTrainer.evaluate
+                train_dataset=wrapped(rows),
+                eval_dataset=wrapped(evaluation) if args.eval_strategy != "no" else None,  # see StageTrainer.evaluate
                 processing_class=self.tokenizer,
                 **options,
             )
         trainer.context = self
-        trainer.lengths = lengths(data).tolist()
+        trainer.lengths = lengths(rows).tolist()
         if self.spec.reference and isinstance(self.model, PeftModel):
             self._freeze_reference()
+        if keeps:
+            if not isinstance(self.model, PeftModel):
+                trainer.ref_model = None
+            trainer.train_dataset = self.kept.beside(rows, trainer)
+            reference.forget(trainer)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(Progress(self, trainer))
         return trainer
+
+    def _keeps_reference(self, args, rows: int) -> bool:
+        """Whether its log-probabilities are taken from what is kept, or computed to be kept: then for every row at once."""
+        if not self.spec.reference_columns or not self.effective("precompute_ref_log_probs"):
+            return False
+        trained = args.max_steps * args.per_device_train_batch_size * args.gradient_accumulation_steps
+        return self.kept.is_kept() or args.max_steps <= 0 or trained >= rows
 
     def _when_evaluated(self) -> dict:
         """Without held-out rows never, which is said where the recipe asks for it."""
@@ -105,6 +141,10 @@ class Context:
             # that Unsloth has on a GPU. On a CPU both backends take TRL's, and are equal to the bit.
             how["loss_type"] = "nll"
         given = {"seed": self.seed, "dtype": self.dtype, "folder": self.folder}
+        if self.spec.reference_columns:
+            config = config | {
+                "precompute_ref_log_probs": False
+            }  # TRL would do it before its copy is what it should be
         return built(self.spec, self.given, how=how, config=config, **given)
 
     def _head_is_adapted(self) -> bool:
@@ -142,23 +182,28 @@ class StageTrainer:
     before: float = 0.0  # seconds that were trained before this process
     begun: float | None = None  # when this process began to train
     _into: Path | None = None
+    _begun: bool = False
 
     def _prepare_dataset(self, dataset, *_, **__):
         return dataset  # tokenized, cut and accounted for before TRL sees it
 
     def _get_train_sampler(self, train_dataset=None):
-        args = self.args
-        if args.train_sampling_strategy not in ("group_by_length", "random"):
+        args, strategy = self.args, self.context.effective("train_sampling_strategy")
+        if strategy not in ("group_by_length", "random"):
             return super()._get_train_sampler(train_dataset)
         batch = args.train_batch_size * args.gradient_accumulation_steps
-        return Order(self.lengths, batch, args.seed, group=args.train_sampling_strategy == "group_by_length")
+        return Order(self.lengths, batch, args.seed, group=strategy == "group_by_length")
 
     def training_step(self, model, inputs, num_items_in_batch=None):
-        if "attention_mask" in inputs:
-            self.tokens += int(inputs["attention_mask"].sum())
+        if masks := [inputs[name] for name in MASKS if name in inputs]:
+            self.tokens += int(sum(mask.sum() for mask in masks))
         elif "input_ids" in inputs:  # rows in one sequence have no padding
             self.tokens += inputs["input_ids"].numel()
+        first = not self.state.global_step and not self._begun
         loss = super().training_step(model, inputs, num_items_in_batch)
+        if first:
+            self._begun = True
+            reference.check_unmoved(self, self.context.dtype)
         if not torch.isfinite(loss):
             self._not_finite("loss")
         return loss

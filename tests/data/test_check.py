@@ -201,7 +201,10 @@ def test_a_check_of_a_file_loads_none_of_the_heavy_libraries(tmp_path, options, 
 
 def test_labels_of_answers_are_told_and_do_not_hide_what_the_file_is(tmp_path):
     write_rows(tmp_path / "rows.jsonl", [row | {"tag": not n % 3} for n, row in enumerate(ROWS)])  # 14 are wanted
-    done = align("data", "check", "rows.jsonl", cwd=tmp_path, check=False)
+    done = align("data", "check", "rows.jsonl", cwd=tmp_path)
+    assert "rows of the kind labeled" in done.stdout and "kto can train on them" in done.stdout
+    assert '"tag" says of 14 answers that they are wanted' in done.stdout
+    done = align("data", "check", "rows.jsonl", "--stage", "sft", cwd=tmp_path, check=False)
     assert "rows of the kind conversation" in done.stdout and "sft can train on them" in done.stdout
     assert (
         '"tag" labels the answers as wanted or unwanted, as for KTO' in done.stdout and "26 are unwanted" in done.stdout
@@ -226,7 +229,11 @@ def test_a_mistake_is_shown_on_three_rows_and_then_counted(tmp_path):
 @pytest.mark.parametrize(
     "kind, row, looks",
     [
-        ("conversation", {"prompt": "a", "chosen": "b", "rejected": "c"}, "like preference rows, for dpo and reward"),
+        (
+            "conversation",
+            {"prompt": "a", "chosen": "b", "rejected": "c"},
+            "like preference rows, for dpo, orpo, reward and simpo",
+        ),
         ("preference", {"prompt": "a", "completion": "b"}, "like prompts with their answers, for sft"),
         ("conversation", {"text": "a"}, "like texts, for pretrain"),
         ("conversation", {"messages": [{"role": "user", "content": "a"}]}, "like prompts without answers, for ppo"),

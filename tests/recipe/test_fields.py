@@ -8,8 +8,9 @@ import pytest
 
 from pipeline.recipe.fields import HOW, LIST, effective, fields_of, hashed
 from pipeline.recipe.owned import ADAPTER_OWNED, OWNED
+from pipeline.stage import specs
 
-TRL_CONFIGS = ("SFTConfig", "RewardConfig", "DPOConfig")
+CONFIGS = {spec.config for spec in specs().values()}
 
 
 def test_the_list_is_that_of_the_installed_versions():
@@ -20,7 +21,7 @@ def test_the_list_is_that_of_the_installed_versions():
 
 
 def test_no_field_is_both_owned_and_how_and_none_is_unknown():
-    names = {name for config in TRL_CONFIGS for name in fields_of(config)}
+    names = {name for config in CONFIGS for name in fields_of(config)}
     assert not HOW & OWNED.keys()
     assert names >= HOW | OWNED.keys()
     assert fields_of("LoraConfig").keys() >= ADAPTER_OWNED.keys()

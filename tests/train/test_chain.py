@@ -53,7 +53,7 @@ def test_dpo_starts_at_ln_2_with_the_sft_adapter_as_reference(stage_of, chain):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    trainer, rows = trainer_of(stage_of("dpo"))
+    trainer, rows = trainer_of(stage_of("dpo", "stages.dpo.train.precompute_ref_log_probs=false"))
     batch = trainer.data_collator(rows[:4])
     with torch.no_grad():
         assert abs(float(trainer.compute_loss(trainer.model, batch)) - math.log(2)) < 1e-6
@@ -71,7 +71,7 @@ def test_dpo_starts_at_ln_2_with_the_sft_adapter_as_reference(stage_of, chain):
 
 
 def test_the_reference_is_frozen_and_the_policy_is_not(stage_of):
-    trainer, _ = trainer_of(stage_of("dpo"))
+    trainer, _ = trainer_of(stage_of("dpo", "stages.dpo.train.precompute_ref_log_probs=false"))
     reference = {name: p.clone() for name, p in trainer.model.named_parameters() if ".ref." in name}
     policy = {name: p.clone() for name, p in trainer.model.named_parameters() if ".default." in name}
     trainer.train()

@@ -13,6 +13,7 @@ from pipeline.data.shapes.shape import BadRow, recognized
 from pipeline.data.source import Data, Source
 from pipeline.errors import PipelineError
 from pipeline.stage import specs
+from pipeline.wording import listed
 
 PROBED = 50  # rows that tell what kind a file is
 
@@ -42,7 +43,7 @@ def looks_like(rows: Probed, kind: str) -> str:
     """What bad rows of a kind rather are, and what to do with them; empty where that is not plain."""
     found = _likeliest(rows)
     if found not in (None, kind) and not (found == "prompt" and _has_all_fields(rows, kind)):
-        return f"These look like {KINDS[found].WORDS}, for {' and '.join(stages_of(found))}."
+        return f"These look like {KINDS[found].WORDS}, for {listed(stages_of(found))}."
     if not found and _fields(rows) and not any(recognized(row.value, kind, source.columns) for row, source in rows):
         return f"Their fields are {_fields(rows)}: say in data.columns which is which, as in {KINDS[kind].ROW}.{_header(rows)}"
     return ""

@@ -21,8 +21,8 @@ from pipeline.data.prepare.account import SAME, Account, Ledger
 from pipeline.data.prepare.choice import Choice
 from pipeline.data.prepare.kinds import PROBED, looks_like
 from pipeline.data.prepare.pool import in_order
-from pipeline.data.prepare.work import CHUNK, Chunk, Labels, Outcome, Work, Worked, choose
-from pipeline.data.read.reader import Row, read_rows
+from pipeline.data.prepare.work import CHUNK, Chunk, Labels, Outcome, Work, Worked, choose, rows_of
+from pipeline.data.read.reader import Row
 from pipeline.data.shapes.kinds import KINDS, Kind
 from pipeline.data.source import Data, Source
 from pipeline.data.tokens.encoder import Encoder
@@ -97,7 +97,7 @@ def prepare(
     """
     choice = choose(data, kind)
     with Ledger(folder) as ledger, Pass(data, kind, ledger, folder, choice) as done:
-        with closing(in_order(Work(data, kind, encoder, choice), _chunks(data, done), threads)) as worked:
+        with closing(in_order(Work(data, kind, encoder, choice), _chunks(data, kind, done), threads)) as worked:
             for chunk, result in worked:
                 if chunk.part is not None and chunk.rows and done.has(enough):
                     ledger.account.partial = True
@@ -257,11 +257,11 @@ class Pass:
         return True
 
 
-def _chunks(data: Data, done: Pass) -> Iterator[Chunk]:
+def _chunks(data: Data, kind: str, done: Pass) -> Iterator[Chunk]:
     """Held-out rows of their own, then the parts: one by one, or in turn where they may not be read to the end."""
     if data.held_out_rows:
-        yield from _of(None, data.held_out_rows, data, done)
-    parts = [_of(number, part, data, done) for number, part in enumerate(data.parts)]
+        yield from _of(None, data.held_out_rows, data, kind, done)
+    parts = [_of(number, part, data, kind, done) for number, part in enumerate(data.parts)]
     if not data.streaming:
         yield from chain.from_iterable(parts)
         return
@@ -275,8 +275,8 @@ def _chunks(data: Data, done: Pass) -> Iterator[Chunk]:
         yield chunk
 
 
-def _of(part: int | None, source: Source, data: Data, done: Pass) -> Iterator[Chunk]:
-    rows, labels = read_rows(source), Labels(source)
+def _of(part: int | None, source: Source, data: Data, kind: str, done: Pass) -> Iterator[Chunk]:
+    rows, labels = rows_of(source, kind), Labels(source)
     while some := list(islice(rows, CHUNK)):
         checked_only = done.not_understood and data.on_bad_row == "error"
         yield Chunk(some, part, checked_only=checked_only, labels=labels.of(some))

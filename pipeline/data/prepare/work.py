@@ -115,6 +115,18 @@ class Work:
         )
 
 
+def rows_of(source: Source, kind: str) -> Iterator[Row]:
+    """The rows of a source, taken apart where the recipe asks for it."""
+    if source.shape is None:
+        return read_rows(source)
+    apart = KINDS[kind].apart
+    return (
+        replace(row, value=value)
+        for row in read_rows(source)
+        for value in apart(row.value, source.shape, source.columns)
+    )
+
+
 def shaped(row: Row, kind: str, source: Source, labels: Collection[str]) -> Kind | BadRow:
     if row.problem:
         return BadRow(row.problem)
@@ -162,7 +174,7 @@ def good_rows(data: Data, kind: str, most: int | None = None) -> Iterator[tuple[
 
 def _good_rows(data: Data, kind: str, most: int | None = None) -> Iterator[tuple[Row, Kind]]:
     for source in data.parts:
-        rows, labels = islice(read_rows(source), most), Labels(source)
+        rows, labels = islice(rows_of(source, kind), most), Labels(source)
         while some := list(islice(rows, CHUNK)):
             known = labels.of(some)
             for row in some:

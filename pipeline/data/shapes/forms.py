@@ -73,8 +73,11 @@ class Shape:
     answer_turns: Callable[[dict, str], list[dict]] = _words
     beside: tuple[str, ...] = ()  # further fields that `turns` reads
     pairs: tuple[tuple[str, str], ...] = field(default=(("chosen", "rejected"),))
+    only_named: bool = False  # it is not recognized: data.shape has to ask for it
 
 
+_TRANSCRIPTS = (("chosen_messages", "rejected_messages"), ("chosen", "rejected"))
+PAIRS = "pairs"  # each answer of a pair by itself, labeled as wanted or unwanted
 SHAPES = {
     "prompt": Shape(("prompt",), ("completion", "response"), _asked, _answered),
     "messages": Shape(("messages",)),
@@ -83,7 +86,8 @@ SHAPES = {
     "question": Shape(("question",), ("answer",), _question),
     "review": Shape(("review",), ("sentiment",), _question, _sentiment),
     "turns": Shape(("turns",), turns=_first_turn),
-    "transcripts": Shape(pairs=(("chosen_messages", "rejected_messages"), ("chosen", "rejected"))),
+    "transcripts": Shape(pairs=_TRANSCRIPTS),
+    PAIRS: Shape(pairs=_TRANSCRIPTS, only_named=True),
     "text": Shape(("text", "content", "document")),
 }
 TALKS = ("prompt", "messages", "sharegpt", "alpaca", "question")  # that may hold a question, answered or not

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 
 from pipeline.data.shapes.fields import BadRow
@@ -59,19 +59,34 @@ def label_fields(rows: Iterable[object], mapped: Collection[str] = ()) -> frozen
 
 
 def check_wanted(row: dict, labels: Collection[str]) -> None:
-    """Raises BadRow where a label cannot be understood, Unwanted where one says so.
+    """Raises BadRow where a label cannot be understood, Unwanted where one says so."""
+    for field, shown, said in _labels(row, labels):
+        if not said:
+            raise Unwanted(f'{LABELED} ("{field}" is {shown}): not something to learn')
+
+
+def wanted(row: dict, labels: Collection[str]) -> bool | None:
+    """What the labels of a row say; None where it has none. Raises BadRow where they cannot be understood, or differ."""
+    found = list(_labels(row, labels))
+    if len({said for *_, said in found}) > 1:
+        told = " and ".join(f'"{field}" is {shown}' for field, shown, _ in found)
+        raise BadRow(f"its labels differ: {told}")
+    return found[0][-1] if found else None
+
+
+def _labels(row: dict, labels: Collection[str]) -> Iterator[tuple[str, str, bool]]:
+    """(field, its value as it is shown, whether that says wanted).
 
     `labels` are the fields that the file's rows have for it; what is one beyond doubt need not be among them.
     """
     for field, value in row.items():
         if field not in labels and not _is_surely_label(field, isinstance(value, bool)):
             continue
-        wanted = is_wanted(value)
+        said = is_wanted(value)
         shown = json.dumps(value, ensure_ascii=False, default=str)
-        if wanted is None:
+        if said is None:
             raise BadRow(f'"{field}" is {shown}; a label says wanted (true, 1, good) or unwanted (false, 0, bad)')
-        if not wanted:
-            raise Unwanted(f'{LABELED} ("{field}" is {shown}): not something to learn')
+        yield field, shown, said
 
 
 @lru_cache

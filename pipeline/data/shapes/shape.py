@@ -94,6 +94,8 @@ def _of_fields(fields: tuple[str, ...], kind: str, columns: tuple[str, ...]) -> 
     def is_named(name: str) -> bool:
         return any(field in columns for group in one.groups(SHAPES[name]) for names in group for field in names)
 
-    possible = sorted(shapes_of(kind), key=lambda name: not is_named(name))
+    possible = sorted(
+        (name for name in shapes_of(kind) if not SHAPES[name].only_named), key=lambda name: not is_named(name)
+    )
     best = max(possible, key=lambda name: one.present(SHAPES[name], fields))
     return best if one.present(SHAPES[best], fields) else None

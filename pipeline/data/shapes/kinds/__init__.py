@@ -7,10 +7,10 @@ entry in `evaluate/measures.py`.
 
 from pipeline.data.shapes.kinds.conversation import Conversation
 from pipeline.data.shapes.kinds.kind import Kind
+from pipeline.data.shapes.kinds.labeled import Labeled
 from pipeline.data.shapes.kinds.preference import Preference
 from pipeline.data.shapes.kinds.prompt import Prompt
 from pipeline.data.shapes.kinds.text import Text
 
-KINDS: dict[str, type[Kind]] = {
-    one.NAME: one for one in (Preference, Conversation, Text, Prompt)
-}  # the more telling first
+# The more telling first.
+KINDS: dict[str, type[Kind]] = {one.NAME: one for one in (Preference, Labeled, Conversation, Text, Prompt)}

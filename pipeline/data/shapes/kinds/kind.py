@@ -1,7 +1,7 @@
 """What the engine asks of every kind of row."""
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import ClassVar, Self
 
 from pipeline.data.shapes.forms import BESIDE, Shape
@@ -41,6 +41,11 @@ class Kind:
     def rather(cls, row: dict) -> str:
         """What a row is that cannot be read as this kind, where that is plain."""
         return ""
+
+    @classmethod
+    def apart(cls, value: object, shape: str | None, columns: Mapping[str, str]) -> list[object]:
+        """The rows that a row of the file is, where `shape`, named in the recipe, asks to take it apart."""
+        return [value]
 
     @classmethod
     def from_json(cls, fields: dict) -> Self:

@@ -1,0 +1,18 @@
+"""Odds ratio preference optimization: SFT and preferences in one, without a reference (https://arxiv.org/abs/2403.07691)."""
+
+from pipeline.stage import Spec
+
+SPEC = Spec(
+    config="ORPOConfig",
+    home="trl.experimental.orpo",
+    rows="preference",
+    after=("pretrain", "sft"),
+    key_figures=("rewards/margins", "rewards/accuracies", "nll_loss"),
+    adapter_defaults={"learning_rate": 8e-6},
+)
+
+
+def build_trainer(context):
+    from trl.experimental.orpo import ORPOTrainer
+
+    return context.pair_trainer(ORPOTrainer)
