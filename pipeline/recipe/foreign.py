@@ -184,7 +184,7 @@ _ANSWERS = by_name(
             response_template instruction_template mask_prompt train_on_completions_only""",
         "is not set in a recipe: the pipeline prepares and pads the rows itself": """formatting_func data_collator
             label_pad_token_id ignore_pad_token_for_loss padding_value padding_side truncation_side padding truncation
-            is_encoder_decoder use_logits_to_keep chars_per_token num_of_sequences pad_to_sequence_len
+            use_logits_to_keep chars_per_token num_of_sequences pad_to_sequence_len
             sample_packing_* eval_sample_packing multipack_real_batches pretrain_multipack_*""",
         "is not set in a recipe: a row has its own system prompt, and the template writes it": """default_system
             default_system_message""",
@@ -192,7 +192,7 @@ _ANSWERS = by_name(
         "is not there: models of text alone are trained": """image_* video_* audio_* media_dir processor_type
             freeze_vision_tower freeze_multi_modal_projector train_mm_proj_only""",
         "is not set in a recipe: held-out prompts are answered greedily; see evaluation": """predict_with_generate do_sample
-            top_p top_k min_p num_beams eval_num_beams repetition_penalty length_penalty generate_during_eval
+            top_p top_k min_p num_beams eval_num_beams repetition_penalty length_penalty
             generation_num_beams generation_config""",
         "is not needed: every stage is measured before and after; see evaluation": """compute_accuracy compute_metrics
             eval_causal_lm_metrics do_causal_lm_eval do_bench_eval bench_* eval_on_each_dataset""",
