@@ -42,6 +42,10 @@ class Rollout:
             }
         )
 
+    def lengths(self) -> list[int]:
+        """The real tokens of each row, prompt and response."""
+        return self.mask.sum(1).tolist()
+
     def tensors(self) -> dict[str, Tensor]:
         return {name: tensor.contiguous() for name, tensor in vars(self).items()}
 
@@ -78,6 +82,6 @@ def answer(
 
 def padded(prompts: Sequence[list[int]], responses: Sequence[list[int]], pad: int) -> tuple[Tensor, Tensor, Tensor]:
     """(ids, mask, response): prompts padded on the left, responses on the right, so that they meet in one column."""
-    asked, asked_mask = padded_rows(prompts, pad, left=True)
-    said, response = padded_rows(responses, pad)
-    return torch.cat([asked, said], 1), torch.cat([asked_mask, response], 1), response
+    prompt_ids, prompt = padded_rows(prompts, pad, left=True)
+    response_ids, response = padded_rows(responses, pad)
+    return torch.cat([prompt_ids, response_ids], 1), torch.cat([prompt, response], 1), response

@@ -204,10 +204,10 @@ def test_it_warns_of_what_goes_wrong(changes, trouble):
 
 
 def test_the_missing_eos_penalty_is_for_those_that_were_cut():
-    from types import SimpleNamespace
+    from pipeline.ppo.arithmetic import RunningScale
+    from pipeline.ppo.config import PPOConfig
+    from pipeline.ppo.experience import shaped
 
-    from pipeline.ppo.trainer import PPOTrainer
-
-    args = SimpleNamespace(normalize_reward=False, reward_clip=2.0, missing_eos_penalty=1.5)
-    shaped = PPOTrainer._shaped(SimpleNamespace(args=args), torch.tensor([5.0, 1.0]), torch.tensor([1.0, 0.0]))
-    assert shaped.tolist() == [2.0, -0.5]
+    args = PPOConfig(reward_clip=2.0, missing_eos_penalty=1.5, use_cpu=True)
+    found = shaped(torch.tensor([5.0, 1.0]), torch.tensor([1.0, 0.0]), args, RunningScale())
+    assert found.tolist() == [2.0, -0.5]
