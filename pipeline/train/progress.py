@@ -33,7 +33,7 @@ class Progress(TrainerCallback):
 
     def on_step_end(self, args, state, control, **_):
         self.context.report("step", step=state.global_step, tokens=self.trainer.tokens)
-        if self.context.interrupted.is_set():
+        if self.context.interruption.is_set():
             control.should_save = control.should_training_stop = True
         if state.global_step >= state.max_steps and args.logging_strategy != "no":
             control.should_log = True  # the last steps have a line as well, however many logging_steps there are

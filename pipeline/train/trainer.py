@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Event
 
 import torch
 from datasets import Dataset
@@ -30,6 +29,7 @@ from pipeline.recipe.fields import effective
 from pipeline.stage import Spec
 from pipeline.train import pairs, reference
 from pipeline.train.arguments import built
+from pipeline.train.interruption import Interruption
 from pipeline.train.order import Order
 from pipeline.train.packing import packed, refuse_mixed_attention
 from pipeline.train.progress import Progress
@@ -57,7 +57,7 @@ class Context:
     parent_adapter: Path | None
     load_reference: Callable[[], torch.nn.Module]
     report: Callable[..., None]  # (kind, **fields): a word to whoever watches
-    interrupted: Event
+    interruption: Interruption
     reward: Callable | None  # see pipeline.ppo.rewards
     evaluate: Callable[[torch.nn.Module, int], dict[str, float]]  # held-out figures of the model, at a step
     kept: Reference  # what the frozen reference says of the rows
@@ -276,9 +276,3 @@ class StageTrainer:
             load_adapter(self.model, Path(resume_from_checkpoint))
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-
-def effective_beta(spec: Spec, given: dict) -> float | None:
-    """DPO's beta where its loss is the plain sigmoid one, whose held-out value is then worth a figure."""
-    values = effective(spec.config, given)
-    return values.get("beta") if spec.reference and values.get("loss_type") in ("sigmoid", ["sigmoid"]) else None

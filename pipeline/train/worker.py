@@ -21,9 +21,10 @@ from pipeline.artifact.attempt import Attempt
 from pipeline.errors import PipelineError
 from pipeline.model import backend
 from pipeline.plan.step import EVALUATE
+from pipeline.train.checked_job import check
+from pipeline.train.interruption import Interruption
 from pipeline.train.job import INTERRUPTED, Job
 from pipeline.train.machine import before_imports
-from pipeline.train.stage_run import StageRun
 
 
 class Channel:
@@ -48,9 +49,9 @@ def main() -> None:
         return  # started ahead of a job that never came
     job = Job(**json.loads(line))
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    interrupted = threading.Event()
+    interruption = Interruption()
     try:
-        code = _run(job, channel, interrupted)
+        code = _run(job, channel, interruption)
     except PipelineError as error:
         if error.__cause__:  # of a function of the user's: the log has where it came from
             traceback.print_exc()
@@ -74,8 +75,7 @@ def _warm_up() -> None:
     before_imports("--bitsandbytes" in sys.argv)
     name, runs = sys.argv[2:4]
     backend.start(name, Path(runs))
-    importlib.import_module("pipeline.train.trainer")
-    importlib.import_module("pipeline.evaluate.evaluation")
+    importlib.import_module("pipeline.train.stage_run")
 
 
 def _die_with_parent() -> None:
@@ -99,7 +99,7 @@ def _failure(job: Job, error: BaseException) -> dict:
     }
 
 
-def _run(job: Job, channel: Channel, interrupted: threading.Event) -> int:
+def _run(job: Job, channel: Channel, interruption: Interruption) -> int:
     attempt = Attempt(Path(job.folder))
     try:
         attempt.folder.mkdir(parents=True, exist_ok=True)
@@ -117,20 +117,15 @@ def _run(job: Job, channel: Channel, interrupted: threading.Event) -> int:
         ) from None
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
-    signal.signal(signal.SIGINT, lambda *_: _interrupt(interrupted))
-    stage = StageRun(job, attempt, channel.report, interrupted)
-    stage.check()
+    signal.signal(signal.SIGINT, interruption.asked)
+    checked = check(job, attempt)
+    from pipeline.train.stage_run import StageRun  # heavy: what it imports is loaded by now, as the backend wants it
+
+    stage = StageRun(checked, channel.report, interruption)
     if job.mode == EVALUATE:
         stage.evaluate_again()
         return 0
     return stage.run()
-
-
-def _interrupt(interrupted: threading.Event) -> None:
-    """The first Ctrl-C lets a running step end and saves; before training, and the second time, it just stops."""
-    if interrupted.is_set() or not getattr(interrupted, "training", False):
-        raise KeyboardInterrupt
-    interrupted.set()
 
 
 if __name__ == "__main__":

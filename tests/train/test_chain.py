@@ -1,7 +1,6 @@
 """Each stage consumes the checkpoint of the stage before it, and what it leaves loads in plain libraries."""
 
 import math
-import threading
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,8 @@ from pipeline.data.tokens.encoder import IGNORED
 from pipeline.errors import PipelineError
 from pipeline.evaluate.forward import log_probabilities
 from pipeline.recipe.reading import load_recipe
+from pipeline.train.checked_job import check
+from pipeline.train.interruption import Interruption
 from pipeline.train.job import Job
 from pipeline.train.stage_run import StageRun
 
@@ -28,21 +29,19 @@ def stage_of(chain, tmp_path, monkeypatch):
     """A stage of the micro chain as its process would set it up, without running it."""
     monkeypatch.chdir(chain)
 
-    def prepare(name: str, *overrides: str) -> StageRun:
+    def prepare(name: str, *overrides: str, report=silent) -> StageRun:
         from pipeline.plan.planner import Planner
 
         loaded = load_recipe("micro.yaml", overrides)
         step = Planner(loaded, Path("runs")).plan([name])[-1]
         job = Job("micro.yaml", list(overrides), "runs", name, str(tmp_path), step.fingerprint, "run")
-        stage = StageRun(job, Attempt(tmp_path), silent, threading.Event())
-        stage.check()
-        return stage
+        return StageRun(check(job, Attempt(tmp_path)), report, Interruption())
 
     return prepare
 
 
 def trainer_of(stage: StageRun):
-    return stage.trainer(stage.load()), list(tokens(stage.rows.prepared.trained))
+    return stage.trainer(stage.models.at_the_start()), list(tokens(stage.rows.prepared.trained))
 
 
 def adapter_of(folder: Path, stage: str) -> dict[str, torch.Tensor]:
@@ -91,7 +90,7 @@ def test_the_base_is_untouched_and_every_stage_moves_its_adapter(chain):
 
 
 def test_the_reward_model_starts_from_the_sft_adapter(stage_of, chain):
-    model = stage_of("reward").load()
+    model = stage_of("reward").models.at_the_start()
     sft = adapter_of(chain, "sft")
     now = {name.replace(".default", ""): p for name, p in model.named_parameters()}
     assert all(torch.equal(now[name], tensor) for name, tensor in sft.items())
@@ -102,7 +101,7 @@ def test_a_dropout_that_a_stage_sets_is_in_the_adapter_that_goes_on_and_in_its_f
     wanted = ("stages.dpo.train.disable_dropout=false", "stages.dpo.adapter.lora_dropout=0.25")
     plain, same, changed = (stage_of("dpo", *wanted[:1], *more) for more in ((), ("stages.dpo.adapter.r=4",), wanted))
     assert same.step.fingerprint == plain.step.fingerprint != changed.step.fingerprint
-    model = changed.load()
+    model = changed.models.at_the_start()
     dropouts = {module.p for name, module in model.named_modules() if name.endswith("lora_dropout.default")}
     assert dropouts == {0.25} and model.peft_config["default"].lora_dropout == 0.25
 
@@ -121,7 +120,7 @@ def test_a_policy_loads_in_three_lines_of_plain_peft(chain, stage_of):
     answers = model.generate(**batch, max_new_tokens=4, eos_token_id=tokenizer.eos_token_id)
     assert answers.shape[0] == 2
     stage = stage_of("dpo", f"stages.dpo.policy={folder.parent}")
-    ours = stage.load().eval()
+    ours = stage.models.at_the_start().eval()
     with torch.no_grad():
         assert torch.equal(ours(**batch).logits, model(**batch).logits)
 
@@ -170,13 +169,13 @@ def test_metrics_state_their_n_and_the_manifest_says_what_ran(chain):
 def test_held_out_figures_in_between_are_those_of_the_report_and_change_nothing(stage_of, chain, name, tmp_path):
     import json
 
-    stage = stage_of(name, f"stages.{name}.train={{eval_strategy: steps, eval_steps: 4}}")
     said = []
-    stage.report = lambda kind, **fields: said.append((kind, fields))
+    often = f"stages.{name}.train={{eval_strategy: steps, eval_steps: 4}}"
+    stage = stage_of(name, often, report=lambda kind, **fields: said.append((kind, fields)))
     trainer, _ = trainer_of(stage)
-    before = stage.before(trainer.model)
+    before = stage.measuring.before(trainer.model)
     trainer.train()
-    after = stage.evaluation.run(trainer.model, before).metrics
+    after = stage.measuring.evaluation.run(trainer.model, before).metrics
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     found = [{key: value for key, value in line.items() if key.startswith("eval_")} for line in lines]
     found = [one for one in found if one]
@@ -251,10 +250,9 @@ def test_new_tokens_of_a_template_are_trained_saved_and_reload_to_the_same_logit
     job = Job(
         "chatml.yaml", [f"stages.dpo.policy={folder.parent}"], "runs", "dpo", str(tmp_path), step.fingerprint, "run"
     )
-    stage = StageRun(job, Attempt(tmp_path), silent, threading.Event())
-    stage.check()
+    stage = StageRun(check(job, Attempt(tmp_path)), silent, Interruption())
     with torch.no_grad():
-        assert torch.equal(stage.load().eval()(**batch).logits, plain(**batch).logits)
+        assert torch.equal(stage.models.at_the_start().eval()(**batch).logits, plain(**batch).logits)
         trainer, pairs = trainer_of(stage)
         assert float(trainer.compute_loss(trainer.model, trainer.data_collator(pairs[:2]))) == pytest.approx(
             math.log(2), abs=1e-6
@@ -276,11 +274,11 @@ def test_a_4_bit_base_in_bf16_trains_adapters_that_stay_fp32(tmp_path, shared):
 def test_a_pattern_that_finds_no_answer_at_all_is_a_mistake_and_no_full_score(stage_of):
     stage = stage_of("sft", "evaluation.answer_pattern=<nowhere>(.*)")
     with pytest.raises(PipelineError, match="finds no answer in any of the 8 held-out rows"):
-        stage.evaluation.run(stage.load())
+        stage.measuring.evaluation.run(stage.models.at_the_start())
 
 
 @pytest.mark.parametrize("own", ["{target_modules: [q_proj, q_porj]}", "{rank_pattern: {nowhere: 3}}"])
 def test_a_name_of_no_module_is_a_mistake(stage_of, own):
     stage = stage_of("sft", f"adapter={own}")
     with pytest.raises(PipelineError, match=r"adapter\.(target_modules: q_porj|rank_pattern: nowhere) is no module"):
-        stage.load()
+        stage.models.at_the_start()

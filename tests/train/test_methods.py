@@ -21,6 +21,8 @@ from pipeline.evaluate.forward import log_probabilities
 from pipeline.plan.planner import Planner
 from pipeline.recipe.problem import RecipeError
 from pipeline.recipe.reading import load_recipe
+from pipeline.train.checked_job import check
+from pipeline.train.interruption import Interruption
 from pipeline.train.job import Job
 from pipeline.train.stage_run import StageRun
 
@@ -60,14 +62,10 @@ def stage_of(methods, tmp_path, monkeypatch):
     monkeypatch.chdir(methods)
 
     def prepare(name: str, *overrides: str, said: list | None = None) -> StageRun:
-        import threading
-
         step = Planner(load_recipe("micro.yaml", overrides), Path("runs")).plan([name])[-1]
         job = Job("micro.yaml", list(overrides), "runs", name, str(tmp_path), step.fingerprint, "run")
         report = (lambda kind, **fields: said.append((kind, fields))) if said is not None else (lambda *_, **__: None)
-        stage = StageRun(job, Attempt(tmp_path), report, threading.Event())
-        stage.check()
-        return stage
+        return StageRun(check(job, Attempt(tmp_path)), report, Interruption())
 
     return prepare
 
@@ -93,7 +91,7 @@ def sums(model, rows: list[dict], side: str, prompt: str = "prompt_ids") -> torc
 
 @pytest.mark.parametrize(("stage", "first"), [("dpo", math.log(2)), ("kto", 0.5)])
 def test_training_starts_where_the_policy_is_its_reference(stage_of, stage, first):
-    trainer = stage_of(stage).trainer(stage_of(stage).load())
+    trainer = stage_of(stage).trainer(stage_of(stage).models.at_the_start())
     assert loss_of(trainer, first_batch(trainer)) == pytest.approx(first, abs=1e-6)
 
 
@@ -106,7 +104,7 @@ def test_what_the_reference_says_is_computed_once_and_kept(stage_of, methods, st
         else (f"stages.{stage}.policy={attempt(methods, 'pretrain')}", "adapter={method: full}")
     )
     run = stage_of(stage, *whole)
-    model = run.load()
+    model = run.models.at_the_start()
     rows = list(tokens(run.rows.prepared.trained))
     expected = {name: sums(model.eval(), rows, side) for side, name in columns.items()}
     trainer = run.trainer(model.train())
@@ -116,7 +114,7 @@ def test_what_the_reference_says_is_computed_once_and_kept(stage_of, methods, st
     said = []
     again = stage_of(stage, *whole, f"stages.{stage}.train={{beta: 0.3, learning_rate: 1e-4}}", said=said)
     assert "what its reference says of the rows is kept" in again.step.why
-    found = again.trainer(again.load()).train_dataset
+    found = again.trainer(again.models.at_the_start()).train_dataset
     assert all(found[name] == trainer.train_dataset[name] for name in columns.values())
     assert not [fields for kind, fields in said if kind == "phase" and fields["name"] == "reference"]
 
@@ -127,7 +125,7 @@ def test_kept_or_not_the_training_is_the_same(stage_of):
         run = stage_of(
             "dpo", f"stages.dpo.train.precompute_ref_log_probs={str(kept).lower()}", "stages.dpo.train.max_steps=12"
         )
-        trainer = run.trainer(run.load())
+        trainer = run.trainer(run.models.at_the_start())
         trainer.args.output_dir = str(run.folder / str(kept))
         trainer.train()
         ends.append([p.clone() for n, p in trainer.model.named_parameters() if ".default." in n])
@@ -137,7 +135,7 @@ def test_kept_or_not_the_training_is_the_same(stage_of):
 @pytest.mark.parametrize("stage", ["dpo", "kto"])
 def test_a_reference_that_is_not_the_parent_stops_the_stage_before_its_first_step(stage_of, stage):
     run = stage_of(stage, f"stages.{stage}.train.learning_rate=1e-5")
-    trainer = run.trainer(run.load())
+    trainer = run.trainer(run.models.at_the_start())
     before = [p.clone() for p in trainer.model.parameters() if p.requires_grad]
     with torch.no_grad():  # as if the reference had been another adapter
         for name, parameter in trainer.model.named_parameters():
@@ -158,7 +156,7 @@ def odds(mean: torch.Tensor) -> torch.Tensor:
 
 def test_orpo_is_the_likelihood_of_the_chosen_and_the_odds_ratio(stage_of):
     run = stage_of("orpo")
-    model = run.load()
+    model = run.models.at_the_start()
     trainer, rows = run.trainer(model), list(tokens(run.rows.prepared.trained))[:2]
     lengths = {side: torch.tensor([len(row[side]) for row in rows]) for side in ("chosen_ids", "rejected_ids")}
     means = {side: sums(model.eval(), rows, side) / count for side, count in lengths.items()}
@@ -175,7 +173,7 @@ def test_simpo_and_cpo(stage_of, loss):
     run = stage_of(
         "simpo", *(() if loss == "simpo" else ("stages.simpo.train={loss_type: sigmoid, cpo_alpha: 1.0, beta: 0.1}",))
     )
-    model = run.load()
+    model = run.models.at_the_start()
     trainer, rows = run.trainer(model), list(tokens(run.rows.prepared.trained))[:2]
     chosen, rejected = (sums(model.eval(), rows, side) for side in ("chosen_ids", "rejected_ids"))
     lengths = [torch.tensor([len(row[side]) for row in rows]) for side in ("chosen_ids", "rejected_ids")]
@@ -189,7 +187,7 @@ def test_simpo_and_cpo(stage_of, loss):
 @pytest.mark.parametrize("stage", METHODS)
 def test_what_is_trained_are_the_tokens_of_the_account(stage_of, stage):
     run = stage_of(stage)
-    trainer, rows = run.trainer(run.load()), list(tokens(run.rows.prepared.trained))[:4]
+    trainer, rows = run.trainer(run.models.at_the_start()), list(tokens(run.rows.prepared.trained))[:4]
     batch = first_batch(trainer)
     sides = {"kto": {"": "completion_ids"}}.get(stage, {"chosen_": "chosen_ids", "rejected_": "rejected_ids"})
     for prefix, column in sides.items():
@@ -199,7 +197,7 @@ def test_what_is_trained_are_the_tokens_of_the_account(stage_of, stage):
 
 def test_kto_holds_each_answer_against_one_to_another_prompt(stage_of):
     run = stage_of("kto")
-    trainer, rows = run.trainer(run.load()), list(tokens(run.rows.prepared.trained))
+    trainer, rows = run.trainer(run.models.at_the_start()), list(tokens(run.rows.prepared.trained))
     found = trainer.train_dataset["KL_completion_ids"]
     assert [list(one) for one in found[:3]] == [rows[number]["completion_ids"] for number in (-1, 0, 1)]
     assert trainer.train_dataset["label"] == [row["label"] for row in rows]
@@ -240,7 +238,7 @@ def test_every_loss_of_dpo_is_its_formula(stage_of, loss):
     smooth = "label_smoothing: 0.1, " if loss in ("exo_pair", "robust") else ""
     types = "loss_type: [hinge, sft], loss_weights: [0.5, 2.0]" if loss == "two" else f"loss_type: [{loss}]"
     run = stage_of("dpo", f"stages.dpo.train={{{smooth}{types}}}")
-    model = run.load()
+    model = run.models.at_the_start()
     trainer, rows = run.trainer(model), list(tokens(run.rows.prepared.trained))[:2]
     with torch.no_grad():  # away from the reference, where most losses are the same
         generator = torch.Generator().manual_seed(1)
@@ -284,7 +282,7 @@ def test_labels_of_one_kind_and_rows_without_any_are_refused(methods, stage_of, 
 def test_the_balance_of_labels_is_told(stage_of):
     said = []
     run = stage_of("kto", said=said)
-    run.trainer(run.load())
+    run.trainer(run.models.at_the_start())
     notes = [fields["text"] for kind, fields in said if kind == "note"]
     assert any("33 answers are wanted and 12 not: train.desirable_weight 0.36" in note for note in notes)
 

@@ -23,22 +23,24 @@ needs_unsloth = pytest.mark.skipif(backend.installed_version() is None, reason="
 
 # What a stage would start from, in a process of its own: Unsloth rewrites libraries for the whole of it.
 PROBE = """
-import json, sys, threading
+import json, sys
 from pathlib import Path
 from pipeline.recipe.reading import load_recipe
 from pipeline.artifact.attempt import Attempt
 from pipeline.plan.planner import Planner
+from pipeline.train.checked_job import check
+from pipeline.train.interruption import Interruption
 from pipeline.train.job import Job
-from pipeline.train.stage_run import StageRun
 
 name, stage_name, out = sys.argv[1:]
 step = Planner(load_recipe("micro.yaml", []), Path("runs")).plan([stage_name], fresh=[stage_name])[-1]
 job = Job("micro.yaml", [], "runs", stage_name, out, step.fingerprint, "run", backend=name)
 Path(out).mkdir()
-stage = StageRun(job, Attempt(Path(out)), lambda *_, **__: None, threading.Event())
-stage.check()
-stage.rows.prepared
-trainer = stage.trainer(stage.load())
+checked = check(job, Attempt(Path(out)))
+from pipeline.train.stage_run import StageRun
+
+stage = StageRun(checked, lambda *_, **__: None, Interruption())
+trainer = stage.trainer(stage.models.at_the_start())
 
 import torch
 from safetensors.torch import save_file

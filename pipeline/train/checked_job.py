@@ -1,0 +1,62 @@
+"""A job as its process finds it: the inputs hashed afresh and still what was planned, the machine agreed on."""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipeline.artifact.attempt import Attempt
+from pipeline.artifact.digests import Digests
+from pipeline.errors import PipelineError
+from pipeline.plan.planner import Planner
+from pipeline.plan.step import Step
+from pipeline.recipe.reading import load_recipe
+from pipeline.recipe.recipe import Recipe, StageRecipe
+from pipeline.stage import Spec, specs
+from pipeline.train import machine
+from pipeline.train.job import Job
+
+
+@dataclass(frozen=True)
+class CheckedJob:
+    """What all parts of a stage's run stand on, and none of them changes."""
+
+    job: Job
+    attempt: Attempt
+    recipe: Recipe
+    planner: Planner
+    step: Step
+    settings: StageRecipe  # the stage's own, its data sets pinned to commits
+    machine: dict  # how it is run: backend, device, processes, threads
+    started: float  # by the monotonic clock
+
+    @property
+    def spec(self) -> Spec:
+        return specs()[self.job.stage]
+
+    @property
+    def folder(self) -> Path:
+        return self.attempt.folder
+
+    @property
+    def parent_adapter(self) -> Path | None:
+        """The adapter that goes on; None where the stage starts from a whole model."""
+        parent = self.step.parent
+        return parent.folder if parent and not parent.is_model else None
+
+
+def check(job: Job, attempt: Attempt) -> CheckedJob:
+    """Hash the inputs and the parents' files, and load the heavy libraries as the backend wants it.
+
+    Raises PipelineError where something is not what was planned, or where the attempt was begun otherwise.
+    """
+    recipe, started = load_recipe(job.recipe, job.overrides), time.monotonic()
+    planner = Planner(recipe, Path(job.runs), job.policy, Digests())
+    step = planner.plan([job.stage])[-1]
+    if step.fingerprint != job.fingerprint:
+        raise PipelineError(f"{job.stage}: its data or parent changed while it was started.", "Run it again.")
+    for parent in (step.parent, step.reward):
+        if parent and parent.attempt:
+            parent.attempt.check_content()
+    settings = recipe.stage(job.stage)
+    settings = replace(settings, data=settings.data.pinned(planner.folder))
+    return CheckedJob(job, attempt, recipe, planner, step, settings, machine.agreed(job, recipe, attempt), started)

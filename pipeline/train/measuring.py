@@ -1,0 +1,92 @@
+"""The held-out figures of a stage: before its first step, in the middle of training, and after the last."""
+
+import json
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy
+
+from pipeline.artifact.writing import write_json
+from pipeline.data.prepare.table import numbers, tokens
+from pipeline.evaluate.evaluation import Evaluation
+from pipeline.evaluate.figures import Figures
+from pipeline.recipe.fields import effective
+from pipeline.stage import Spec
+from pipeline.train.checked_job import CheckedJob
+from pipeline.train.models import StageModels
+from pipeline.train.rows import StageRows
+from pipeline.train.samples import Samples
+
+
+class Measuring:
+    """One evaluation for all of them, so that they can be compared."""
+
+    def __init__(self, checked: CheckedJob, rows: StageRows, models: StageModels, report: Callable[..., None]):
+        self.checked, self.rows, self.models, self.report = checked, rows, models, report
+        self._last: tuple[int | None, Figures | None] = None, None  # the step of the latest figures, and they
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        checked, data = self.checked, self.rows.prepared
+        settings = checked.settings.evaluation
+        which = range(min(settings.max_rows, len(data.held_out)))
+        if checked.settings.data.mixture:  # of all its parts: those with the smallest numbers
+            which = sorted(numpy.argsort(numbers(data.held_out, "asked"), kind="stable")[: len(which)])
+        some = data.held_out.select(which)
+        return Evaluation(
+            settings=settings,
+            tokenizer=self.rows.tokenizer.tokenizer,
+            head=checked.spec.head,
+            kind=checked.spec.rows,
+            held_out=list(data.examples(some)),
+            columns=list(tokens(some)),
+            trained=data.examples(data.trained),
+            beta=effective_beta(checked.spec, checked.step.given),
+            reward=self.models.reward,
+        )
+
+    @cached_property
+    def samples(self) -> Samples:
+        return Samples(self.checked.folder, self.evaluation.held_out)
+
+    def before(self, model) -> Figures:
+        """Of what training starts from: computed once, before the first step, and kept."""
+        file = self.checked.folder / "before.json"
+        if not file.is_file():
+            self.report("phase", name="evaluation before")
+            write_json(file, self.evaluation.run(model).to_json())
+        return Figures(**json.loads(file.read_text(encoding="utf-8")))
+
+    def in_between(self, model, step: int) -> dict[str, float]:
+        """Of the model at a step; its answers are kept as samples."""
+        self.report("phase", name="evaluation", step=step)
+        figures = self.evaluation.run(model, self.before(model))
+        self._last = step, figures
+        self.report("evaluated", step=step, metrics=figures.metrics)
+        self.samples.keep(step, figures.completions)
+        self.report("phase", name="training", step=step)
+        return figures.metrics
+
+    def after(self, model, step: int, before: Figures) -> Figures:
+        """Of what was trained; those of its last step, where that was evaluated."""
+        self.report("phase", name="evaluation after")
+        last, figures = self._last
+        return figures if last == step else self.evaluation.run(model, before)
+
+    def again(self) -> tuple[Figures, Figures]:
+        """Of a finished stage before and after, both anew: the weights are there, the evaluation is another."""
+        self.report("phase", name="model")
+        model = self.models.on_device(self.models.at_the_start())
+        self.report("phase", name="evaluation before")
+        before = self.evaluation.run(model)
+        model = self.models.trained(model)
+        self.report("phase", name="evaluation after")
+        after = self.evaluation.run(model, before)
+        write_json(self.checked.folder / "before.json", before.to_json())
+        return before, after
+
+
+def effective_beta(spec: Spec, given: dict) -> float | None:
+    """DPO's beta where its loss is the plain sigmoid one, whose held-out value is then worth a figure."""
+    values = effective(spec.config, given)
+    return values.get("beta") if spec.reference and values.get("loss_type") in ("sigmoid", ["sigmoid"]) else None

@@ -1,0 +1,76 @@
+"""The models of a stage: as training starts from it, as it came out of it, and what scores its responses."""
+
+from dataclasses import replace
+from functools import cached_property
+
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from pipeline.data.tokens.template import Template
+from pipeline.model.backend import UNSLOTH
+from pipeline.model.base import Base
+from pipeline.model.loader import Loader, load_adapter
+from pipeline.ppo.rewards import Reward
+from pipeline.ppo.roles import add_roles
+from pipeline.recipe import function
+from pipeline.train.checked_job import CheckedJob
+from pipeline.train.rows import StageRows
+
+
+class StageModels:
+    """Loads what a stage trains, anew each time that it is asked."""
+
+    def __init__(self, checked: CheckedJob, rows: StageRows):
+        self.checked, self.rows = checked, rows
+
+    def at_the_start(self) -> PreTrainedModel | PeftModel:
+        """With a copy of the parent's adapter or a new one, and with the roles of a stage that trains on a reward."""
+        checked, step = self.checked, self.checked.step
+        fields = {key: value for key, value in checked.settings.adapter.items() if key != "method"}
+        makes_one = isinstance(step.inputs["adapter"], dict)
+        model = self._loader.model(checked.parent_adapter, fields if makes_one else step.inputs.get("adapter_changes"))
+        return add_roles(model, step.reward.folder if step.reward else None) if checked.spec.rewarded_by else model
+
+    def trained(self, start: PreTrainedModel | PeftModel) -> PreTrainedModel | PeftModel:
+        """With the weights of the finished attempt: an adapter's are put into the model `start`."""
+        output = self.checked.attempt.output
+        if self.checked.attempt.manifest["output"] == "model":
+            return self.on_device(replace(self._loader, base=Base(None, str(output))).model(None, None))
+        load_adapter(start, output)
+        return start
+
+    def on_device(self, model):
+        in_place = self.checked.recipe.model.load_in_4bit
+        return model if in_place else model.to(self.checked.machine["device"])
+
+    @cached_property
+    def reward(self) -> Reward | None:
+        """What scores a response, where the stage trains on a reward."""
+        checked, tokenizer = self.checked, self.rows.tokenizer.tokenizer
+        if not checked.spec.rewarded_by:
+            return None
+        named = checked.settings.reward_function
+        return Reward(
+            tokenizer=tokenizer,
+            suffix=tokenizer(Template(tokenizer).suffix, add_special_tokens=False).input_ids,
+            use_model=checked.step.reward is not None,
+            function=function.load(named, f"stages.{checked.job.stage}.reward_function") if named else None,
+            function_weight=checked.settings.reward_function_weight,
+        )
+
+    @cached_property
+    def _loader(self) -> Loader:
+        checked, model = self.checked, self.checked.recipe.model
+        prepared = self.rows.tokenizer
+        return Loader(model, checked.recipe.seed, checked.step.base, prepared, checked.spec.head, self._for_unsloth())
+
+    def _for_unsloth(self) -> dict | None:
+        """What Unsloth's loader is told, where it is the backend."""
+        checked = self.checked
+        if checked.job.backend != UNSLOTH:
+            return None
+        checkpointing = checked.step.given.get("gradient_checkpointing", checked.machine["device"] == "cuda")
+        return {
+            "max_seq_length": self.rows.max_length() or self.rows.positions() or 2048,
+            "use_gradient_checkpointing": "unsloth" if checkpointing else False,
+        }
