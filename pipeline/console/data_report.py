@@ -24,6 +24,10 @@ _GARBLED = (
     "    {garbled} read like UTF-8 that was taken for Latin-1 (Ã¤ for ä), from {first_garbled} on: the file was broken when "
     "it was written"
 )
+_LABELED = (
+    "  {fields} labels the answers as wanted or unwanted, as for KTO. {stages} learns wanted ones only: {left}; "
+    "{unwanted} are unwanted, and data.on_bad_row: drop leaves them out"
+)
 # A number of an account, what is said of it where it is not 0, and its color.
 OF_A_FILE = (
     ("duplicates_kept", "  {duplicates_kept} say the same as an earlier row", "yellow"),
@@ -113,11 +117,8 @@ def _labeled(screen: Screen, report) -> None:
         screen.console.print(f"  {told}; sft would learn these alone", soft_wrap=True)
         return
     left = report.summary["trained"] + report.summary["held_out"]
-    screen.console.print(
-        f"  {escape(fields)} labels the answers as wanted or unwanted, as for KTO. {listed(report.stages)} learns wanted ones only: "
-        f"{left}; {report.unwanted} are unwanted, and data.on_bad_row: drop leaves them out",
-        style="yellow", soft_wrap=True,
-    )  # fmt: skip
+    words = _LABELED.format(fields=fields, stages=listed(report.stages), left=left, unwanted=report.unwanted)
+    screen.console.print(Text(words, style="yellow"), soft_wrap=True)
 
 
 def _tokens(screen: Screen, tokens, unit: str) -> None:

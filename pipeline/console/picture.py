@@ -5,7 +5,11 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 from pipeline.model.backend import TRANSFORMERS, UNSLOTH
 
-COLOURS = {TRANSFORMERS: "#4c6a92", UNSLOTH: "#d1682b"}
+BELOW = (
+    "{recipe} {stage}: {device}, {dtype}, quantization {quantization}, max_length {max_length}, batch {batch}, "
+    "rank {rank}; {repeats} trials each, in turn"
+)
+COLORS = {TRANSFORMERS: "#4c6a92", UNSLOTH: "#d1682b"}
 
 
 def require() -> None:
@@ -30,7 +34,7 @@ def draw(result: dict, file: Path) -> None:
     first = {name: trials[0] for name, trials in result["trials"].items()}
     steps = range(1, result["steps"] + 1)
     for name, style in ((TRANSFORMERS, "-"), (UNSLOTH, "--")):
-        loss.plot(steps, first[name]["losses"], style, color=COLOURS[name], label=name, linewidth=2)
+        loss.plot(steps, first[name]["losses"], style, color=COLORS[name], label=name, linewidth=2)
     loss.set_ylabel("training loss")
     loss.legend(frameon=False)
     tolerance = result["loss"]["tolerance"]
@@ -47,22 +51,16 @@ def draw(result: dict, file: Path) -> None:
         for number, trial in enumerate(trials):
             rates = [t / max(s, 1e-9) for t, s in zip(trial["step_tokens"], trial["step_seconds"], strict=True)]
             label = name if number == 0 else None
-            speed.plot(steps, rates, color=COLOURS[name], alpha=0.8, linewidth=1.2, label=label)
+            speed.plot(steps, rates, color=COLORS[name], alpha=0.8, linewidth=1.2, label=label)
     warm_up = result["backends"][UNSLOTH]["warm_up_steps"]
     speed.axvspan(0.5, warm_up + 0.5, color="#eeeeee", label="warm-up, not counted")
     speed.set_ylabel("tokens per second")
     speed.set_ylim(bottom=0)
     speed.set_xlabel("optimizer step")
     speed.legend(frameon=False, fontsize="small")
-    ran = result["what_ran"]
+    below = BELOW.format(**result["what_ran"], **{key: result[key] for key in ("recipe", "stage", "repeats")})
     figure.suptitle(_wrapped(result["verdict"]), fontsize=12, fontweight="bold")
-    figure.text(
-        0.5, 0.005,
-        f"{result['recipe']} {result['stage']}: {ran['device']}, {ran['dtype']}, quantization {ran['quantization']}, "
-        f"max_length {ran['max_length']}, batch {ran['batch']}, rank {ran['rank']}; "
-        f"{result['repeats']} trials each, in turn",
-        ha="center", fontsize=8, color="#555555",
-    )  # fmt: skip
+    figure.text(0.5, 0.005, below, ha="center", fontsize=8, color="#555555")
     for axes in (loss, apart, speed):
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout(rect=(0, 0.02, 1, 0.98))

@@ -76,9 +76,8 @@ class Loader:
             model.generation_config.pad_token_id = tokenizer.pad_token_id
             stops = model.generation_config.eos_token_id
             stops = stops if isinstance(stops, list) else [stops] if stops is not None else []
-            model.generation_config.eos_token_id = [
-                tokenizer.eos_token_id, *(stop for stop in stops if stop != tokenizer.eos_token_id)
-            ]  # fmt: skip
+            own = tokenizer.eos_token_id
+            model.generation_config.eos_token_id = [own, *(stop for stop in stops if stop != own)]
         return model
 
     def _config_from_scratch(self) -> dict:
@@ -223,10 +222,10 @@ def load_adapter(
     except (RuntimeError, KeyError) as error:
         raise _other_base(folder, str(error).strip().splitlines()[-1].strip()) from None
     if missing or result.unexpected_keys:
-        raise _other_base(
-            folder, f"{len(missing)} tensors are missing, {len(result.unexpected_keys)} have no place, "
-            f"the first: {[*missing, *result.unexpected_keys][0]}"
-        )  # fmt: skip
+        unplaced = result.unexpected_keys
+        first = [*missing, *unplaced][0]
+        why = f"{len(missing)} tensors are missing, {len(unplaced)} have no place, the first: {first}"
+        raise _other_base(folder, why)
 
 
 def _without_ties(model: PeftModel, missing: list[str]) -> list[str]:

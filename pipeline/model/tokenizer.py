@@ -16,8 +16,9 @@ from pipeline.recipe.sections import Model
 from pipeline.stage import specs
 
 # Special tokens that models carry without using them in training; any of them can stand for padding.
-UNUSED = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|fim_pad|>", "<|reserved_special_token_0|>",
-          "<|vision_pad|>", "<unk>", "[UNK]")  # fmt: skip
+UNUSED = """
+    <pad> [PAD] <|pad|> <|finetune_right_pad_id|> <|fim_pad|> <|reserved_special_token_0|> <|vision_pad|> <unk> [UNK]
+""".split()
 # What a chat template writes as one token where the vocabulary has it: <|im_start|>, <start_of_turn>, ...
 MARKER = re.compile(r"<\|[^|<>\s]+\|>|<(?:start|end)_of_turn>")
 

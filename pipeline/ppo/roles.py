@@ -108,10 +108,8 @@ def response_log_probabilities(
     hidden = hidden_states(model, ids, mask)[:, -length - 1 : -1]  # what stands before a token predicts it
     real = response.bool()
     base = model.get_base_model()
-    found, entropy = log_probabilities(
-        hidden[real], base.get_output_embeddings(), ids[:, -length:][real], base.config.get_text_config().vocab_size,
-        temperature,
-    )  # fmt: skip
+    targets, vocabulary = ids[:, -length:][real], base.config.get_text_config().vocab_size
+    found, entropy = log_probabilities(hidden[real], base.get_output_embeddings(), targets, vocabulary, temperature)
     blank = torch.zeros(response.shape, dtype=torch.float32, device=ids.device)
     return blank.masked_scatter(real, found), blank.masked_scatter(real, entropy)
 

@@ -23,6 +23,11 @@ from pipeline.run.run import Run
 from pipeline.train.job import Job
 
 BACKENDS = (TRANSFORMERS, UNSLOTH)
+# Of the stage, beside the steps that are asked for: every step is logged, and nothing else is done in between.
+OVERRIDES = """
+    train.logging_steps=1 train.save_strategy="no" train.eval_strategy="no"
+    evaluation.max_new_tokens=1 evaluation.samples=0
+""".split()
 # How far the losses of one step may lie apart by rounding alone, as the weights drift apart with it.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2, "float16": 1e-2}
 RESULT, PICTURE = "compare.json", "compare.png"
@@ -70,11 +75,8 @@ class Comparison:
     ):
         self.path, self.runs, self.stage, self.steps, self.repeats = path, runs, stage, steps, repeats
         self.display, self.given = display, list(overrides)
-        own = {
-            "train.max_steps": steps, "train.logging_steps": 1, "train.save_strategy": '"no"',
-            "train.eval_strategy": '"no"', "evaluation.max_new_tokens": 1, "evaluation.samples": 0,
-        }  # fmt: skip
-        common = [*overrides, *(f"stages.{stage}.{key}={value}" for key, value in own.items())]
+        own = (f"train.max_steps={steps}", *OVERRIDES)
+        common = [*overrides, *(f"stages.{stage}.{pair}" for pair in own)]
         self.overrides = {
             name: [*common, f"stages.{stage}.use_unsloth={str(name == UNSLOTH).lower()}"] for name in BACKENDS
         }
