@@ -1,10 +1,12 @@
-"""A chain so small that it runs in seconds, built once for all tests that look at its results."""
+"""A chain so small that it runs in seconds, built once for all tests that look at its results, and what they do with it."""
 
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,47 @@ def manifest(folder: Path, stage: str, runs: str = "runs") -> dict:
     return json.loads((attempt(folder, stage, runs) / "manifest.json").read_text())
 
 
+def refused(folder: Path, *arguments: object, code: int = 2, **options) -> str:
+    """What a command says that ends with this exit code, in one line."""
+    done = align(*arguments, cwd=folder, check=False, **options)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    return " ".join((done.stdout + done.stderr).split())
+
+
+def adapter_of(folder: Path, stage: str) -> dict:
+    """The tensors that a stage of the micro chain saved."""
+    from safetensors.torch import load_file
+
+    return load_file(attempt(folder, stage) / "adapter" / "adapter_model.safetensors")
+
+
+def silent(*_, **__) -> None:
+    """Stands for the way to the parent process."""
+
+
+def stage_run(recipe: str, name: str, *overrides: str, folder: Path, report=silent):
+    """A stage as its process would set it up in `folder`, without running it. The recipe's runs lie in ./runs."""
+    from pipeline.artifact.attempt import Attempt
+    from pipeline.plan.planner import Planner
+    from pipeline.recipe.reading import load_recipe
+    from pipeline.train.checked_job import check
+    from pipeline.train.interruption import Interruption
+    from pipeline.train.job import Job
+    from pipeline.train.stage_run import StageRun
+
+    step = Planner(load_recipe(recipe, overrides), Path("runs")).plan([name])[-1]
+    job = Job(recipe, list(overrides), "runs", name, str(folder), step.fingerprint, "run")
+    return StageRun(check(job, Attempt(folder)), report, Interruption())
+
+
+def trainer_of(stage) -> tuple:
+    """(the trainer of a stage, the columns of its rows)"""
+    from pipeline.data.prepare.table import tokens
+
+    return stage.trainer(stage.models.at_the_start()), list(tokens(stage.rows.prepared.trained))
+
+
 @pytest.fixture(scope="session")
 def chain(tmp_path_factory) -> Path:
     """A folder in which the whole micro chain has been run."""
@@ -81,6 +124,27 @@ def chain(tmp_path_factory) -> Path:
     write_micro(folder)
     align("run", "-r", "micro.yaml", cwd=folder)
     return folder
+
+
+@pytest.fixture
+def built(chain, tmp_path) -> Path:
+    """A copy of that folder, to be changed."""
+    shutil.copytree(chain, tmp_path / "built", symlinks=True)
+    return tmp_path / "built"
+
+
+@pytest.fixture
+def micro(tmp_path) -> Path:
+    """A folder with the micro recipe and its data, in which nothing has been run."""
+    write_micro(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def stage_of(chain, tmp_path, monkeypatch):
+    """Stages of the micro chain as their processes would set them up, without running them."""
+    monkeypatch.chdir(chain)
+    return partial(stage_run, "micro.yaml", folder=tmp_path)
 
 
 @pytest.fixture

@@ -5,30 +5,9 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from conftest import align, attempt, write_micro, write_rows
-
-
-@pytest.fixture
-def micro(tmp_path) -> Path:
-    write_micro(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def built(chain, tmp_path) -> Path:
-    """A copy of the finished chain, to be damaged."""
-    shutil.copytree(chain, tmp_path / "built", symlinks=True)
-    return tmp_path / "built"
-
-
-def refused(folder: Path, *arguments: object, code: int = 2, **options) -> str:
-    done = align(*arguments, cwd=folder, check=False, **options)
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
-    return " ".join((done.stdout + done.stderr).split())
+from conftest import align, attempt, refused, write_rows
 
 
 def test_mistakes_in_the_recipe_all_at_once(micro):

@@ -21,12 +21,6 @@ ALL = ["pretrain", "sft", "dpo", "reward", "ppo"]
 STRAY = [f"{stage}/{number:012}" for number, stage in enumerate(("ppo", "reward", "dpo", "sft", "pretrain"))]
 
 
-@pytest.fixture
-def built(chain, tmp_path) -> Path:
-    shutil.copytree(chain, tmp_path / "built", symlinks=True)
-    return tmp_path / "built"
-
-
 def plan(folder: Path, *arguments: str) -> dict[str, dict]:
     rows = json.loads(align("plan", "-r", "micro.yaml", "--json", *arguments, cwd=folder).stdout)
     return {row["stage"]: row for row in rows}

@@ -5,47 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import align, attempt, manifest, write_micro, write_rows
+from conftest import adapter_of, align, attempt, manifest, stage_run, trainer_of, write_micro, write_rows
 from safetensors.torch import load_file
 
-from pipeline.artifact.attempt import Attempt
-from pipeline.data.prepare.table import tokens
 from pipeline.data.tokens.encoder import IGNORED
 from pipeline.errors import PipelineError
 from pipeline.evaluate.forward import log_probabilities
-from pipeline.recipe.reading import load_recipe
-from pipeline.train.checked_job import check
-from pipeline.train.interruption import Interruption
-from pipeline.train.job import Job
-from pipeline.train.stage_run import StageRun
-
-
-def silent(*_, **__) -> None:
-    """Stands for the way to the parent process."""
-
-
-@pytest.fixture
-def stage_of(chain, tmp_path, monkeypatch):
-    """A stage of the micro chain as its process would set it up, without running it."""
-    monkeypatch.chdir(chain)
-
-    def prepare(name: str, *overrides: str, report=silent) -> StageRun:
-        from pipeline.plan.planner import Planner
-
-        loaded = load_recipe("micro.yaml", overrides)
-        step = Planner(loaded, Path("runs")).plan([name])[-1]
-        job = Job("micro.yaml", list(overrides), "runs", name, str(tmp_path), step.fingerprint, "run")
-        return StageRun(check(job, Attempt(tmp_path)), report, Interruption())
-
-    return prepare
-
-
-def trainer_of(stage: StageRun):
-    return stage.trainer(stage.models.at_the_start()), list(tokens(stage.rows.prepared.trained))
-
-
-def adapter_of(folder: Path, stage: str) -> dict[str, torch.Tensor]:
-    return load_file(attempt(folder, stage) / "adapter" / "adapter_model.safetensors")
 
 
 def test_dpo_starts_at_ln_2_with_the_sft_adapter_as_reference(stage_of, chain):
@@ -227,8 +192,6 @@ def test_new_tokens_of_a_template_are_trained_saved_and_reload_to_the_same_logit
     from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification
     from transformers import AutoTokenizer
 
-    from pipeline.plan.planner import Planner
-
     chatml_recipe(tmp_path, shared)
     align("run", "-r", "chatml.yaml", cwd=tmp_path)
     runs = tmp_path / "runs" / "chatml"
@@ -245,12 +208,7 @@ def test_new_tokens_of_a_template_are_trained_saved_and_reload_to_the_same_logit
     assert tokenizer.convert_tokens_to_ids("<|im_start|>") in batch.input_ids[0]
     plain = AutoPeftModelForCausalLM.from_pretrained(folder).eval()
     monkeypatch.chdir(tmp_path)
-    loaded = load_recipe("chatml.yaml", [f"stages.dpo.policy={folder.parent}"])
-    step = Planner(loaded, Path("runs")).plan(["dpo"])[-1]
-    job = Job(
-        "chatml.yaml", [f"stages.dpo.policy={folder.parent}"], "runs", "dpo", str(tmp_path), step.fingerprint, "run"
-    )
-    stage = StageRun(check(job, Attempt(tmp_path)), silent, Interruption())
+    stage = stage_run("chatml.yaml", "dpo", f"stages.dpo.policy={folder.parent}", folder=tmp_path)
     with torch.no_grad():
         assert torch.equal(stage.models.at_the_start().eval()(**batch).logits, plain(**batch).logits)
         trainer, pairs = trainer_of(stage)
