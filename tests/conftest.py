@@ -8,13 +8,17 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
+
+from pipeline.recipe.problem import RecipeError
+from pipeline.recipe.reading import load_recipe
 
 PROJECT = Path(__file__).parent.parent
 SHARED = PROJECT.parent / "shared"
 os.environ["HF_HUB_OFFLINE"] = "1"
-
+ALL = ["pretrain", "sft", "dpo", "reward", "ppo"]  # the stages of the micro recipe, as they are run
 RECIPE = """\
 name: micro
 model:
@@ -84,37 +88,14 @@ def refused(folder: Path, *arguments: object, code: int = 2, **options) -> str:
     return " ".join((done.stdout + done.stderr).split())
 
 
-def adapter_of(folder: Path, stage: str) -> dict:
-    """The tensors that a stage of the micro chain saved."""
-    from safetensors.torch import load_file
-
-    return load_file(attempt(folder, stage) / "adapter" / "adapter_model.safetensors")
-
-
-def silent(*_, **__) -> None:
-    """Stands for the way to the parent process."""
+def plan(folder: Path, *arguments: str) -> dict[str, dict]:
+    """What `align plan` says of each stage of the micro recipe."""
+    rows = json.loads(align("plan", "-r", "micro.yaml", "--json", *arguments, cwd=folder).stdout)
+    return {row["stage"]: row for row in rows}
 
 
-def stage_run(recipe: str, name: str, *overrides: str, folder: Path, report=silent):
-    """A stage as its process would set it up in `folder`, without running it. The recipe's runs lie in ./runs."""
-    from pipeline.artifact.attempt import Attempt
-    from pipeline.plan.planner import Planner
-    from pipeline.recipe.reading import load_recipe
-    from pipeline.train.checked_job import check
-    from pipeline.train.interruption import Interruption
-    from pipeline.train.job import Job
-    from pipeline.train.stage_run import StageRun
-
-    step = Planner(load_recipe(recipe, overrides), Path("runs")).plan([name])[-1]
-    job = Job(recipe, list(overrides), "runs", name, str(folder), step.fingerprint, "run")
-    return StageRun(check(job, Attempt(folder)), report, Interruption())
-
-
-def trainer_of(stage) -> tuple:
-    """(the trainer of a stage, the columns of its rows)"""
-    from pipeline.data.prepare.table import tokens
-
-    return stage.trainer(stage.models.at_the_start()), list(tokens(stage.rows.prepared.trained))
+def states(folder: Path, *arguments: str) -> dict[str, str]:
+    return {stage: row["state"] for stage, row in plan(folder, *arguments).items()}
 
 
 @pytest.fixture(scope="session")
@@ -143,6 +124,8 @@ def micro(tmp_path) -> Path:
 @pytest.fixture
 def stage_of(chain, tmp_path, monkeypatch):
     """Stages of the micro chain as their processes would set them up, without running them."""
+    from stage_runs import stage_run  # heavy
+
     monkeypatch.chdir(chain)
     return partial(stage_run, "micro.yaml", folder=tmp_path)
 
@@ -152,3 +135,43 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the shared real data is not beside this checkout")
     return SHARED
+
+
+@pytest.fixture
+def copied(chain, tmp_path):
+    """A folder with the chain's artifacts up to, not including, a stage."""
+
+    def copy(stage: str) -> Path:
+        write_micro(tmp_path)
+        alone = {"pretrain": (), "sft": ("pretrain",), "ppo": ("pretrain", "sft", "reward")}
+        parents = alone.get(stage, ("pretrain", "sft"))
+        for parent in parents:
+            shutil.copytree(chain / "runs" / "micro" / parent, tmp_path / "runs" / "micro" / parent, symlinks=True)
+        return tmp_path
+
+    return copy
+
+
+@pytest.fixture
+def read(tmp_path, monkeypatch):
+    """Loads a recipe from its text, by the name of a file in the current folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def read(text, *overrides):
+        (tmp_path / "my.yaml").write_text(dedent(text))
+        return load_recipe("my.yaml", overrides)
+
+    return read
+
+
+@pytest.fixture
+def problems(read):
+    """The lines of the refusal that a recipe meets with."""
+
+    def problems(text, *overrides):
+        with pytest.raises(RecipeError) as caught:
+            read(text, *overrides)
+        assert str(caught.value).endswith("Mend the recipe and run the same command again.")
+        return list(caught.value.problems)
+
+    return problems

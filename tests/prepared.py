@@ -15,6 +15,8 @@ from pipeline.data.tokens.template_files import named
 from pipeline.model.tokenizer import prepare as prepare_tokenizer
 from pipeline.model.tokenizer import train
 
+QUESTIONS = [{"prompt": f"What is {n}?", "completion": f"It is {n}, so they say"} for n in range(40)]
+
 
 def plain_tokenizer(words: str):
     """A small one with the plain template, learned from some words."""
@@ -57,6 +59,12 @@ def prepared(path: Path, kind: str = "conversation", tokenizer=None, folder: Pat
     found = prepare(data, kind, encoder, Path(mkdtemp(dir=folder)))
     found.account.summary()  # it adds up
     return found
+
+
+def made_of(folder: Path, rows: list[dict], **options) -> Prepared:
+    """As `prepared`, of rows that are not in a file yet."""
+    write_rows(folder / "rows.jsonl", rows)
+    return prepared(folder / "rows.jsonl", folder=folder, **options)
 
 
 def encode(tokenizer, folder: Path, rows: list[dict], kind: str = "conversation", **options):

@@ -1,16 +1,12 @@
-"""README.md and `make` say what is: what is quoted came from a run of today's recipe, and what is shown works as it stands."""
+"""README.md says what is: what is quoted came from a run of today's recipe, and what is shown works as it stands."""
 
 import io
 import json
-import os
 import re
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 import readme
-from conftest import PROJECT, align
+from conftest import PROJECT
 from rich.console import Console
 
 from pipeline.artifact.manifest import write_manifest
@@ -88,62 +84,3 @@ def test_the_readmes_commands_are_there():
     named = {word for words in made for word in words if re.fullmatch(r"[a-z-]+", word)}
     assert {"sft", "dpo", "compare", "test"} <= named <= {*goals, *specs()}
     assert not re.search(r"^align ", "\n".join(lines), re.MULTILINE), "it is on no PATH: write .venv/bin/align"
-
-
-@pytest.fixture
-def fresh(tmp_path) -> Path:
-    """A clone in which nothing is installed."""
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
-        shutil.copy(PROJECT / name, tmp_path)
-    shutil.copytree(PROJECT / "stages", tmp_path / "stages")
-    return tmp_path
-
-
-def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    # As from a shell: a make inside of `make test` would also tell which folder it enters.
-    shell = {key: value for key, value in os.environ.items() if key not in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS")}
-    return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True, env=shell)
-
-
-def test_make_alone_lists_the_goals_and_does_nothing(fresh):
-    done = make(fresh)
-    goals = re.search(r"^\.PHONY: (.*)$", (fresh / "Makefile").read_text(), re.MULTILINE)[1].split()
-    told = [goal for goal in [*goals, *specs()] if goal not in ("help", "unsloth-there", "$(STAGES)")]
-    assert done.returncode == 0 and [goal for goal in told if not re.search(rf"\b{goal}\b", done.stdout)] == []
-    for variable in ("RECIPE", "RUNS", "FRESH", "POLICY", "UNSLOTH", "SET"):
-        assert f"{variable}=" in done.stdout
-    assert max(map(len, done.stdout.splitlines())) <= 100 and not (fresh / ".venv").exists()
-    assert "align run" in make(fresh, "-n", "all").stdout
-
-
-def test_make_compare_installs_nothing_unasked(fresh):
-    done = make(fresh, "compare", "STAGE=sft")
-    assert done.returncode == 2 and "make unsloth" in done.stdout and not (fresh / ".venv").exists()
-    assert "STAGE=sft" in make(fresh, "compare").stdout
-
-
-def test_the_version_is_told():
-    said = align("--version", cwd=PROJECT).stdout
-    assert re.match(r"align \d+\.\d+", said) and "trl 1." in said
-
-
-def test_recipes_are_listed_with_their_chain():
-    said = align("recipes", cwd=PROJECT).stdout
-    assert "recipes/tiny.yaml  pretrain -> sft -> dpo, reward, ppo\n" in said
-    assert "recipes/qwen3-4b-16gb.yaml  sft -> reward, (dpo -> ppo)\n" in said
-
-
-def test_a_shown_recipe_is_whole_and_the_same(tmp_path):
-    from pipeline.recipe.fields import LORA, ON_A_GPU, fields_of
-    from pipeline.recipe.owned import ADAPTER_OWNED, OWNED
-
-    shown = align("recipe", "show", "recipes/tiny.yaml", cwd=PROJECT).stdout
-    (tmp_path / "shown.yaml").write_text(shown)
-    loaded, again = load_recipe(PROJECT / "recipes" / "tiny.yaml"), load_recipe(tmp_path / "shown.yaml")
-    assert again.resolved() == loaded.resolved()
-    for name, stage in again.stages.items():
-        config = specs()[name].config
-        left = fields_of(config).keys() - stage.train.keys()
-        assert left == (left & OWNED.keys()) | set(ON_A_GPU)
-    adapter = again.stages["sft"].adapter.resolved()
-    assert fields_of(LORA).keys() - adapter.keys() == ADAPTER_OWNED.keys()

@@ -10,21 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import align, attempt, manifest, write_micro, write_rows
-from test_resume import start, wait_for, wait_until_gone
+from processes import start, wait_for, wait_until_gone
+from stage_runs import silent, stage_run
 from torch.nn.functional import logsigmoid
 
-from pipeline.artifact.attempt import Attempt
 from pipeline.data.prepare.table import tokens
 from pipeline.data.tokens.encoder import IGNORED
 from pipeline.errors import MachineError, PipelineError
 from pipeline.evaluate.forward import log_probabilities
-from pipeline.plan.planner import Planner
 from pipeline.recipe.problem import RecipeError
 from pipeline.recipe.reading import load_recipe
-from pipeline.train.checked_job import check
-from pipeline.train.interruption import Interruption
-from pipeline.train.job import Job
-from pipeline.train.stage_run import StageRun
 
 METHODS = ("kto", "orpo", "simpo")
 STAGES = "".join(
@@ -61,11 +56,9 @@ def stage_of(methods, tmp_path, monkeypatch):
     """A stage as its process would set it up, without running it."""
     monkeypatch.chdir(methods)
 
-    def prepare(name: str, *overrides: str, said: list | None = None) -> StageRun:
-        step = Planner(load_recipe("micro.yaml", overrides), Path("runs")).plan([name])[-1]
-        job = Job("micro.yaml", list(overrides), "runs", name, str(tmp_path), step.fingerprint, "run")
-        report = (lambda kind, **fields: said.append((kind, fields))) if said is not None else (lambda *_, **__: None)
-        return StageRun(check(job, Attempt(tmp_path)), report, Interruption())
+    def prepare(name: str, *overrides: str, said: list | None = None):
+        report = (lambda kind, **fields: said.append((kind, fields))) if said is not None else silent
+        return stage_run("micro.yaml", name, *overrides, folder=tmp_path, report=report)
 
     return prepare
 

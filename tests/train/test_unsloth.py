@@ -1,8 +1,7 @@
-"""The switch between plain transformers and Unsloth: who is served, what is refused, and that both train the same."""
+"""The switch between plain transformers and Unsloth: both train the same, and a chain may change between them."""
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -12,14 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import align, attempt, manifest, write_micro
+from processes import start, wait_for, wait_until_gone
 from safetensors.torch import load_file
-from test_resume import start, wait_for, wait_until_gone
 
-from pipeline.errors import PipelineError
 from pipeline.model import backend
-from pipeline.stage import specs
 
 needs_unsloth = pytest.mark.skipif(backend.installed_version() is None, reason="Unsloth is not here: `make unsloth`")
+
 
 # What a stage would start from, in a process of its own: Unsloth rewrites libraries for the whole of it.
 PROBE = """
@@ -52,67 +50,6 @@ with torch.no_grad():
 save_file(tensors, Path(out) / "probe.safetensors")
 (Path(out) / "args.json").write_text(json.dumps(trainer.args.to_dict(), default=str))
 """
-
-
-def chosen(stage: str = "sft", wanted: bool | str = True, **changes) -> backend.Backend:
-    options = {"own": False, "method": "lora", "model_type": "llama", "from_scratch": False} | changes
-    return backend.choose(stage, specs()[stage], wanted, **options)
-
-
-@pytest.fixture
-def installed(monkeypatch):
-    """As if this version of Unsloth were there, and a GPU or none."""
-
-    def pretend(version: str | None, gpu: bool = False) -> None:
-        monkeypatch.setattr(backend, "installed_version", lambda: version)
-        monkeypatch.setattr(backend, "has_gpu", lambda: gpu)
-
-    return pretend
-
-
-def test_auto_takes_it_where_it_gains(installed):
-    installed("2026.10.9", gpu=True)
-    assert chosen(wanted="auto").name == "unsloth"
-    assert chosen(wanted=False).name == "transformers"
-    assert "full" in chosen(wanted="auto", method="full").why
-    assert "gpt2" in chosen(wanted="auto", model_type="gpt2").why
-    installed("2026.10.9", gpu=False)
-    assert "no GPU" in chosen(wanted="auto").why
-    installed(None, gpu=True)
-    assert "not installed" in chosen(wanted="auto").why
-
-
-def test_stages_it_never_serves_say_so(installed):
-    installed("2026.10.9", gpu=True)
-    assert "score head" in chosen("reward").why
-    assert "four roles" in chosen("ppo").why
-    assert "only loads" in chosen("pretrain", from_scratch=True).why
-    for stage in ("reward", "ppo"):
-        with pytest.raises(PipelineError, match="cannot serve it"):
-            chosen(stage, own=True)
-
-
-@pytest.mark.parametrize(
-    ("version", "changes", "words"),
-    [
-        (None, {}, "not installed.*make unsloth"),
-        ("2026.3.1", {}, "2026.3.1 is too old, 2026.10.8.*make unsloth"),
-        ("2026.10.9", {"method": "full"}, "not for method full.*--no-unsloth"),
-        ("2026.10.9", {"model_type": "gpt2"}, "no fast path for gpt2.*--no-unsloth"),
-    ],
-)
-def test_asking_for_what_it_cannot_serve_is_an_error(installed, version, changes, words):
-    installed(version, gpu=True)
-    with pytest.raises(PipelineError) as caught:
-        chosen(**changes)
-    assert re.search(words, f"{caught.value.what} {caught.value.fix}")
-
-
-def test_it_has_to_come_before_what_it_rewrites(tmp_path):
-    import transformers  # noqa: F401
-
-    with pytest.raises(PipelineError, match=r"before .*transformers"):
-        backend.start("unsloth", tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -209,28 +146,3 @@ def test_comparison(fast):
     assert list((fast / "runs/micro/compare").glob("sft-*/compare.json"))
     refused = align("compare", "reward", *options, cwd=fast, check=False)
     assert refused.returncode == 2 and "score head" in refused.stderr + refused.stdout
-
-
-def test_the_picture_is_drawn(tmp_path):
-    pytest.importorskip("matplotlib")
-    from pipeline.console import picture
-
-    trial = {"losses": [2.0, 1.5, 1.2], "step_tokens": [9, 9, 9], "step_seconds": [1.0, 0.5, 0.5]}
-    other = trial | {"losses": [2.0, 1.5, 1.3]}
-    ran = dict.fromkeys(("device", "dtype", "quantization", "max_length", "batch", "rank"), "-")
-    backends = {"unsloth": {"warm_up_steps": 1}}
-    picture.draw(
-        {
-            "steps": 3, "repeats": 1, "recipe": "r", "stage": "sft", "verdict": "v", "what_ran": ran, "backends": backends,
-            "trials": {"transformers": [trial], "unsloth": [other]}, "loss": {"tolerance": 1e-4},
-        }, tmp_path / "p.png",
-    )  # fmt: skip
-    assert (tmp_path / "p.png").stat().st_size > 10_000
-
-
-def test_a_difference_beyond_rounding_is_named():
-    from pipeline.run.compare import verdict
-
-    loss = {"first_step_beyond": 7, "largest_difference": 0.02, "tolerance": 1e-4}
-    said = verdict({"memory_ratios": [0.5], "speed_ratios": [2.0], "on_gpu": True, "loss": loss})
-    assert said.startswith("Unsloth: 2.00x tokens per second, 50% less GPU memory") and "from step 7" in said

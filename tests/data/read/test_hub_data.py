@@ -5,104 +5,20 @@ import os
 import re
 import subprocess
 import sys
-from hashlib import sha1
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from urllib.parse import unquote, urlsplit
 
 import pyarrow
 import pyarrow.parquet
 import pytest
-from conftest import PROJECT, align, manifest, write_micro, write_rows
+from conftest import PROJECT, align, manifest, write_micro
+from own_hub import Hub, lines
 
 from pipeline.artifact.digests import Digests
-from pipeline.data.read import splits
-from pipeline.data.read.files import files
 from pipeline.data.read.reader import read
 from pipeline.errors import PipelineError
 from pipeline.plan.planner import Planner
 from pipeline.recipe.problem import RecipeError
 from pipeline.recipe.reading import load_recipe
-
-
-def lines(start: int, number: int) -> bytes:
-    rows = [{"prompt": f"What is {n}?", "completion": f"{n}, it is"} for n in range(start, start + number)]
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
-
-
-class Hub:
-    """A hub of data sets: {name: {revision or commit: {path: content}}}; `asked` are the paths requested of it."""
-
-    def __init__(self):
-        self.sets: dict[str, dict[str, dict[str, bytes]]] = {}
-        self.branches: dict[tuple[str, str], str] = {}
-        self.gated: set[str] = set()
-        self.asked: list[str] = []
-        hub = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self):
-                hub.asked.append(f"{self.command} {unquote(urlsplit(self.path).path)}")
-                status, headers, body = hub.answer(unquote(urlsplit(self.path).path))
-                self.send_response(status)
-                for key, value in (headers | {"Content-Length": str(len(body))}).items():
-                    self.send_header(key, value)
-                self.end_headers()
-                if self.command == "GET":
-                    self.wfile.write(body)
-
-            do_HEAD = do_GET
-
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-    def push(self, name: str, contents: dict[str, bytes | str], branch: str = "main") -> str:
-        """Another commit on a branch; returns it."""
-        contents = {path: one.encode() if isinstance(one, str) else one for path, one in contents.items()}
-        commit = sha1(repr(sorted(contents.items())).encode()).hexdigest()
-        self.sets.setdefault(name, {})[commit] = contents
-        self.branches[name, branch] = commit
-        return commit
-
-    def answer(self, path: str) -> tuple[int, dict, bytes]:
-        found = re.fullmatch(r"/(?:api/)?datasets/([^/]+/[^/]+)/(revision|tree|resolve)/([^/]+)/?(.*)", path)
-        name, what, revision, file = found.groups() if found else ("", "", "", "")
-        if name not in self.sets:
-            return 401, {"X-Error-Code": "RepoNotFound"}, b"{}"
-        commit = self.branches.get((name, revision), revision)
-        contents = self.sets[name].get(commit)
-        if contents is None:
-            return 404, {"X-Error-Code": "RevisionNotFound"}, b"{}"
-        if what == "revision":
-            siblings = [{"rfilename": one} for one in contents]
-            return self.json({"_id": "0", "id": name, "sha": commit, "siblings": siblings, "tags": []})
-        if what == "tree":
-            return self.json([{"type": "file", "path": p, "size": len(c), "oid": etag(c)} for p, c in contents.items()])
-        if name in self.gated:
-            return 403, {"X-Error-Code": "GatedRepo"}, b"{}"
-        if file not in contents:
-            return 404, {"X-Error-Code": "EntryNotFound"}, b""
-        return 200, {"ETag": f'"{etag(contents[file])}"', "X-Repo-Commit": commit}, contents[file]
-
-    def json(self, value: object) -> tuple[int, dict, bytes]:
-        return 200, {"Content-Type": "application/json"}, json.dumps(value).encode()
-
-    def downloads(self) -> list[str]:
-        """The files that were downloaded, in order."""
-        return [
-            one.partition("/resolve/")[2].partition("/")[2] for one in self.asked if one.startswith("GET /datasets/")
-        ]
-
-
-def etag(content: bytes) -> str:
-    return sha1(content).hexdigest()
 
 
 @pytest.fixture
@@ -314,53 +230,6 @@ def test_checking_a_split_of_the_hub(hub, tmp_path):
     arguments = ("data", "check", "hub:me/talk", "--stage", "pretrain", "--column", "text=prompt", "-r", "micro.yaml")
     said = align(*arguments, "--split", "test", cwd=tmp_path, env=hub.online).stdout
     assert "hub:me/talk: rows of the kind text" in said and "10 read" in said
-
-
-def folder_of(tmp_path: Path, *names: str) -> str:
-    for name in names:
-        (file := tmp_path / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
-        write_rows(file, [{"text": name}])
-    return str(tmp_path / "folder")
-
-
-def test_splits_of_a_local_folder(tmp_path):
-    folder = folder_of(tmp_path, "train.jsonl", "deep/test_1.jsonl", "deep/test_2.jsonl")
-    assert [row.value["text"] for row in read(folder, split="test")] == ["deep/test_1.jsonl", "deep/test_2.jsonl"]
-    said = refused(folder)
-    assert "has several splits: train, test" in said and "or give files" in said
-    assert len(list(read(folder + "/**/*.jsonl"))) == 3
-    assert "did you mean train?" in refused(folder, split="trian")
-    assert "only folders and data sets of the hub have a split" in refused(folder + "/train.jsonl", split="train")
-    (tmp_path / "folder" / "README.md").write_text(CARD.replace("a/*", "deep/*").replace("b/*.csv", "train.jsonl"))
-    assert "has several configs: short, long" in refused(folder)
-    assert len(list(read(folder, config="short"))) == 2
-
-
-def test_a_saved_dataset_dict_is_read_by_split(tmp_path):
-    datasets = pytest.importorskip("datasets")
-    parts = {name: datasets.Dataset.from_list([{"text": name}] * 3) for name in ("train_sft", "other")}
-    datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
-    saved = str(tmp_path / "saved")
-    assert "has several splits: train_sft, other" in refused(saved)
-    assert [row.value["text"] for row in read(saved, split="other")] == ["other"] * 3
-    assert "was saved by DatasetDict.save_to_disk" in refused(str(tmp_path))
-
-
-def test_an_ordinary_folder_is_read_whole_without_the_library(tmp_path):
-    folder = folder_of(tmp_path, "a.jsonl", "b.json", "pretraining.jsonl", "train-1.jsonl", "sub/contest.jsonl")
-    code = f"import sys; from pipeline.data.read.files import files; print(len(files({folder!r})), 'datasets' in sys.modules)"
-    assert subprocess.check_output([sys.executable, "-c", code], cwd=PROJECT, text=True) == "5 False\n"
-
-
-def test_a_folder_whose_name_has_signs_of_globs(tmp_path):
-    folder_of(tmp_path, "train.jsonl", "test.jsonl")
-    (tmp_path / "folder").rename(tmp_path / "[train] *")
-    assert files(str(tmp_path / "[train] *"), split="test") == [str(tmp_path / "[train] *" / "test.jsonl")]
-
-
-def test_the_words_for_splits_are_those_of_datasets():
-    data_files = pytest.importorskip("datasets.data_files")
-    assert {str(split): tuple(words) for split, words in data_files.SPLIT_KEYWORDS.items()} == splits.WORDS
 
 
 def test_parquet_of_the_hub(hub, tmp_path):

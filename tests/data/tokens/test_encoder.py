@@ -1,13 +1,8 @@
-"""Rows: read with their places, shaped, split, tokenized, and accounted for to the last one."""
-
-import json
+"""Examples to token ids: where loss stands, and how what is too long is cut."""
 
 import pytest
-from conftest import write_rows
-from prepared import asked, encode, lines, plain_tokenizer, prepared, reasons
+from prepared import encode, lines, plain_tokenizer, reasons
 
-from pipeline.data.read.reader import read
-from pipeline.data.shapes.shape import BadRow, shape
 from pipeline.data.tokens.encoder import IGNORED
 from pipeline.data.tokens.template import Template
 from pipeline.data.tokens.template_files import named
@@ -18,74 +13,6 @@ from pipeline.model.tokenizer import train
 @pytest.fixture(scope="module")
 def tokenizer():
     return plain_tokenizer("User: what is red?\nAssistant: red is a colour.")
-
-
-def test_a_row_knows_its_line_in_an_array_and_in_lines(tmp_path):
-    rows = [{"text": "a\nb"}, {"text": "c"}]
-    (tmp_path / "array.json").write_text(json.dumps(rows, indent=2))
-    write_rows(tmp_path / "lines.jsonl", rows)
-    assert [row.line for row in read(str(tmp_path / "array.json"))] == [2, 5]
-    assert [row.line for row in read(str(tmp_path / "lines.jsonl"))] == [1, 2]
-
-
-@pytest.mark.parametrize("prefix, ending", [(b"\xef\xbb\xbf", "\n"), (b"", "\r\n"), (b"\n \n", "\n\n")])
-def test_marks_line_ends_and_blank_lines_are_harmless(tmp_path, prefix, ending):
-    file = tmp_path / "rows.jsonl"
-    file.write_bytes(prefix + ending.join(json.dumps({"text": t}) for t in "ab").encode())
-    assert [row.value["text"] for row in read(str(file))] == ["a", "b"]
-
-
-def test_the_suffix_may_lie(tmp_path):
-    write_rows(tmp_path / "rows.json", [{"text": "a"}])
-    assert [row.value for row in read(str(tmp_path / "rows.json"))] == [{"text": "a"}]
-
-
-@pytest.mark.parametrize(
-    "row, prompt, answer",
-    [
-        ({"instruction": "Add.", "input": "1 2", "output": "3"}, "Add.\n\n1 2", "3"),
-        ({"instruction": "Hi", "input": None, "output": "Ho"}, "Hi", "Ho"),
-        ({"prompt": "Hi", "completion": "Ho"}, "Hi", "Ho"),
-        ({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}, "Hi", "Ho"),
-        (
-            {"prompt": [{"role": "user", "content": "Hi"}], "completion": [{"role": "assistant", "content": "Ho"}]},
-            "Hi",
-            "Ho",
-        ),
-    ],
-)
-def test_shapes_of_conversations(row, prompt, answer):
-    example = shape(row, "conversation")
-    assert (example.prompt, example.messages[-1]["content"]) == (prompt, answer)
-
-
-@pytest.mark.parametrize(
-    "row, reason",
-    [
-        (None, "the row is null"),
-        ({"prompt": "a"}, 'no "completion"'),
-        ({"prompt": "a", "completion": 3}, "is a number, not text"),
-        ({"messages": []}, "empty list"),
-        ({"messages": [{"role": "user", "content": "a"}]}, "nothing to learn"),
-        ({"messages": [{"role": "bot", "content": "a"}]}, "the role 'bot'"),
-        ({"messages": [{"role": "assistant", "content": "a"}]}, "no prompt"),
-    ],
-)
-def test_bad_rows_say_why(row, reason):
-    with pytest.raises(BadRow, match=reason):
-        shape(row, "conversation")
-
-
-def test_the_same_question_never_stands_on_both_sides_and_later_rows_move_none(tmp_path):
-    def sides(rows):
-        write_rows(tmp_path / "rows.jsonl", rows)
-        return asked(prepared(tmp_path / "rows.jsonl", held_out=0.3, folder=tmp_path))
-
-    rows = [{"prompt": f"q{n % 40}", "completion": f"a{n}"} for n in range(120)]
-    trained, held_out = sides(rows)
-    assert held_out and not trained & held_out
-    more_trained, more_held_out = sides([{"prompt": f"new{n}", "completion": "a"} for n in range(50)] + rows)
-    assert trained <= more_trained and held_out <= more_held_out
 
 
 CHAT = [
@@ -161,17 +88,3 @@ def test_an_unknown_template_lists_those_there_are():
     with pytest.raises(PipelineError, match="no such template") as error:
         named("chatm")
     assert "chatml" in error.value.fix
-
-
-def test_every_shared_good_file_of_a_known_shape_is_read(shared, tmp_path):
-    known = {
-        "instruct/alpaca_en_demo.json": ("conversation", 999),
-        "instruct/alpaca_zh_demo.json": ("conversation", 1000),
-        "chat/openai_messages_en_zh.jsonl": ("conversation", 500),
-        "pref/tinystories_shuffle_pairs.jsonl": ("preference", 600),
-        "pref/imdb_sentiment_pairs.jsonl": ("preference", 237),
-        "pretrain/c4_demo_000-199.jsonl": ("text", 200),
-    }
-    for name, (kind, rows) in known.items():
-        summary = prepared(shared / "data" / name, kind, held_out=0.1, folder=tmp_path).account.summary()
-        assert (summary["read"], summary["dropped"]) == (rows, 0), name

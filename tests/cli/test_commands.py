@@ -1,0 +1,45 @@
+"""The commands that only tell."""
+
+import json
+import re
+
+from conftest import ALL, PROJECT, align, attempt
+
+from pipeline.recipe.reading import load_recipe
+from pipeline.stage import specs
+
+
+def test_status_for_a_program(built):
+    rows = json.loads(align("status", "-r", "micro.yaml", "--json", cwd=built).stdout)
+    assert [row["stage"] for row in rows] == ALL
+    assert rows[1]["metrics"]["after"]["n"] == 8
+    other = ["dpo", "--policy", attempt(built, "dpo")]
+    (row,) = json.loads(align("status", "-r", "micro.yaml", "--json", *other, cwd=built).stdout)
+    assert row["state"] == "run" and row["parent"] == "dpo"
+
+
+def test_the_version_is_told():
+    said = align("--version", cwd=PROJECT).stdout
+    assert re.match(r"align \d+\.\d+", said) and "trl 1." in said
+
+
+def test_recipes_are_listed_with_their_chain():
+    said = align("recipes", cwd=PROJECT).stdout
+    assert "recipes/tiny.yaml  pretrain -> sft -> dpo, reward, ppo\n" in said
+    assert "recipes/qwen3-4b-16gb.yaml  sft -> reward, (dpo -> ppo)\n" in said
+
+
+def test_a_shown_recipe_is_whole_and_the_same(tmp_path):
+    from pipeline.recipe.fields import LORA, ON_A_GPU, fields_of
+    from pipeline.recipe.owned import ADAPTER_OWNED, OWNED
+
+    shown = align("recipe", "show", "recipes/tiny.yaml", cwd=PROJECT).stdout
+    (tmp_path / "shown.yaml").write_text(shown)
+    loaded, again = load_recipe(PROJECT / "recipes" / "tiny.yaml"), load_recipe(tmp_path / "shown.yaml")
+    assert again.resolved() == loaded.resolved()
+    for name, stage in again.stages.items():
+        config = specs()[name].config
+        left = fields_of(config).keys() - stage.train.keys()
+        assert left == (left & OWNED.keys()) | set(ON_A_GPU)
+    adapter = again.stages["sft"].adapter.resolved()
+    assert fields_of(LORA).keys() - adapter.keys() == ADAPTER_OWNED.keys()

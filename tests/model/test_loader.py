@@ -1,0 +1,124 @@
+"""What a stage starts from: the parent's adapter on its base, whole, or a new one where it was asked for."""
+
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import align, attempt, refused, write_rows
+from safetensors.torch import load_file
+from stage_runs import adapter_of, stage_run, trainer_of
+
+from pipeline.errors import PipelineError
+
+
+def test_the_reward_model_starts_from_the_sft_adapter(stage_of, chain):
+    model = stage_of("reward").models.at_the_start()
+    sft = adapter_of(chain, "sft")
+    now = {name.replace(".default", ""): p for name, p in model.named_parameters()}
+    assert all(torch.equal(now[name], tensor) for name, tensor in sft.items())
+    assert next(p for name, p in now.items() if "score.modules_to_save" in name).requires_grad
+
+
+def test_a_dropout_that_a_stage_sets_is_in_the_adapter_that_goes_on_and_in_its_fingerprint(stage_of):
+    wanted = ("stages.dpo.train.disable_dropout=false", "stages.dpo.adapter.lora_dropout=0.25")
+    plain, same, changed = (stage_of("dpo", *wanted[:1], *more) for more in ((), ("stages.dpo.adapter.r=4",), wanted))
+    assert same.step.fingerprint == plain.step.fingerprint != changed.step.fingerprint
+    model = changed.models.at_the_start()
+    dropouts = {module.p for name, module in model.named_modules() if name.endswith("lora_dropout.default")}
+    assert dropouts == {0.25} and model.peft_config["default"].lora_dropout == 0.25
+
+
+def chatml_recipe(folder: Path, shared: Path) -> None:
+    rows = [{"prompt": f"What is {n}?", "completion": f"It is {n}."} for n in range(30)]
+    write_rows(folder / "chat.jsonl", rows)
+    write_rows(
+        folder / "pairs.jsonl", [{"prompt": r["prompt"], "chosen": r["completion"], "rejected": "No."} for r in rows]
+    )
+    (folder / "chatml.yaml").write_text(
+        f"""\
+model: {{id: {shared / "models" / "stories260K-hf"}, template: chatml}}
+adapter: {{r: 4}}
+threads: 1
+train: {{max_length: 128, max_steps: 4, per_device_train_batch_size: 2, learning_rate: 1e-2}}
+evaluation: {{max_rows: 4, max_new_tokens: 4}}
+stages:
+  sft: {{data: {{path: chat.jsonl}}}}
+  reward: {{data: {{path: pairs.jsonl}}}}
+  dpo: {{data: {{path: pairs.jsonl}}}}
+"""
+    )
+
+
+def test_new_tokens_of_a_template_are_trained_saved_and_reload_to_the_same_logits(tmp_path, shared, monkeypatch):
+    from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification
+    from transformers import AutoTokenizer
+
+    chatml_recipe(tmp_path, shared)
+    align("run", "-r", "chatml.yaml", cwd=tmp_path)
+    runs = tmp_path / "runs" / "chatml"
+    rows = {
+        stage: load_file(runs / stage / "latest" / "adapter" / "adapter_model.safetensors")
+        for stage in ("sft", "dpo", "reward")
+    }
+    name = next(name for name in rows["sft"] if "trainable_tokens_delta" in name)
+    assert not torch.equal(rows["sft"][name], rows["dpo"][name]) and name in rows["reward"]
+    folder = runs / "dpo" / "latest" / "adapter"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.eos_token == "<|im_end|>" and tokenizer.pad_token != tokenizer.eos_token
+    batch = tokenizer(["<|im_start|>user\nhi<|im_end|>\n"], return_tensors="pt", add_special_tokens=False)
+    assert tokenizer.convert_tokens_to_ids("<|im_start|>") in batch.input_ids[0]
+    plain = AutoPeftModelForCausalLM.from_pretrained(folder).eval()
+    monkeypatch.chdir(tmp_path)
+    stage = stage_run("chatml.yaml", "dpo", f"stages.dpo.policy={folder.parent}", folder=tmp_path)
+    with torch.no_grad():
+        assert torch.equal(stage.models.at_the_start().eval()(**batch).logits, plain(**batch).logits)
+        trainer, pairs = trainer_of(stage)
+        assert float(trainer.compute_loss(trainer.model, trainer.data_collator(pairs[:2]))) == pytest.approx(
+            math.log(2), abs=1e-6
+        )
+    AutoPeftModelForSequenceClassification.from_pretrained(
+        runs / "reward" / "latest" / "adapter", num_labels=1, pad_token_id=tokenizer.pad_token_id
+    )
+
+
+@pytest.mark.slow
+def test_a_4_bit_base_in_bf16_trains_adapters_that_stay_fp32(tmp_path, shared):
+    chatml_recipe(tmp_path, shared)
+    align("run", "-r", "chatml.yaml", "--set", "model.load_in_4bit=true", "--set", "model.dtype=bfloat16", cwd=tmp_path)
+    for stage in ("sft", "dpo", "reward"):
+        adapter = load_file(tmp_path / "runs" / "chatml" / stage / "latest" / "adapter" / "adapter_model.safetensors")
+        assert {tensor.dtype for tensor in adapter.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("own", ["{target_modules: [q_proj, q_porj]}", "{rank_pattern: {nowhere: 3}}"])
+def test_a_name_of_no_module_is_a_mistake(stage_of, own):
+    stage = stage_of("sft", f"adapter={own}")
+    with pytest.raises(PipelineError, match=r"adapter\.(target_modules: q_porj|rank_pattern: nowhere) is no module"):
+        stage.models.at_the_start()
+
+
+def test_an_adapter_made_for_another_base(built):
+    text = (
+        (built / "micro.yaml")
+        .read_text()
+        .replace("hidden_size: 16", "hidden_size: 32")
+        .replace("name: micro", "name: wide")
+    )
+    (built / "wide.yaml").write_text(text)
+    align("run", "pretrain", "-r", "wide.yaml", cwd=built)
+    model = next((built / "runs" / "wide" / "pretrain").glob("*/model"))
+    foreign = built / "foreign"
+    shutil.copytree(attempt(built, "sft") / "adapter", foreign)
+    said = refused(
+        built, "run", "dpo", "-r", "micro.yaml", "--policy", "foreign",
+        "--set", f"model={{id: {model}}}", "--set", "stages={dpo: {data: {path: pairs.jsonl}}}",
+    )  # fmt: skip
+    assert "made for another base" in said
+
+
+def test_a_truncated_adapter(built):
+    file = attempt(built, "sft") / "adapter" / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    assert "adapter_model.safetensors" in refused(built, "run", "dpo", "-r", "micro.yaml")

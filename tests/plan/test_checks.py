@@ -1,0 +1,62 @@
+"""What a plan looks at before anything is trained: files, options on them, trackers."""
+
+from pathlib import Path
+
+import pytest
+from conftest import refused, write_micro
+
+from pipeline.errors import PipelineError
+from pipeline.plan import trackers
+from pipeline.plan.planner import Planner
+from pipeline.plan.step import UP_TO_DATE
+from pipeline.recipe.reading import load_recipe
+
+
+def test_a_tracker_that_is_not_installed_is_told_in_the_plan(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    loaded = load_recipe(write_micro(tmp_path), ["train.report_to=clearml"])
+    with pytest.raises(PipelineError, match=r"(?s)sft: train.report_to: clearml is not installed.*pip install clearml"):
+        Planner(loaded, tmp_path / "runs").plan(["sft"])
+
+
+def test_a_tracker_is_no_matter_where_nothing_is_to_be_trained(chain, monkeypatch):
+    monkeypatch.chdir(chain)
+    steps = Planner(load_recipe("micro.yaml", ["train.report_to=clearml"]), chain / "runs").plan(["dpo"])
+    assert {step.state for step in steps} == {UP_TO_DATE}
+
+
+def test_a_misspelt_tracker_is_a_mistake():
+    ((what, _),) = trackers.missing("sft", ["tensorbord"])
+    assert "did you mean tensorboard?" in what
+    assert not list(trackers.missing("sft", "none"))
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("stages.sft.data.separator=xyz", "data.separator: chat.jsonl: only plain texts"),
+        ("stages.sft.data.revision=v1", "data.revision: chat.jsonl: only data sets of the hub"),
+    ],
+)
+def test_what_cannot_take_effect_on_a_file_is_refused(tmp_path, monkeypatch, option, said):
+    monkeypatch.chdir(tmp_path)
+    loaded = load_recipe(write_micro(tmp_path), [option])
+    with pytest.raises(PipelineError, match=said):
+        Planner(loaded, tmp_path / "runs").plan(["sft"])
+
+
+def test_a_separator_takes_effect_where_one_of_the_files_is_a_plain_text(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = write_micro(tmp_path)
+    Path("corpus.txt").write_text("one\n%%\ntwo\n")
+    data = "{path: corpus.txt, separator: '%%', held_out: text.jsonl}"
+    (step,) = Planner(load_recipe(recipe, [f"stages.pretrain.data={data}"]), tmp_path / "runs").plan(["pretrain"])
+    assert step.state == "run"
+
+
+def test_missing_files_of_all_stages_at_once(micro):
+    (micro / "chat.jsonl").unlink()
+    (micro / "pairs.jsonl").unlink()
+    said = refused(micro, "run", "-r", "micro.yaml")
+    assert "chat.jsonl: no such file" in said and "pairs.jsonl: no such file" in said
+    assert not (micro / "runs").exists()
