@@ -12,6 +12,7 @@ from rich.table import Column
 from rich.text import Text
 
 from pipeline.console import data_report
+from pipeline.console.clock import Clock
 from pipeline.console.figures import in_a_line
 from pipeline.console.screen import Screen
 from pipeline.errors import PipelineError
@@ -19,7 +20,7 @@ from pipeline.plan.step import Step
 from pipeline.stage import specs
 
 WORTH_SAYING = 10  # seconds of looking ahead
-SHORT = {
+SHORT = {  # what a trainer calls a key figure, and what a person does
     "rewards/margins": "margin",
     "rewards/accuracies": "accuracy",
     "mean_token_accuracy": "token accuracy",
@@ -30,34 +31,34 @@ SHORT = {
 
 
 class Display(Screen):
-    """Shows one command: one method for each kind of event that a stage's process reports."""
+    """Shows one command: a method for each kind of event of which something is to be seen, see pipeline.train.events."""
 
     def __init__(self, console: Console):
         super().__init__(console)
         self.bar: Progress | None = None
         self.stage = ""
-        self.steps = 0
-        self._rate: tuple[float, int, int] | None = None  # time, tokens and step from which speed is counted
-        self._now: dict | None = None  # the latest step
-        self._loss: str | None = None
-        self._speed, self._begun = 0.0, 0.0
-        self._paused: float | None = None  # since when something else than training is done
+        self._clock: Clock | None = None  # of the stage's training, once it has begun
+        self._loss: str | None = None  # the latest
 
     def error(self, error: PipelineError) -> None:
-        self._stop_bar()
+        self.end()
         super().error(error)
 
     def begin(self, step: Step) -> None:
-        self.stage = step.stage
+        """A stage begins."""
+        self.stage, self._clock, self._loss = step.stage, None, None
         self.console.print()
         self.message(f"[bold]{step.stage}[/bold]  {escape(step.state)}: {escape(step.why)}")
 
     def end(self) -> None:
-        self._stop_bar()
+        """Nothing moves any more."""
+        if self.bar:
+            self.bar.stop()
+            self.bar = None
 
     def event(self, event: dict) -> None:
-        if handle := getattr(self, f"_on_{event['kind']}", None):
-            handle(event)
+        if show := getattr(self, f"_on_{event['kind']}", None):
+            show(event)
 
     def _on_account(self, event: dict) -> None:
         data_report.of_stage(self, event)
@@ -74,40 +75,28 @@ class Display(Screen):
         self.message(f"  note: {escape(event['text'])}", "yellow")
 
     def _on_phase(self, event: dict) -> None:
-        if event["name"] == "evaluation after" and self._now:
-            took, loss = self._now["at"] - self._begun, f"; last loss {self._loss}" if self._loss else ""
-            self.message(
-                f"  trained to step {self._now['step']} in {_duration(took)}, {self._speed:,.0f} tokens/s{loss}"
-            )
+        name, clock = event["name"], self._clock
+        if name == "evaluation after" and clock and clock.step is not None:
+            loss = f"; last loss {self._loss}" if self._loss else ""
+            took = f"{_duration(clock.taken)}, {clock.speed:,.0f} tokens/s"
+            self.message(f"  trained to step {clock.step} in {took}{loss}")
         if "step" in event:  # training goes on after it
-            self._pause(event)
-            self._update(phase=event["name"])
+            if clock:
+                (clock.go_on if name == "training" else clock.pause)(event["at"])
+            self._update(phase=name)
         elif self.console.is_terminal:
-            self._show(event["name"])
-
-    def _pause(self, event: dict) -> None:
-        """What is done between two steps is not training: the clock of its speed stands still."""
-        if event["name"] != "training":
-            self._paused = event["at"] if self._paused is None else self._paused
-        elif self._paused is not None:
-            lost, self._paused = event["at"] - self._paused, None
-            self._begun += lost
-            self._rate = self._rate and (self._rate[0] + lost, *self._rate[1:])
+            self._show(name)
 
     def _on_train(self, event: dict) -> None:
-        self.steps, self._begun = event["steps"], event["at"]
-        self._rate = self._now = self._loss = self._paused = None
+        self._clock, self._loss = Clock(event["at"], event["steps"]), None
         if event["step"]:
-            self.message(f"  continues from step {event['step']} of {self.steps}")
+            self.message(f"  continues from step {event['step']} of {event['steps']}")
         if self.bar:
-            self._show("training", total=self.steps, completed=event["step"])
+            self._show("training", total=event["steps"], completed=event["step"])
 
     def _on_step(self, event: dict) -> None:
-        if self._rate is None:
-            self._rate = (event["at"], event["tokens"], event["step"])
-        self._speed = (event["tokens"] - self._rate[1]) / max(event["at"] - self._rate[0], 1e-9)
-        self._now = event
-        self._update(completed=event["step"], count=f"{event['step']}/{self.steps}", left=self._left())
+        self._clock.stepped(event["at"], event["step"], event["tokens"])
+        self._update(completed=event["step"], count=self._count(event), left=self._left())
 
     def _on_log(self, event: dict) -> None:
         self._loss = f"{event['loss']:.4g}"
@@ -115,11 +104,11 @@ class Display(Screen):
             SHORT.get(key, key): event[key] for key in specs()[self.stage].key_figures if key in event
         }
         shown = [f"{name} {value:.4g}" for name, value in figures.items()]
-        shown += [f"{self._speed:,.0f} tokens/s"] if self._speed else []
+        shown += [f"{self._clock.speed:,.0f} tokens/s"] if self._clock.speed else []
         if self.bar:
             self._update(figures=shown)
         else:
-            parts = [f"{self.stage} {event['step']}/{self.steps}", *shown, self._left()]
+            parts = [f"{self.stage} {self._count(event)}", *shown, self._left()]
             self.message("  " + "  ".join(part for part in parts if part))
 
     def _on_before(self, event: dict) -> None:
@@ -128,15 +117,18 @@ class Display(Screen):
 
     def _on_evaluated(self, event: dict) -> None:
         if event["metrics"]:
-            self.message(f"  held out at {event['step']}/{self.steps}: {in_a_line(event['metrics'])}")
+            self.message(f"  held out at {self._count(event)}: {in_a_line(event['metrics'])}")
 
     def _on_finished(self, event: dict) -> None:
-        self._stop_bar()
+        self.end()
+
+    def _count(self, event: dict) -> str:
+        """At which of how many steps."""
+        return f"{event['step']}/{self._clock.steps}"
 
     def _left(self) -> str:
-        """How long the steps that are left will take; nothing where that is not known yet, or none is."""
-        done, left = self._now["step"] - self._rate[2], self.steps - self._now["step"]
-        return f"{_duration((self._now['at'] - self._rate[0]) / done * left)} left" if done and left else ""
+        left = self._clock.left
+        return "" if left is None else f"{_duration(left)} left"
 
     def _show(self, phase: str, total: int | None = None, completed: int = 0) -> None:
         """A bar for what is done now; what stood beside the one before it is gone."""
@@ -160,11 +152,6 @@ class Display(Screen):
         if self.bar:
             self.bar.update(self.bar.task_ids[0], **fields)
 
-    def _stop_bar(self) -> None:
-        if self.bar:
-            self.bar.stop()
-            self.bar = None
-
 
 class _Figures(ProgressColumn):
     """The last column: as many whole figures as the terminal has room for, the first ones first."""
@@ -177,6 +164,8 @@ class _Figures(ProgressColumn):
 
 
 class _Fitting:
+    """A text that ends where the next part would not fit."""
+
     def __init__(self, parts: Sequence[str]):
         self.parts = parts
 

@@ -29,10 +29,10 @@ from pipeline.recipe.fields import effective
 from pipeline.stage import Spec
 from pipeline.train import pairs, reference
 from pipeline.train.arguments import built
+from pipeline.train.callback import StageCallback
 from pipeline.train.interruption import Interruption
 from pipeline.train.order import Order
 from pipeline.train.packing import packed, refuse_mixed_attention
-from pipeline.train.progress import Progress
 from pipeline.train.reference import Reference
 from pipeline.train.saving import could_not_save, save_weights
 
@@ -115,7 +115,7 @@ class Context:
             trainer.train_dataset = self.kept.beside(rows, trainer)
             reference.forget(trainer)
         trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(Progress(self, trainer))
+        trainer.add_callback(StageCallback(self, trainer))
         return trainer
 
     def _keeps_reference(self, args, rows: int) -> bool:

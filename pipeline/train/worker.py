@@ -1,6 +1,6 @@
-"""Inside a stage's own process: load, evaluate, train, evaluate, save.
+"""A stage's own process, around its run: how it starts, takes its job, ends, and says why.
 
-Started by pipeline.run.run with a job on standard input, it speaks to its parent in JSON lines on
+Started by pipeline.run.process with a job on standard input, it tells its parent of events in JSON lines on
 standard output and dies when its standard input closes: a parent that was killed leaves nothing behind.
 Whatever else writes to the screen (libraries, C code) ends up in the artifact's stage.log.
 """
@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
 from pathlib import Path
 
@@ -22,22 +21,10 @@ from pipeline.errors import PipelineError
 from pipeline.model import backend
 from pipeline.plan.step import EVALUATE
 from pipeline.train.checked_job import check
+from pipeline.train.events import Channel
 from pipeline.train.interruption import Interruption
 from pipeline.train.job import INTERRUPTED, Job
 from pipeline.train.machine import before_imports
-
-
-class Channel:
-    """The way to the parent: standard output, kept for it alone."""
-
-    def __init__(self):
-        self._out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
-
-    def report(self, kind: str, **fields: object) -> None:
-        if kind == "phase":  # by now standard output is the stage's log
-            step = f" at step {fields['step']}" if "step" in fields else ""
-            print(f"{time.strftime('%H:%M:%S')} {fields['name']}{step}", flush=True)
-        self._out.write(json.dumps({"kind": kind, "at": time.time()} | fields) + "\n")
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from rich.console import Console
 from pipeline.console import tables
 from pipeline.console.display import Display
 from pipeline.errors import PipelineError
+from pipeline.plan.step import EVALUATE, Step
 
 
 @dataclass
@@ -163,13 +164,25 @@ def test_few_held_out_rows_are_said_to_be_few():
 
 
 def test_the_clock_of_the_speed_stands_still_while_something_else_is_done():
-    display = Screen().display
+    screen = Screen()
+    screen.display.stage = "sft"
     for kind, at, more in (
         ("train", 0, {"step": 0, "steps": 3}),
         ("step", 1, {"step": 1, "tokens": 100}),
         ("phase", 1, {"name": "evaluation", "step": 1}),
         ("phase", 91, {"name": "training", "step": 1}),
         ("step", 92, {"step": 2, "tokens": 200}),
+        ("log", 92, {"step": 2, "loss": 1.5}),
+        ("phase", 92, {"name": "evaluation after"}),
     ):
-        display.event({"kind": kind, "at": at} | more)
-    assert display._speed == 100
+        screen.display.event({"kind": kind, "at": at} | more)
+    assert "sft 2/3  loss 1.5  100 tokens/s  00:01 left" in screen.said()
+    assert "trained to step 2 in 00:02, 100 tokens/s; last loss 1.5" in screen.said()
+
+
+def test_a_stage_that_is_only_evaluated_is_not_said_to_be_trained():
+    screen = Screen()
+    screen.trains()
+    screen.display.begin(Step("dpo", EVALUATE, "the evaluation changed"))
+    screen.shows("phase", name="evaluation after")
+    assert "trained to" not in screen.said()

@@ -1,4 +1,4 @@
-"""What a running stage says, and what it writes into log.jsonl."""
+"""What happens at each step of training beside the step: it is reported, logged, and the last one if Ctrl-C says so."""
 
 import json
 import time
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from pipeline.train.trainer import Context, StageTrainer
 
 
-class Progress(TrainerCallback):
-    """Says what happens, keeps log.jsonl, and stops at the next step when asked to."""
+class StageCallback(TrainerCallback):
+    """Reports what happens, keeps log.jsonl, and stops after the step in which Ctrl-C was pressed."""
 
     def __init__(self, context: "Context", trainer: "StageTrainer"):
         self.context, self.trainer = context, trainer

@@ -1,0 +1,36 @@
+"""What a stage's process tells whoever watches it: a JSON line an event, with its `kind` and the time, `at`."""
+
+import json
+import os
+import time
+
+# Each kind of event: what it says, and its fields.
+EVENTS = {
+    "phase": "something else is done now: name; with step where training goes on after it",
+    "rows": "rows are being read: read, so many so far",
+    "looked_ahead": "the rows of later stages are ready: stages, seconds",
+    "account": "what became of the stage's rows: the fields of Account.summary",
+    "note": "something that a person should know: text",
+    "before": "the held-out figures before the first step: metrics",
+    "train": "training begins: step, which is not 0 where it continues, and steps in all",
+    "step": "a step is done: step, tokens so far",
+    "log": "a line of log.jsonl that has a loss: step, loss and the other figures",
+    "evaluated": "the held-out figures in the middle of training: step, metrics",
+    "interrupted": "the checkpoint that Ctrl-C asked for is saved: step",
+    "finished": "the manifest is written: folder, manifest",
+    "error": "what went wrong, before the process ends: what, fix",
+}
+
+
+class Channel:
+    """The way to the parent: standard output, kept for it alone."""
+
+    def __init__(self):
+        self._out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+
+    def report(self, kind: str, **fields: object) -> None:
+        """Tell of an event: `kind` is one of EVENTS."""
+        if kind == "phase":  # by now standard output is the stage's log
+            step = f" at step {fields['step']}" if "step" in fields else ""
+            print(f"{time.strftime('%H:%M:%S')} {fields['name']}{step}", flush=True)
+        self._out.write(json.dumps({"kind": kind, "at": time.time()} | fields) + "\n")
