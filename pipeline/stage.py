@@ -14,7 +14,7 @@ class Spec:
     """A stage as the plan sees it. Light: reading it imports neither torch nor TRL."""
 
     config: str  # the name of its trainer's config class
-    rows: str  # the kind of row it trains on, a file of data/shapes/kinds/
+    row_kind: str  # the kind of row it trains on, a file of data/shapes/kinds/
     after: tuple[str, ...]  # the parent is the last of these that the recipe has
     home: str = "trl"  # the module that has its config
     head: str = "causal"  # "causal", or "score" for a reward model, which is never a policy

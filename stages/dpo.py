@@ -4,7 +4,7 @@ from pipeline.stage import Spec
 
 SPEC = Spec(
     config="DPOConfig",
-    rows="preference",
+    row_kind="preference",
     after=("pretrain", "sft"),
     reference=True,
     reference_columns=("ref_chosen_logps", "ref_rejected_logps"),

@@ -4,7 +4,7 @@ from pipeline.stage import Spec
 
 SPEC = Spec(
     config="KTOConfig",
-    rows="labeled",
+    row_kind="labeled",
     after=("pretrain", "sft"),
     reference=True,
     reference_columns=("ref_logps", "ref_KL_logps"),

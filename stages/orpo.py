@@ -5,7 +5,7 @@ from pipeline.stage import Spec
 SPEC = Spec(
     config="ORPOConfig",
     home="trl.experimental.orpo",
-    rows="preference",
+    row_kind="preference",
     after=("pretrain", "sft"),
     key_figures=("rewards/margins", "rewards/accuracies", "nll_loss"),
     adapter_defaults={"learning_rate": 8e-6},

@@ -5,7 +5,7 @@ from pipeline.stage import Spec
 SPEC = Spec(
     config="PPOConfig",
     home="pipeline.ppo.config",
-    rows="prompt",
+    row_kind="prompt",
     after=("pretrain", "sft"),
     rewarded_by=("reward",),
     key_figures=("objective/scores", "objective/kl", "val/response_length"),

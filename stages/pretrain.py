@@ -4,7 +4,7 @@ from pipeline.stage import Spec
 
 SPEC = Spec(
     config="SFTConfig",
-    rows="text",
+    row_kind="text",
     after=(),
     key_figures=("mean_token_accuracy",),
 )

@@ -4,7 +4,7 @@ from pipeline.stage import Spec
 
 SPEC = Spec(
     config="RewardConfig",
-    rows="preference",
+    row_kind="preference",
     after=("pretrain", "sft"),
     head="score",
     key_figures=("margin", "accuracy"),

@@ -4,7 +4,7 @@ from pipeline.stage import Spec
 
 SPEC = Spec(
     config="SFTConfig",
-    rows="conversation",
+    row_kind="conversation",
     after=("pretrain",),
     key_figures=("mean_token_accuracy",),
     adapter_defaults={"learning_rate": 2e-4},

@@ -8,7 +8,7 @@ from pipeline.stage import Spec
 SPEC = Spec(
     config="CPOConfig",
     home="trl.experimental.cpo",
-    rows="preference",
+    row_kind="preference",
     after=("pretrain", "sft"),
     key_figures=("rewards/margins", "rewards/accuracies"),
     defaults={"loss_type": "simpo", "cpo_alpha": 0.0, "beta": 2.0, "simpo_gamma": 0.5},

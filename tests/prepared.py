@@ -85,6 +85,6 @@ def reasons(found: Prepared) -> list[str]:
     return [line["reason"] for line in lines(found, "rejected.jsonl")]
 
 
-def asked(found: Prepared) -> list[set[str]]:
+def prompts_of(found: Prepared) -> list[set[str]]:
     """The prompts of the trained and of the held-out rows."""
     return [{one.prompt for one in found.examples(side)} for side in (found.trained, found.held_out)]

@@ -112,7 +112,7 @@ def _checked(
 
     if stage and stage not in specs():
         raise PipelineError(f"--stage {stage}: no such stage.", f"There are {', '.join(specs())}.")
-    kind = specs()[stage].rows if stage else kinds.kind_of(data)
+    kind = specs()[stage].row_kind if stage else kinds.kind_of(data)
     if loaded is None:
         return check.check(data, kind, Words(data.learn))
     from pipeline.model.base import positions

@@ -21,8 +21,8 @@ app.add_typer(recipe_app, name="recipe")
 app.add_typer(data_app, name="data")
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         print(f"align {_installed('align-pipeline')}")
         print(", ".join(f"{name} {_installed(name)}" for name in ("torch", "transformers", "trl", "peft", "unsloth")))
         raise typer.Exit

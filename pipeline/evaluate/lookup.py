@@ -11,10 +11,10 @@ from pipeline.data.shapes.kinds import Kind
 
 def nearest(held_out: Sequence[Kind], trained: Sequence[Kind]) -> list[Kind]:
     """For each held-out example the trained one whose prompt is nearest, by cosine of character trigrams."""
-    asked = _trigrams([one.prompt for one in held_out])
-    best, likeness = numpy.zeros(len(asked), dtype=int), numpy.full(len(asked), -1.0)
+    questions = _trigrams([one.prompt for one in held_out])
+    best, likeness = numpy.zeros(len(questions), dtype=int), numpy.full(len(questions), -1.0)
     for start in range(0, len(trained), CHUNK):
-        like = asked @ _trigrams([one.prompt for one in trained[start : start + CHUNK]]).T
+        like = questions @ _trigrams([one.prompt for one in trained[start : start + CHUNK]]).T
         like = like.round(4)  # of questions that are as near the first is taken, however a machine rounds
         better = like.max(axis=1) > likeness
         best[better] = start + like.argmax(axis=1)[better]

@@ -147,10 +147,10 @@ def load(base: Base, wanted: Model, dtype, options: dict):
         **options,
     )
     got = {"load_in_4bit": bool(getattr(model, "is_loaded_in_4bit", False)), "dtype": model.dtype}
-    asked = {"load_in_4bit": wanted.load_in_4bit, "dtype": dtype}
-    if got != asked:  # it prints that it takes something else, and goes on
+    expected = {"load_in_4bit": wanted.load_in_4bit, "dtype": dtype}
+    if got != expected:  # it prints that it takes something else, and goes on
         raise PipelineError(
-            f"Unsloth loaded the base otherwise than asked: {got}, not {asked}.",
+            f"Unsloth loaded the base otherwise than asked: {got}, not {expected}.",
             WITHOUT,
         )
     for parameter in model.parameters():

@@ -60,7 +60,7 @@ def from_scratch(recipe: Recipe, stage: str, data: Data) -> Prepared:
 
     if recipe.model.tokenizer.path:
         return prepare(load(recipe.model.tokenizer.path, recipe.model), recipe)
-    rows = good_rows(data, specs()[stage].rows, recipe.rows_needed(stage))
+    rows = good_rows(data, specs()[stage].row_kind, recipe.rows_needed(stage))
     return prepare(train((one.prompt for _, one in rows), recipe.model.tokenizer.vocab_size), recipe)
 
 

@@ -131,9 +131,9 @@ class Planner:
             )
         why = f"trained {attempt.manifest['finished'][:16].replace('T', ' ')}"
         with suppress(PipelineError):  # what cannot be had is no matter where nothing is to be trained
-            trained_with, asked = attempt.manifest["run"]["backend"], backend_of()
-            if asked.name != trained_with and asked.why == backend.ASKED:
-                why = f"trained with {trained_with}; FRESH=1 (--fresh) trains it with {asked.name}"
+            trained_with, chosen = attempt.manifest["run"]["backend"], backend_of()
+            if chosen.name != trained_with and chosen.why == backend.ASKED:
+                why = f"trained with {trained_with}; FRESH=1 (--fresh) trains it with {chosen.name}"
         return Step(name, UP_TO_DATE, why, attempt=attempt, **common)
 
     def _unfinished(self, name: str, attempt: Attempt, common: dict) -> Step:
@@ -145,10 +145,10 @@ class Planner:
             return Step(name, RUN, f"it was stopped {when}", attempt=attempt, **common)
         step = checkpoints[0][0]
         begun = json.loads((attempt.folder / "run.json").read_text(encoding="utf-8"))["backend"]
-        asked = common["backend"]
-        if asked.name != begun and asked.why == backend.ASKED:
+        chosen = common["backend"]
+        if chosen.name != begun and chosen.why == backend.ASKED:
             raise PipelineError(
-                f"{name}: {attempt.folder} was begun with {begun} and cannot go on with {asked.name}.",
+                f"{name}: {attempt.folder} was begun with {begun} and cannot go on with {chosen.name}.",
                 f"Continue it with {begun} (leave the switch out), or start another attempt with --fresh (FRESH=1).",
             )
         common["backend"] = Backend(begun, "begun with it")

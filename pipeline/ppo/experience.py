@@ -67,7 +67,7 @@ class Experience:
         """
         temperature = self.args.temperature
         for rows in self.schedule.micro_batches(self.number, 0, rollout.lengths()):
-            part = rollout.rows(rows, self.args.device)
+            part = rollout.part(rows, self.args.device)
             batch, filled = (part.ids, part.mask, part.response), (rows, slice(part.response.shape[1]))
             with self.precision():
                 found, spread = roles.response_log_probabilities(model, *batch, temperature)

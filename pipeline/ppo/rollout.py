@@ -28,7 +28,7 @@ class Rollout:
     advantages: Tensor
     returns: Tensor
 
-    def rows(self, which: Sequence[int], device) -> "Rollout":
+    def part(self, which: Sequence[int], device) -> "Rollout":
         """Some of its rows, without the columns in which all of them are padding."""
         prompt, longest = self.ids.shape[1] - self.response.shape[1], int(self.response[which].sum(1).max())
         first = int(self.mask[which].any(0).int().argmax())

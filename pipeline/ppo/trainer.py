@@ -71,7 +71,7 @@ class PPOTrainer(Trainer):
         rollout = self.experience.rollout
         micro_batches = self.schedule.micro_batches_of_step(due, rollout.lengths())
         tokens = sum(int(rollout.response[rows].sum()) for rows in micro_batches)
-        batch = rollout.rows(micro_batches[due.micro_batch], self.args.device)
+        batch = rollout.part(micro_batches[due.micro_batch], self.args.device)
         return self._learn(model, batch, max(tokens, 1), policy=due.step >= self.args.value_warmup_steps)
 
     def _roll_out(self, number: int) -> None:

@@ -35,7 +35,7 @@ def contradictions(raw: dict) -> Iterator[Problem]:
         if name in specs:
             yield from _train_problems(_mapping(stages, name, "train"), (*where, "train"), specs[name].config)
             yield from _adapter_problems(raw, (*where, "adapter"))
-            yield from _data_problems(_mapping(stages, name, "data"), (*where, "data"), specs[name].rows)
+            yield from _data_problems(_mapping(stages, name, "data"), (*where, "data"), specs[name].row_kind)
             yield from _least_problems(raw, name)
             yield from _streaming_problems(raw, name)
             yield from _evaluation_problems(raw, name)
@@ -133,10 +133,10 @@ def _data_problems(data: dict, where: tuple, kind: str) -> Iterator[Problem]:
 def _evaluation_problems(raw: dict, name: str) -> Iterator[Problem]:
     common, stages = _mapping(raw, "train"), _mapping(raw, "stages")
     own = _mapping(stages, name, "train")
-    asked = "eval_strategy" in common | own
+    has_strategy = "eval_strategy" in common | own
     if "eval_steps" not in own:  # what is said of all stages takes effect if it does in one
-        asked |= any("eval_strategy" in _mapping(stages, other, "train") for other in stages)
-    if "eval_steps" in common | own and not asked:
+        has_strategy |= any("eval_strategy" in _mapping(stages, other, "train") for other in stages)
+    if "eval_steps" in common | own and not has_strategy:
         where = ("stages", name, "train") if "eval_steps" in own else ("train",)
         yield (*where, "eval_steps"), "cannot take effect: nothing is evaluated in between; set eval_strategy: steps"
 

@@ -122,7 +122,7 @@ class Run:
 
     def _watch(self, process: subprocess.Popen, coming: str | None) -> dict | None:
         """Show what the stage says until it is gone. Ctrl-C once asks it to save and stop, twice stops it."""
-        error, asked, steps = None, False, None
+        error, interrupted, steps = None, False, None
         while True:
             try:
                 for line in process.stdout:
@@ -139,18 +139,18 @@ class Run:
                             f"  saved a checkpoint at step {event['step']}; the same command continues from there"
                         )
                     self.display.event(event)
-                if asked and error is None and process.wait() == INTERRUPTED:
+                if interrupted and error is None and process.wait() == INTERRUPTED:
                     self.display.end()
                     self.display.say("  stopped; the same command continues")
                 return error
             except KeyboardInterrupt:
-                if asked:
+                if interrupted:
                     process.kill()
                 else:
                     self.display.say("  stopping after this step (Ctrl-C again: at once)")
                     with suppress(ProcessLookupError):
                         os.kill(process.pid, signal.SIGINT)
-                asked = True
+                interrupted = True
 
     def _cool_down(self) -> None:
         if self._warm:

@@ -8,8 +8,8 @@ class Interruption(Event):
 
     training = False  # whether there are steps that can be stopped between
 
-    def asked(self, *_: object) -> None:
-        """A signal handler. The first Ctrl-C lets a running step end; before and after training, and the second time, it
+    def on_signal(self, *_: object) -> None:
+        """The first Ctrl-C lets a running step end; before and after training, and the second time, it
         just stops: raises KeyboardInterrupt.
         """
         if self.is_set() or not self.training:

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy
 
 from pipeline.artifact.writing import write_json
-from pipeline.data.prepare.table import numbers, tokens
+from pipeline.data.prepare.table import PROMPT_HASH, numbers, tokens
 from pipeline.evaluate.evaluation import Evaluation
 from pipeline.evaluate.figures import Figures
 from pipeline.recipe.fields import effective
@@ -30,14 +30,14 @@ class Measuring:
         checked, data = self.checked, self.rows.prepared
         settings = checked.settings.evaluation
         which = range(min(settings.max_rows, len(data.held_out)))
-        if checked.settings.data.mixture:  # of all its parts: those with the smallest numbers
-            which = sorted(numpy.argsort(numbers(data.held_out, "asked"), kind="stable")[: len(which)])
+        if checked.settings.data.mixture:  # of all its parts: those with the smallest hashes
+            which = sorted(numpy.argsort(numbers(data.held_out, PROMPT_HASH), kind="stable")[: len(which)])
         some = data.held_out.select(which)
         return Evaluation(
             settings=settings,
             tokenizer=self.rows.tokenizer.tokenizer,
             head=checked.spec.head,
-            kind=checked.spec.rows,
+            kind=checked.spec.row_kind,
             held_out=list(data.examples(some)),
             columns=list(tokens(some)),
             trained=data.examples(data.trained),

@@ -12,7 +12,7 @@ from pipeline.artifact.attempt import Attempt
 from pipeline.data.prepare import account, kinds
 from pipeline.data.prepare.cache import prepared_once
 from pipeline.data.prepare.one_pass import Enough, Prepared
-from pipeline.data.prepare.table import numbers
+from pipeline.data.prepare.table import PROMPT_HASH, numbers
 from pipeline.data.shapes.kinds import KINDS
 from pipeline.data.tokens.encoder import Encoder
 from pipeline.errors import PipelineError, Together
@@ -76,7 +76,7 @@ class StageRows:
         if wanted and most and wanted > most:
             self.report("note", text=f"max_length is {most}: the model has no more positions")
         self.report("account", **made.account.summary())
-        if unused := kinds.unused(kinds.probed(self.data), self.spec.rows):
+        if unused := kinds.unused(kinds.probed(self.data), self.spec.row_kind):
             self.report("note", text=kinds.unused_said(unused))
         self._compare_with_earlier_stages(made)
         return made
@@ -143,22 +143,23 @@ class StageRows:
 
     def _compare_with_earlier_stages(self, prepared) -> None:
         """Say where held-out rows ask what an earlier stage was trained on: their figures are then not of new questions."""
-        asked, held_out = numpy.unique(numbers(prepared.trained, "asked")), numbers(prepared.held_out, "asked")
-        (self.folder / PROMPTS).write_bytes(asked.tobytes())
+        own, held_out = (numbers(rows, PROMPT_HASH) for rows in (prepared.trained, prepared.held_out))
+        own = numpy.unique(own)
+        (self.folder / PROMPTS).write_bytes(own.tobytes())
         for attempt in self._ancestors():
             if (attempt.folder / PROMPTS).is_file():
-                trained = numpy.fromfile(attempt.folder / PROMPTS, dtype=asked.dtype)
+                trained = numpy.fromfile(attempt.folder / PROMPTS, dtype=own.dtype)
                 if found := int(numpy.isin(held_out, trained).sum()):
                     text = f"{found} of {len(held_out)} held-out prompts were trained on in {attempt.manifest['stage']}"
                     self.report("note", text=text)
-        if self.data.held_out_rows and (found := int(numpy.isin(held_out, asked).sum())):
+        if self.data.held_out_rows and (found := int(numpy.isin(held_out, own).sum())):
             text = f"{found} of {len(held_out)} held-out prompts are trained on in this very stage"
             self.report("note", text=text)
         if self.data.held_out and not len(held_out):
             self.report(
                 "note",
                 text=f"no row is held out, so there will be no figures: the share is taken by prompt, and there are "
-                f"{len(asked)} different ones; name a file of its own as data.held_out",
+                f"{len(own)} different ones; name a file of its own as data.held_out",
             )
 
     def _ancestors(self) -> list[Attempt]:
@@ -200,7 +201,7 @@ def prepare(
     encoder = Encoder(tokenizer, length, data.on_too_long, through_suffix=spec.head == "score", learn=data.learn)
     made = prepared_once(
         data,
-        spec.rows,
+        spec.row_kind,
         encoder,
         runs,
         contents=contents,
@@ -238,7 +239,7 @@ def max_length(stage: str, given: dict, most: int | None) -> int | None:
                 f"Set it to {most} or less.",
             )
         length = most
-    if spec.rows != "prompt":
+    if spec.row_kind != "prompt":
         return length
     if length <= values["response_length"]:
         raise PipelineError(

@@ -104,7 +104,7 @@ def _run(job: Job, channel: Channel, interruption: Interruption) -> int:
         ) from None
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
-    signal.signal(signal.SIGINT, interruption.asked)
+    signal.signal(signal.SIGINT, interruption.on_signal)
     checked = check(job, attempt)
     from pipeline.train.stage_run import StageRun  # heavy: what it imports is loaded by now, as the backend wants it
 

@@ -19,7 +19,7 @@ class Choice:
 
     @classmethod
     def of(cls, numbers: Iterable[tuple[int, int]], most: int, *, each_once: bool) -> "Choice | None":
-        """The first `most` of rows given by what they ask and what they say; None where that is all of them.
+        """The first `most` of rows given by their prompt's hash and their sameness; None where that is all of them.
 
         `each_once`: rows that say the same count as one.
         """
@@ -34,17 +34,17 @@ class Choice:
         room = len(every) if each_once else int((rows[order[:most]] == last).sum())
         return cls((int(last["place"]), int(last["said"])), room)
 
-    def may_take(self, asked: int, said: int) -> bool:
+    def may_take(self, prompt_hash: int, said: int) -> bool:
         """Whether there would be room if no row said the same as this one."""
-        return _place(asked, said) <= self.last
+        return _place(prompt_hash, said) <= self.last
 
-    def take(self, asked: int, said: int) -> bool:
+    def take(self, prompt_hash: int, said: int) -> bool:
         """Whether this row, which is the next one, is taken."""
-        if (place := _place(asked, said)) != self.last:
+        if (place := _place(prompt_hash, said)) != self.last:
             return place < self.last
         self.room -= 1
         return self.room >= 0
 
 
-def _place(asked: int, said: int) -> tuple[int, int]:
-    return int.from_bytes(asked.to_bytes(8, "little"), "big"), said
+def _place(prompt_hash: int, said: int) -> tuple[int, int]:
+    return int.from_bytes(prompt_hash.to_bytes(8, "little"), "big"), said

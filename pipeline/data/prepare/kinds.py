@@ -51,7 +51,7 @@ def looks_like(rows: Probed, kind: str) -> str:
 
 def stages_of(kind: str) -> list[str]:
     """Those that train on rows of a kind."""
-    return [name for name, spec in specs().items() if spec.rows == kind]
+    return [name for name, spec in specs().items() if spec.row_kind == kind]
 
 
 def shapes_in(rows: Probed, kind: str) -> Iterator[str]:

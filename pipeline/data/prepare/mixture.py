@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy
 import pyarrow
 
+from pipeline.data.prepare.table import PROMPT_HASH
+
 LEFT_OUT = "left out for the mixture's weights"
 
 
@@ -15,16 +17,16 @@ def shares(rows: Sequence[int], weights: Sequence[float]) -> list[int]:
 
 
 def chosen(table: pyarrow.Table, weights: Sequence[float]) -> numpy.ndarray:
-    """(rows,) which of them are taken: of each part those whose prompts have the smallest numbers.
+    """(rows,) which of them are taken: of each part those whose prompts have the smallest hashes.
 
-    These are hashes, so it is a random choice that stays the same. A text in several pieces is one row.
+    So it is a random choice that stays the same. A text in several pieces is one row.
     """
     begins = _begins(table)
-    part, asked = (table.column(name).to_numpy()[begins] for name in ("part", "asked"))
+    part, prompt_hash = (table.column(name).to_numpy()[begins] for name in ("part", PROMPT_HASH))
     taken = numpy.zeros(len(part), dtype=bool)
     for number, share in enumerate(shares(numpy.bincount(part, minlength=len(weights)).tolist(), weights)):
         (here,) = numpy.nonzero(part == number)
-        taken[here[numpy.argsort(asked[here], kind="stable")[:share]]] = True
+        taken[here[numpy.argsort(prompt_hash[here], kind="stable")[:share]]] = True
     return taken
 
 

@@ -222,7 +222,7 @@ class Pass:
         elif self._again(row, outcome) and self.data.duplicates == "drop":
             self.ledger.drop(row, SAME, bad=False)
         else:
-            side = HELD_OUT if held_out or outcome.asked < self._share * 2**64 else TRAINED
+            side = HELD_OUT if held_out or outcome.prompt_hash < self._share * 2**64 else TRAINED
             if outcome.garbled:
                 self.ledger.garbled(row)
             if side == TRAINED and self.data.weights and (outcome.cut or outcome.unshown):
@@ -244,7 +244,7 @@ class Pass:
         """Whether max_rows leaves the row out."""
         if self.choice is None or outcome.sameness is None:
             return False
-        return not self.choice.take(outcome.asked, outcome.sameness)
+        return not self.choice.take(outcome.prompt_hash, outcome.sameness)
 
     def _again(self, row: Row, outcome: Outcome) -> bool:
         """Whether an earlier row says the same. Pairs that one has the other way are put on record, too."""

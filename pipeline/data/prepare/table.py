@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-# Of which row they are: its file and line, whether they are its first piece, its prompt's number, the tokens that it
-# lost, the part of the mixture that it comes from, itself.
+PROMPT_HASH = "asked"  # the column's name in the files that are there
+# Of which row they are: its file and line, whether they are its first piece, its prompt's hash, the tokens that it lost,
+# the part of the mixture that it comes from, itself.
 BESIDE = {
     "place": pyarrow.string(),
     "first": pyarrow.bool_(),
-    "asked": pyarrow.uint64(),
+    PROMPT_HASH: pyarrow.uint64(),
     "cut": pyarrow.int32(),
     "part": pyarrow.int16(),
     "example": pyarrow.binary(),
@@ -72,7 +73,7 @@ def tokens(rows: "Dataset") -> "Dataset":
 
 def numbers(rows: "Dataset", column: str) -> numpy.ndarray:
     """A column of one number a row; of a column of tokens, how many of them each row has."""
-    found = [numpy.empty(0, dtype=numpy.uint64 if column == "asked" else numpy.int64)]
+    found = [numpy.empty(0, dtype=numpy.uint64 if column == PROMPT_HASH else numpy.int64)]
     for batch in rows.select_columns([column]).with_format("arrow").iter(BATCH):
         values = batch.column(column)
         counted = pyarrow.compute.list_value_length(values) if pyarrow.types.is_list(values.type) else values

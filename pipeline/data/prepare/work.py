@@ -14,7 +14,7 @@ from pipeline.data.read.reader import Row, read_rows
 from pipeline.data.shapes.kinds import KINDS, Kind
 from pipeline.data.shapes.kinds.kind import to_bytes
 from pipeline.data.shapes.labels import may_be_label
-from pipeline.data.shapes.sameness import asked, said, sameness
+from pipeline.data.shapes.sameness import prompt_hash, said, sameness
 from pipeline.data.shapes.shape import BadRow, labels_of, shape
 from pipeline.data.source import Data, Source
 from pipeline.data.tokens.encoder import Encoded, Encoder, TooLong
@@ -29,7 +29,7 @@ class Outcome:
 
     reason: str = ""
     bad: bool = False  # not one that the recipe asked to leave out
-    asked: int = 0
+    prompt_hash: int = 0
     sameness: int | None = None  # None: it says nothing that could be understood
     opposite: int | None = None  # the sameness of the pair the other way
     cut: int = 0
@@ -89,7 +89,7 @@ class Work:
             outcomes.append(outcome)
             beside = {
                 "place": chunk.rows[place].place,
-                "asked": outcome.asked,
+                table.PROMPT_HASH: outcome.prompt_hash,
                 "cut": made.cut,
                 "part": chunk.part or 0,
                 "example": to_bytes(example) if example.ASKS else b"",
@@ -101,14 +101,14 @@ class Work:
     def _wanted(self, outcome: Outcome, chunk: Chunk) -> bool:
         if outcome.sameness is None:
             return False
-        return chunk.part is None or not self.choice or self.choice.may_take(outcome.asked, outcome.sameness)
+        return chunk.part is None or not self.choice or self.choice.may_take(outcome.prompt_hash, outcome.sameness)
 
     def _outcome(self, example: Kind | BadRow) -> Outcome:
         if isinstance(example, BadRow):
             return Outcome(str(example), bad=True)
         opposite, text = example.opposite, said(example)
         return Outcome(
-            asked=asked(example),
+            prompt_hash=prompt_hash(example),
             sameness=sameness(text),
             opposite=sameness(said(opposite)) if opposite else None,
             garbled=garbled(text),
@@ -157,7 +157,7 @@ def choose(data: Data, kind: str) -> Choice | None:
     """The rows that `max_rows` leaves, for which all of them are read; None where that is every row."""
     if data.max_rows is None:
         return None
-    numbers = ((asked(one), sameness(said(one))) for _, one in _good_rows(data, kind))
+    numbers = ((prompt_hash(one), sameness(said(one))) for _, one in _good_rows(data, kind))
     return Choice.of(numbers, data.max_rows, each_once=data.duplicates == "drop")
 
 
@@ -168,7 +168,7 @@ def good_rows(data: Data, kind: str, most: int | None = None) -> Iterator[tuple[
     """
     choice = choose(data, kind)
     for row, example in _good_rows(data, kind, most):
-        if choice is None or choice.take(asked(example), sameness(said(example))):
+        if choice is None or choice.take(prompt_hash(example), sameness(said(example))):
             yield row, example
 
 

@@ -12,7 +12,7 @@ def sameness(said: str) -> int:
     return _number(said)
 
 
-def asked(example: Kind) -> int:
+def prompt_hash(example: Kind) -> int:
     """A number that depends on the prompt alone, whatever its case and white space: 64 bits."""
     return _number(example.prompt)
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 from conftest import write_rows
-from prepared import asked, lines, plain_tokenizer, prepared
+from prepared import lines, plain_tokenizer, prepared, prompts_of
 
 from pipeline.data.prepare.account import BEYOND
 from pipeline.data.prepare.one_pass import prepare
@@ -26,7 +26,7 @@ def rows(tmp_path):
 
 def chosen(path, most, **options):
     found = prepared(path, max_rows=most, **({"held_out": 0.2} | options))
-    return found, set.union(*asked(found))
+    return found, set.union(*prompts_of(found))
 
 
 def test_the_same_rows_wherever_they_stand_and_a_larger_choice_has_the_smaller(rows, tmp_path):
@@ -37,8 +37,8 @@ def test_the_same_rows_wherever_they_stand_and_a_larger_choice_has_the_smaller(r
     assert chosen(tmp_path / "shuffled.jsonl", 50)[1] == some
     _, more = chosen(rows, 120)
     assert some < more and len(more) == 120
-    held_out = asked(prepared(rows, held_out=0.2))[1]
-    assert asked(found)[1] == held_out & some
+    held_out = prompts_of(prepared(rows, held_out=0.2))[1]
+    assert prompts_of(found)[1] == held_out & some
     assert chosen(rows, 1000)[0].account == prepared(rows, held_out=0.2).account
 
 

@@ -3,13 +3,13 @@
 import json
 
 from conftest import align, write_micro, write_rows
-from prepared import QUESTIONS, asked, lines, made_of, prepared
+from prepared import QUESTIONS, lines, made_of, prepared, prompts_of
 
 
 def test_the_same_question_never_stands_on_both_sides_and_later_rows_move_none(tmp_path):
     def sides(rows):
         write_rows(tmp_path / "rows.jsonl", rows)
-        return asked(prepared(tmp_path / "rows.jsonl", held_out=0.3, folder=tmp_path))
+        return prompts_of(prepared(tmp_path / "rows.jsonl", held_out=0.3, folder=tmp_path))
 
     rows = [{"prompt": f"q{n % 40}", "completion": f"a{n}"} for n in range(120)]
     trained, held_out = sides(rows)
@@ -34,7 +34,7 @@ def test_rows_that_say_the_same_are_listed_and_left_out_when_asked(tmp_path):
 def test_case_and_white_space_do_not_bring_a_question_to_the_other_side(tmp_path):
     shouted = [row | {"prompt": f"  {row['prompt'].upper()}"} for row in QUESTIONS]
     found = made_of(tmp_path, QUESTIONS + shouted, held_out=0.4)
-    sides = [{prompt.strip().lower() for prompt in side} for side in asked(found)]
+    sides = [{prompt.strip().lower() for prompt in side} for side in prompts_of(found)]
     assert sides[1] and not sides[0] & sides[1]
 
 

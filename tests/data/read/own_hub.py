@@ -14,20 +14,20 @@ def lines(start: int, number: int) -> bytes:
 
 
 class Hub:
-    """A hub of data sets: {name: {revision or commit: {path: content}}}; `asked` are the paths requested of it."""
+    """A hub of data sets: {name: {revision or commit: {path: content}}}; `requests` are what was asked of it."""
 
     def __init__(self):
         self.sets: dict[str, dict[str, dict[str, bytes]]] = {}
         self.branches: dict[tuple[str, str], str] = {}
         self.gated: set[str] = set()
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self):
-                hub.asked.append(f"{self.command} {unquote(urlsplit(self.path).path)}")
+                hub.requests.append(f"{self.command} {unquote(urlsplit(self.path).path)}")
                 status, headers, body = hub.answer(unquote(urlsplit(self.path).path))
                 self.send_response(status)
                 for key, value in (headers | {"Content-Length": str(len(body))}).items():
@@ -79,7 +79,7 @@ class Hub:
     def downloads(self) -> list[str]:
         """The files that were downloaded, in order."""
         return [
-            one.partition("/resolve/")[2].partition("/")[2] for one in self.asked if one.startswith("GET /datasets/")
+            one.partition("/resolve/")[2].partition("/")[2] for one in self.requests if one.startswith("GET /datasets/")
         ]
 
 

@@ -64,7 +64,7 @@ def test_a_recipe_trains_on_a_split_and_holds_out_another_and_stays_on_its_commi
               "num_attention_heads: 2, max_position_embeddings: 64}, tokenizer: {vocab_size: 320}}"]  # fmt: skip
     given += ["--set", "adapter={method: full}"]
     assert "hub:me/talk is resolved at run" in align("plan", *given, cwd=tmp_path, env=hub.online).stdout
-    assert hub.asked == []
+    assert hub.requests == []
     align("run", *given, cwd=tmp_path, env=hub.online)
     assert sorted(hub.downloads()) == sorted({*SHARDS, "data/test-00000-of-00001.jsonl", "README.md"})
     made = manifest(tmp_path, "sft")
@@ -73,12 +73,12 @@ def test_a_recipe_trains_on_a_split_and_holds_out_another_and_stays_on_its_commi
     assert (made["data"]["rows"]["trained"], made["data"]["rows"]["held_out"]) == (60, 10)
 
     hub.push("me/talk", {"train.jsonl": lines(0, 5)})
-    hub.asked.clear()
+    hub.requests.clear()
     for environment in (hub.online, hub.offline):
         assert "up to date" in align("plan", *given, cwd=tmp_path, env=environment).stdout
     align("run", *given, "--set", "seed=7", cwd=tmp_path, env=hub.offline)
     assert manifest(tmp_path, "sft")["inputs"]["data"]["files"] == [pin]
-    assert hub.asked == []
+    assert hub.requests == []
     named = [*given, "--set", f"stages.sft.data.revision={first}"]  # the same commit by another name
     assert "up to date" in align("plan", *named, "--set", "seed=7", cwd=tmp_path, env=hub.offline).stdout
 
@@ -86,7 +86,7 @@ def test_a_recipe_trains_on_a_split_and_holds_out_another_and_stays_on_its_commi
 def test_files_are_downloaded_when_the_rows_before_them_are_read(hub):
     commit = hub.push("me/talk", WHOLE)
     rows = read("hub:me/talk", split="train")
-    assert hub.asked == []
+    assert hub.requests == []
     some = [next(rows) for _ in range(21)]
     assert hub.downloads() == ["README.md", *list(SHARDS)[:2]]
     assert some[0].place == f"hub:me/talk@{commit[:8]}/data/train-00000-of-00003.jsonl:1"
