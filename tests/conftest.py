@@ -1,4 +1,4 @@
-"""A chain so small that it runs in seconds, built once for all tests that look at its results, and what they do with it."""
+"""A chain so small that it runs in seconds, built once for all tests that look at its results; and what they share."""
 
 import json
 import os

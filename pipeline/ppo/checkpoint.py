@@ -1,4 +1,4 @@
-"""What a checkpoint of PPO keeps beside the policy, the optimizer and the random state: all that the next step depends on."""
+"""What a checkpoint of PPO keeps beside the policy, the optimizer and the random state: all that the next step needs."""
 
 import json
 from collections import defaultdict

@@ -16,7 +16,7 @@ from pipeline.ppo.schedule import Schedule
 
 
 class Experience:
-    """The rollout that is trained on now, and what changes from one to the next: KL coefficient and scale of the scores.
+    """The rollout that is trained on now, and what changes from one to the next: KL coefficient, scale of the scores.
 
     `precision` is the context in which the trainer's forward passes run.
     """

@@ -1,4 +1,4 @@
-"""What is told of a PPO run: the figures of each rollout, those of the steps since the last line of the log, warnings."""
+"""What is told of a PPO run: figures of each rollout, and of the steps since the last line of the log; warnings."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping

@@ -1,7 +1,7 @@
 """PPO in the loop of transformers' Trainer: one of its steps is one optimizer step on a part of a rollout.
 
-The Trainer is fed with numbers ("ticks"), one a micro-batch. `schedule` tells from a tick which rollout, which pass over it
-and which of its rows are due; `experience` makes the rollout; here the policy and the value are trained on it.
+The Trainer is fed with numbers ("ticks"), one a micro-batch. `schedule` tells from a tick which rollout, which pass over
+it and which of its rows are due; `experience` makes the rollout; here the policy and the value are trained on it.
 """
 
 from pathlib import Path

@@ -20,7 +20,7 @@ class Record:
         self.checked, self.rows, self.measuring, self.report = checked, rows, measuring, report
 
     def sign(self, trainer, output: str, before: Figures, after: Figures, seconds: float, peak: dict[str, int]) -> None:
-        """Of what `trainer` has trained, in so many seconds and so much memory (bytes), and what is saved as `output`."""
+        """Of what `trainer` has trained, in so many seconds and bytes of memory, and what is saved as `output`."""
         checked = self.checked
         job, step = checked.job, checked.step
         weights = weights_sha256(checked.folder / output, Digests())

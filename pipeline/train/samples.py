@@ -1,4 +1,4 @@
-"""The model's answers to held-out prompts, as lines of samples.jsonl: in the middle of training, and before and after."""
+"""The model's answers to held-out prompts, as lines of samples.jsonl: before, in the middle of training, and after."""
 
 import json
 from collections.abc import Sequence

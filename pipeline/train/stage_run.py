@@ -100,8 +100,9 @@ class StageRun:
         room.check(trainer.model, str(trainer.args.optim), kept, self.folder, (*begun, *alike))
 
     def _train(self, trainer) -> tuple[float, dict[str, int]]:
-        """From the last checkpoint, where there is one. Returns the seconds in all, those before it was resumed included,
-        and the most memory that was in use, in bytes.
+        """From the last checkpoint, where there is one.
+
+        Returns the seconds in all, those before it was resumed included, and the most memory that was in use, in bytes.
         """
         checkpoints = self.attempt.checkpoints()
         self.report("phase", name="training")
