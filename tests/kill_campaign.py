@@ -25,8 +25,13 @@ from conftest import align, attempt, manifest, write_micro
 
 from pipeline.artifact.digests import file_sha256
 
-PARENTS = {"pretrain": (), "sft": ("pretrain",), "reward": ("pretrain", "sft"), "dpo": ("pretrain", "sft"),
-           "ppo": ("pretrain", "sft", "reward")}  # fmt: skip
+PARENTS = {
+    "pretrain": (),
+    "sft": ("pretrain",),
+    "reward": ("pretrain", "sft"),
+    "dpo": ("pretrain", "sft"),
+    "ppo": ("pretrain", "sft", "reward"),
+}
 VICTIMS = ("the command", "the stage's process", "the whole group")
 LONGER = [
     "--set",

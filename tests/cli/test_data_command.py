@@ -84,10 +84,13 @@ def test_without_a_tokenizer_words_are_counted_and_nothing_is_cut(tmp_path):
         assert refused.returncode == 2 and f"{option[0]}: without a tokenizer" in refused.stdout
 
 
-@pytest.mark.parametrize("options, light", [
-    ([], ["torch", "transformers", "datasets"]),
-    (["--tokenizer", "tokenizer"], ["torch", "accelerate", "datasets"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, light",
+    [
+        ([], ["torch", "transformers", "datasets"]),
+        (["--tokenizer", "tokenizer"], ["torch", "accelerate", "datasets"]),
+    ],
+)
 def test_a_check_of_a_file_loads_none_of_the_heavy_libraries(tmp_path, options, light):
     """They take seconds, and thirty rows do not."""
     write_rows(tmp_path / "rows.jsonl", QUESTIONS[:30])

@@ -10,9 +10,17 @@ from conftest import align, refused, write_rows
 
 def test_mistakes_in_the_recipe_all_at_once(micro):
     said = refused(
-        micro, "plan", "-r", "micro.yaml", "--set", "stages.dpo.train.betta=1", "--set", "stages.sft.train.learning_rate=fast",
-        "--set", "stages.sfd.data.path=x",
-    )  # fmt: skip
+        micro,
+        "plan",
+        "-r",
+        "micro.yaml",
+        "--set",
+        "stages.dpo.train.betta=1",
+        "--set",
+        "stages.sft.train.learning_rate=fast",
+        "--set",
+        "stages.sfd.data.path=x",
+    )
     assert "betta" in said and "beta" in said and "learning_rate" in said and "sfd" in said
 
 

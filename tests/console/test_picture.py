@@ -13,8 +13,16 @@ def test_the_picture_is_drawn(tmp_path):
     backends = {"unsloth": {"warm_up_steps": 1}}
     picture.draw(
         {
-            "steps": 3, "repeats": 1, "recipe": "r", "stage": "sft", "verdict": "v", "what_ran": ran, "backends": backends,
-            "trials": {"transformers": [trial], "unsloth": [other]}, "loss": {"tolerance": 1e-4},
-        }, tmp_path / "p.png",
-    )  # fmt: skip
+            "steps": 3,
+            "repeats": 1,
+            "recipe": "r",
+            "stage": "sft",
+            "verdict": "v",
+            "what_ran": ran,
+            "backends": backends,
+            "trials": {"transformers": [trial], "unsloth": [other]},
+            "loss": {"tolerance": 1e-4},
+        },
+        tmp_path / "p.png",
+    )
     assert (tmp_path / "p.png").stat().st_size > 10_000

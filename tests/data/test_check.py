@@ -20,12 +20,15 @@ def test_a_bad_row_changes_no_figure_of_the_others(tmp_path):
     assert (good.lengths, good.histogram) == (bad.lengths, bad.histogram) and len(bad.bad) == 1
 
 
-@pytest.mark.parametrize("kind, row, long", [
-    ("text", {"text": "one two three"}, 3),
-    ("prompt", {"prompt": "one two"}, 2),
-    ("preference", {"prompt": "one", "chosen": "two three", "rejected": "two"}, 3),
-    ("conversation", {"prompt": "one", "completion": "two three"}, 3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind, row, long",
+    [
+        ("text", {"text": "one two three"}, 3),
+        ("prompt", {"prompt": "one two"}, 2),
+        ("preference", {"prompt": "one", "chosen": "two three", "rejected": "two"}, 3),
+        ("conversation", {"prompt": "one", "completion": "two three"}, 3),
+    ],
+)
 def test_every_kind_of_row_is_as_long_as_its_words(tmp_path, kind, row, long):
     write_rows(tmp_path / "rows.jsonl", [row])
     report = check(Data(path=str(tmp_path / "rows.jsonl"), held_out=0.0), kind, Words())

@@ -112,9 +112,18 @@ def test_an_adapter_made_for_another_base(built):
     foreign = built / "foreign"
     shutil.copytree(attempt(built, "sft") / "adapter", foreign)
     said = refused(
-        built, "run", "dpo", "-r", "micro.yaml", "--policy", "foreign",
-        "--set", f"model={{id: {model}}}", "--set", "stages={dpo: {data: {path: pairs.jsonl}}}",
-    )  # fmt: skip
+        built,
+        "run",
+        "dpo",
+        "-r",
+        "micro.yaml",
+        "--policy",
+        "foreign",
+        "--set",
+        f"model={{id: {model}}}",
+        "--set",
+        "stages={dpo: {data: {path: pairs.jsonl}}}",
+    )
     assert "made for another base" in said
 
 

@@ -56,8 +56,10 @@ def test_an_adapter_of_elsewhere_is_held_to_the_base_that_it_names(planned, buil
         said = json.loads((foreign / "adapter_config.json").read_text())
         (foreign / "adapter_config.json").write_text(json.dumps(said | {"base_model_name_or_path": base}))
 
-    for named, right, wrong in ((str(attempt(built, "pretrain") / "model"), "./same", "./other"),
-                                ("some/model", "some/model", "another/model")):  # fmt: skip
+    for named, right, wrong in (
+        (str(attempt(built, "pretrain") / "model"), "./same", "./other"),
+        ("some/model", "some/model", "another/model"),
+    ):
         names(named)
         assert "cannot be told" not in planned(right, foreign).why
         with pytest.raises(PipelineError, match="made for another base"):

@@ -27,9 +27,14 @@ def test_a_changed_key_runs_its_stage_and_what_stands_on_it(built):
 
 @pytest.mark.parametrize(
     "how",
-    ["train.logging_steps=1", "train.save_steps=2", "threads=2", "train.gradient_checkpointing=true",
-     "stages.sft.train={per_device_train_batch_size: 2, gradient_accumulation_steps: 2}"],
-)  # fmt: skip
+    [
+        "train.logging_steps=1",
+        "train.save_steps=2",
+        "threads=2",
+        "train.gradient_checkpointing=true",
+        "stages.sft.train={per_device_train_batch_size: 2, gradient_accumulation_steps: 2}",
+    ],
+)
 def test_how_is_trained_is_no_reason_to_train_again(built, how):
     assert states(built, "--set", how) == dict.fromkeys(ALL, "up to date")
 

@@ -109,15 +109,22 @@ def checkpoint(folder) -> dict:
 def test_accumulated_and_checkpointed_gradients_are_those_of_the_large_batch(chain, tmp_path):
     whole = load_file(attempt(chain, "ppo") / ADAPTER)
     found = run_ppo(
-        chain, tmp_path, "stages.ppo.train.per_device_train_batch_size=2", "stages.ppo.train.gradient_accumulation_steps=2",
+        chain,
+        tmp_path,
+        "stages.ppo.train.per_device_train_batch_size=2",
+        "stages.ppo.train.gradient_accumulation_steps=2",
         "stages.ppo.train.gradient_checkpointing=true",
-    )  # fmt: skip
+    )
     for name, tensor in whole.items():
         assert torch.allclose(tensor, found[name], atol=2e-4), name
     value, same = checkpoint(chain), checkpoint(tmp_path)
     assert all(torch.allclose(value[name], same[name], atol=2e-4) for name in value)
     start = load_file(attempt(chain, "reward") / ADAPTER)
-    moved = [n for n in value if n.endswith("lora_B.value.weight") and not torch.equal(value[n], start[n[6:].replace(".value", "")])]  # fmt: skip
+    moved = [
+        n
+        for n in value
+        if n.endswith("lora_B.value.weight") and not torch.equal(value[n], start[n[6:].replace(".value", "")])
+    ]
     assert len(moved) == sum(n.endswith("lora_B.value.weight") for n in value)
 
 
@@ -146,7 +153,9 @@ def test_a_reward_function_that_gives_too_few_numbers_is_refused(chain, tmp_path
     (tmp_path / "mine.py").write_text("def short(prompts, completions, **columns):\n    return [1.0]\n")
     write_micro(tmp_path)
     shutil.copytree(chain / "runs", tmp_path / "runs", symlinks=True)
-    said = align("run", "ppo", "-r", "micro.yaml", "--set", "stages.ppo.reward_function=mine.py:short", cwd=tmp_path, check=False)  # fmt: skip
+    said = align(
+        "run", "ppo", "-r", "micro.yaml", "--set", "stages.ppo.reward_function=mine.py:short", cwd=tmp_path, check=False
+    )
     assert said.returncode == 2
     assert "1 scores for" in said.stdout
     assert "Traceback" not in said.stdout
@@ -174,14 +183,29 @@ def test_a_reward_model_on_another_base_is_refused(chain, tmp_path):
     write_micro(tmp_path)
     reward = attempt(chain, "reward")
     align("run", "sft", "-r", "micro.yaml", "--set", "seed=1", cwd=tmp_path)
-    said = align("run", "ppo", "-r", "micro.yaml", "--set", "seed=1", "--set", f"stages.ppo.reward={reward}", cwd=tmp_path, check=False)  # fmt: skip
+    said = align(
+        "run",
+        "ppo",
+        "-r",
+        "micro.yaml",
+        "--set",
+        "seed=1",
+        "--set",
+        f"stages.ppo.reward={reward}",
+        cwd=tmp_path,
+        check=False,
+    )
     assert said.returncode == 2
     assert "stands on another base" in said.stdout
 
 
 GOOD = {
-    "objective/kl": 1.0, "objective/entropy": 1.0, "objective/scores": 0.0, "val/eos_rate": 1.0, "val/explained_variance": 0.5,
-}  # fmt: skip
+    "objective/kl": 1.0,
+    "objective/entropy": 1.0,
+    "objective/scores": 0.0,
+    "val/eos_rate": 1.0,
+    "val/explained_variance": 0.5,
+}
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,13 @@ def test_data_of_every_stage_stand_under_each_ones_own(read):
     loaded = read(every + GOOD.replace("held_out: 0}", "held_out: pairs.jsonl, max_rows: null, on_bad_row: error}"))
     sft, dpo = loaded.stage("sft").data, loaded.stage("dpo").data
     assert (sft.path, sft.held_out, sft.on_bad_row, sft.on_too_long, sft.duplicates, sft.max_rows) == (
-        "chat.jsonl", 0.2, "drop", "error", "drop", 90,
-    )  # fmt: skip
+        "chat.jsonl",
+        0.2,
+        "drop",
+        "error",
+        "drop",
+        90,
+    )
     assert (dpo.held_out, dpo.on_bad_row, dpo.on_too_long, dpo.max_rows) == ("pairs.jsonl", "error", "error", None)
     resolved = loaded.resolved()
     assert "data" not in resolved and resolved["stages"]["sft"]["data"]["max_rows"] == 90

@@ -89,7 +89,9 @@ def test_training_starts_where_the_policy_is_its_reference(stage_of, stage, firs
 
 
 @pytest.mark.parametrize("tuned", ["adapter", "all weights"])
-@pytest.mark.parametrize(("stage", "columns"), [("dpo", {"chosen_ids": "ref_chosen_logps"}), ("kto", {"completion_ids": "ref_logps"})])  # fmt: skip
+@pytest.mark.parametrize(
+    ("stage", "columns"), [("dpo", {"chosen_ids": "ref_chosen_logps"}), ("kto", {"completion_ids": "ref_logps"})]
+)
 def test_what_the_reference_says_is_computed_once_and_kept(stage_of, methods, stage, columns, tuned):
     whole = (
         ()
@@ -137,7 +139,10 @@ def test_a_reference_that_is_not_the_parent_stops_the_stage_before_its_first_ste
     moved = [p.clone() for p in trainer.model.parameters() if p.requires_grad]
     with pytest.raises(MachineError, match="reference is not the policy"):
         trainer.train()
-    assert before and all(torch.equal(p, q) for p, q in zip(moved, (p for p in trainer.model.parameters() if p.requires_grad), strict=True))  # fmt: skip
+    assert before and all(
+        torch.equal(p, q)
+        for p, q in zip(moved, (p for p in trainer.model.parameters() if p.requires_grad), strict=True)
+    )
 
 
 # -- the losses ------------------------------------------------------------------------------------------------------

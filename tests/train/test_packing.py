@@ -14,9 +14,13 @@ from pipeline.train.packing import packed
 def model():
     torch.manual_seed(0)
     config = LlamaConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
         vocab_size=100,
-    )  # fmt: skip
+    )
     return LlamaForCausalLM(config)
 
 

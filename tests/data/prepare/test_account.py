@@ -31,7 +31,17 @@ def test_a_mistake_is_shown_on_three_rows_and_then_counted(tmp_path):
     turns = [{"messages": [{"role": "user", "content": "a"}] * n} for n in (2, 3, 2, 4)]
     error = refusal(tmp_path, [*QUESTIONS, *[{"prompt": "a", "completion": ""}] * 9, *turns, {}], "conversation", "sft")
     shown = error.what.splitlines()
-    assert [line.partition("rows.jsonl:")[2].partition(" ")[0] for line in shown[1:]] == ["41", "42", "43", "", "50", "51", "52", "", "54"]  # fmt: skip
+    assert [line.partition("rows.jsonl:")[2].partition(" ")[0] for line in shown[1:]] == [
+        "41",
+        "42",
+        "43",
+        "",
+        "50",
+        "51",
+        "52",
+        "",
+        "54",
+    ]
     assert shown[4].strip() == "... and 6 more like these" and shown[8].strip() == "... and 1 more like these"
     assert "on_bad_row=drop" in error.fix
 

@@ -158,7 +158,10 @@ def test_what_is_read_to_the_end_is_no_part(tokenizer, tmp_path):
     ("data", "said"),
     [
         ("{path: a.jsonl, mixture: [{path: b.jsonl}]}", "give a path or a mixture, not both"),
-        ("{mixture: [{path: a.jsonl, weight: 1}, {path: b.jsonl}]}", "give every part of the mixture a weight, or none"),
+        (
+            "{mixture: [{path: a.jsonl, weight: 1}, {path: b.jsonl}]}",
+            "give every part of the mixture a weight, or none",
+        ),
         ("{mixture: [{path: a.jsonl, weight: -1}]}", "mixture.0.weight: must be greater than 0"),
         ("{mixture: [{path: a.jsonl, wieght: 1}]}", "unknown key; did you mean weight?"),
         ("{path: a.jsonl, streaming: true}", "needs train.max_steps"),
@@ -167,7 +170,7 @@ def test_what_is_read_to_the_end_is_no_part(tokenizer, tmp_path):
         ("{mixture: [{path: a.jsonl, weight: .inf}]}", "weight: must be a finite number"),
         ("{path: a.jsonl, held_out: ./a.jsonl}", "held_out means the very rows that are trained on"),
     ],
-)  # fmt: skip
+)
 def test_a_recipe_that_cannot_mean_anything_is_refused(tmp_path, data, said):
     (tmp_path / "my.yaml").write_text(f"model: {{id: some/model}}\nstages: {{sft: {{data: {data}}}}}\n")
     with pytest.raises(PipelineError) as error:
@@ -187,9 +190,13 @@ def test_what_differs_in_its_rows_differs_in_its_fingerprint(tmp_path):
 
     assert planned(f"{{path: {a}}}") == planned(f"{{path: {same}}}")
     different = [
-        f"{{path: {a}}}", f"{{path: {text}}}", f"{{path: [{a}, {a}]}}", f"{{mixture: [{{path: [{a}, {a}]}}, {{path: [{b}]}}]}}",
-        f"{{mixture: [{{path: [{a}]}}, {{path: [{a}, {b}]}}]}}", f"{{mixture: [{{path: {a}, weight: 1}}, {{path: {b}, weight: 2}}]}}",
-    ]  # fmt: skip
+        f"{{path: {a}}}",
+        f"{{path: {text}}}",
+        f"{{path: [{a}, {a}]}}",
+        f"{{mixture: [{{path: [{a}, {a}]}}, {{path: [{b}]}}]}}",
+        f"{{mixture: [{{path: [{a}]}}, {{path: [{a}, {b}]}}]}}",
+        f"{{mixture: [{{path: {a}, weight: 1}}, {{path: {b}, weight: 2}}]}}",
+    ]
     assert len({planned(data) for data in different}) == len(different)
 
 

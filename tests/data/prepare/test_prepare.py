@@ -44,9 +44,15 @@ def once(data: Data, tokenizer, runs: Path, contents="a", check=lambda account: 
     """The folder of the rows, and whether they were made now."""
     made = []
     found = cache.prepared_once(
-        data, "conversation", Encoder(tokenizer, **options), runs,
-        contents={"files": contents}, check=check, threads=1, progress=made.append,
-    )  # fmt: skip
+        data,
+        "conversation",
+        Encoder(tokenizer, **options),
+        runs,
+        contents={"files": contents},
+        check=check,
+        threads=1,
+        progress=made.append,
+    )
     return found.folder, bool(made)
 
 

@@ -60,8 +60,11 @@ def test_a_recipe_trains_on_a_split_and_holds_out_another_and_stays_on_its_commi
     write_micro(tmp_path)
     data = "{path: 'hub:me/talk', split: train, held_out: {split: test}}"
     given = ["sft", "-r", "micro.yaml", "--set", f"stages={{sft: {{data: {data}, train: {{max_steps: 2}}}}}}"]
-    given += ["--set", "model={config: {model_type: llama, hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, "
-              "num_attention_heads: 2, max_position_embeddings: 64}, tokenizer: {vocab_size: 320}}"]  # fmt: skip
+    given += [
+        "--set",
+        "model={config: {model_type: llama, hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, "
+        "num_attention_heads: 2, max_position_embeddings: 64}, tokenizer: {vocab_size: 320}}",
+    ]
     given += ["--set", "adapter={method: full}"]
     assert "hub:me/talk is resolved at run" in align("plan", *given, cwd=tmp_path, env=hub.online).stdout
     assert hub.requests == []
@@ -220,7 +223,9 @@ def test_planning_a_data_set_of_the_hub_loads_no_library(hub, tmp_path):
         "print(Planner(r, Path('runs')).plan(['pretrain'])[0].why); "
         "print([m for m in ('datasets', 'huggingface_hub', 'torch', 'httpx') if m in sys.modules])"
     )
-    said = subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, text=True, env=hub.online | {"PYTHONPATH": str(PROJECT)})  # fmt: skip
+    said = subprocess.check_output(
+        [sys.executable, "-c", code], cwd=tmp_path, text=True, env=hub.online | {"PYTHONPATH": str(PROJECT)}
+    )
     assert said == "the commit of hub:me/talk is resolved at run\n[]\n"
 
 
