@@ -107,6 +107,29 @@ def chain(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def policies(chain):
+    """sft and dpo, and the base that they stand on, in one memory."""
+    from pipeline.recipe.reading import load_recipe
+    from pipeline.use.loaded import load
+    from pipeline.use.subject import all_of
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(chain)
+        return load(all_of(["sft", "dpo", "base"], load_recipe(Path("micro.yaml")), Path("runs"), "chat"))
+
+
+@pytest.fixture(scope="session")
+def engine(policies):
+    from pipeline.use.engine.engine import Engine
+
+    engine = Engine(
+        policies,
+    )
+    yield engine
+    engine.close()
+
+
 @pytest.fixture
 def built(chain, tmp_path) -> Path:
     """A copy of that folder, to be changed."""

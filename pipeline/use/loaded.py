@@ -3,12 +3,15 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils.logging import disable_progress_bar
 
 from pipeline.data.tokens.encoder import Encoder
+from pipeline.data.tokens.stops import Stops
 from pipeline.model import tokenizer as tokenizers
 from pipeline.model.loader import Loader, load_adapter
 from pipeline.model.tokenizer import Prepared
@@ -26,16 +29,46 @@ class Policy:
     tokenizer: PreTrainedTokenizerFast
     adapter: str | None  # its name in the model; None for a whole model
 
-    @property
+    @cached_property
     def encoder(self) -> Encoder:
         return Encoder(self.tokenizer)
+
+    @property
+    def transformer(self) -> PreTrainedModel:
+        """The model of transformers, which may have adapters inside."""
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+    @cached_property
+    def stops(self) -> frozenset[int]:
+        """The tokens that end an answer: those that were trained to, and those that the base's generation config names."""
+        named = self.transformer.generation_config.eos_token_id
+        named = named if isinstance(named, list) else [] if named is None else [named]
+        return frozenset((*self.tokenizer.convert_tokens_to_ids(sorted(self._template.every)), *named))
+
+    @property
+    def lead(self) -> str:
+        """What the chat template writes before an answer, behind the invitation: it is no part of the answer."""
+        return self._template.lead
+
+    @cached_property
+    def _template(self) -> Stops:
+        return Stops(self.tokenizer)
+
+    @property
+    def context(self) -> int | None:
+        """How many tokens prompt and answer may have together; None where the model sets no limit."""
+        return getattr(self.transformer.config.get_text_config(), "max_position_embeddings", None)
 
     @contextmanager
     def acting(self) -> Iterator[PreTrainedModel | PeftModel]:
         """The model, as this policy and in evaluation mode, without gradients."""
-        if self.adapter:
-            self.model.set_adapter(self.adapter)
         with torch.no_grad():
+            if self.adapter is None and isinstance(self.model, PeftModel):
+                with self.model.disable_adapter():
+                    yield self.model
+                return
+            if self.adapter and self.model.active_adapters != [self.adapter]:
+                self.model.set_adapter(self.adapter)
             yield self.model
 
 
@@ -48,12 +81,13 @@ def load(subjects: Sequence[Subject]) -> list[Policy]:
 
     Raises PipelineError for what cannot be loaded or does not fit its base.
     """
-    found: list[Policy] = []
-    for subject in subjects:
+    disable_progress_bar()
+    found: dict[int, Policy] = {}
+    for number, subject in sorted(enumerate(subjects), key=lambda one: one[1].bare):  # bare ones beside the adapters
         tokenizer = _tokenizer_of(subject)
-        beside = next((one for one in found if one.adapter and _shares(one, subject, tokenizer)), None)
-        found.append(_beside(beside, subject, tokenizer) if beside else _alone(subject, tokenizer))
-    return found
+        beside = next((one for one in found.values() if one.adapter and _shares(one, subject, tokenizer)), None)
+        found[number] = _beside(beside, subject, tokenizer) if beside else _alone(subject, tokenizer)
+    return [found[number] for number in range(len(subjects))]
 
 
 def _alone(subject: Subject, tokenizer: PreTrainedTokenizerFast) -> Policy:
@@ -64,7 +98,9 @@ def _alone(subject: Subject, tokenizer: PreTrainedTokenizerFast) -> Policy:
 
 
 def _beside(other: Policy, subject: Subject, tokenizer: PreTrainedTokenizerFast) -> Policy:
-    """A further adapter on the base that is in memory already."""
+    """A further adapter on the base that is in memory already, or that base without one."""
+    if subject.bare:
+        return Policy(subject, other.model, tokenizer, None)
     name = f"adapter{len(other.model.peft_config)}"
     other.model.add_adapter(name, PeftConfig.from_pretrained(str(subject.folder)))
     load_adapter(other.model, subject.folder, name)
@@ -73,7 +109,7 @@ def _beside(other: Policy, subject: Subject, tokenizer: PreTrainedTokenizerFast)
 
 def _shares(one: Policy, subject: Subject, tokenizer: PreTrainedTokenizerFast) -> bool:
     same = one.subject.base == subject.base and one.subject.model == subject.model and one.subject.head == subject.head
-    return subject.is_adapter and same and len(one.tokenizer) == len(tokenizer)
+    return (subject.is_adapter or subject.bare) and same and len(one.tokenizer) == len(tokenizer)
 
 
 def _tokenizer_of(subject: Subject) -> PreTrainedTokenizerFast:

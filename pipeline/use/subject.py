@@ -1,7 +1,8 @@
 """What is used: a finished stage of a recipe, or a folder of anybody's, with all that has to be known to load it."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.artifact.attempt import Attempt, all_attempts
@@ -18,6 +19,7 @@ from pipeline.stage import specs
 from pipeline.wording import did_you_mean
 
 SCORE = "score"
+BASE = "base"  # the name of what a subject stands on
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -31,10 +33,16 @@ class Subject:
     model: Model  # how the base is loaded: dtype, 4 bits, remote code
     head: str = "causal"  # or "score"
     attempt: Attempt | None = None  # None: it was not made by this pipeline
+    bare: bool = False  # what is meant is the base alone, asked through the tokenizer and template in `folder`
 
     @property
     def is_adapter(self) -> bool:
-        return (self.folder / "adapter_config.json").is_file()
+        return not self.bare and (self.folder / "adapter_config.json").is_file()
+
+    @property
+    def where(self) -> str:
+        """For a person to read."""
+        return f"{self.base.source}, without an adapter" if self.bare else _shown(self.folder)
 
     @property
     def manifest(self) -> dict | None:
@@ -48,6 +56,28 @@ class Subject:
                 "Name a stage that trains a policy.",
             )
         return self
+
+    @property
+    def without_adapter(self) -> "Subject":
+        """The base that it stands on, to be asked in the same words."""
+        return replace(self, name=BASE, bare=True, attempt=None)
+
+
+def all_of(names: Sequence[str], recipe: Recipe, runs: Path, what: str) -> list[Subject]:
+    """What a person means by several names, each able to answer; BASE is what the first of the others stands on.
+
+    `what` is what is asked of them: "chat".
+    """
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise PipelineError(f"{what}: {twice} is named twice.", "Name each once.")
+    others = [name for name in names if name != BASE or BASE in recipe.stages] or [last_policy(recipe)]
+    found = {name: find(name, recipe, runs).answers(what) for name in others}
+    if BASE in names and BASE not in found:
+        first = found[others[0]]
+        if not first.is_adapter:
+            raise PipelineError(f"{what}: {first.name} is a whole model and stands on no base.", "Name it instead.")
+        found[BASE] = first.without_adapter
+    return [found[name] for name in names]
 
 
 def find(name: str, recipe: Recipe, runs: Path) -> Subject:
@@ -77,6 +107,11 @@ def last_policy(recipe: Recipe) -> str:
     if not policies:
         raise PipelineError(f"{recipe.path}: has no stage that trains a policy.", "Name a folder.")
     return policies[-1]
+
+
+def _shown(folder: Path) -> str:
+    """From here, where it lies below."""
+    return str(folder.relative_to(Path.cwd())) if folder.is_relative_to(Path.cwd()) else str(folder)
 
 
 def _of_stage(name: str, recipe: Recipe, runs: Path) -> Subject:

@@ -93,6 +93,19 @@ class Stops:
         """The token that ends an answer: the template's own, else EOS, which is then written after the answer."""
         return self._stop_in_template or self.tokenizer.eos_token
 
+    @cached_property
+    def lead(self) -> str:
+        """What the template writes between the invitation and an answer, which is then no part of the answer."""
+        text, asked = self._shown([*_ASKS, _ANSWERS]), self._shown(_ASKS, ask=True)
+        before = text.rsplit(_ANSWERED, 1)[0]
+        return before[len(asked) :] if before.startswith(asked) else ""
+
+    @property
+    def every(self) -> set[str]:
+        """All tokens that end what an assistant says: a last answer, an earlier one, a call of a tool, the text."""
+        earlier = self._stop_in(self._earlier_tail)
+        return {self.stop, self._stop_of_call, self.tokenizer.eos_token, *([earlier] if earlier else [])}
+
     @property
     def suffix(self) -> str:
         """What the template writes after the token that ends a last answer."""

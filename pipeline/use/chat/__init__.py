@@ -1,0 +1,1 @@
+"""Talk to one policy or several in a terminal, or over a pipe."""
