@@ -6,6 +6,8 @@
 #   make all            every stage of the recipe
 #   make plan           what would be done, and why; `make plan dpo` for a stage
 #   make status         where every stage stands, and what it learned
+#   make chat           talk to the last policy of the recipe: STAGE=dpo, STAGE="sft dpo" for two side by side
+#   make serve          an OpenAI-compatible server of every finished stage: PORT=8000, WEB=1 for a page to chat on
 #   make compare        a stage with and without Unsloth: STAGE=sft STEPS=40 REPEATS=2
 #   make unsloth        install Unsloth beside the rest
 #   make test           the tests, offline: ARGS="-k resume"; UNSLOTH=0 leaves Unsloth out
@@ -37,7 +39,7 @@ OPTIONS = $(WHERE) $(if $(POLICY),--policy $(POLICY)) $(if $(filter 1,$(FRESH)),
 # All stages named in one call are one `align run`: the first of them does it, the others are then done.
 GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
 
-.PHONY: help $(STAGES) all plan status compare unsloth-there unsloth test lint bench bench-ppo bench-data readme newest clean
+.PHONY: help $(STAGES) all plan status chat serve compare unsloth-there unsloth test lint bench bench-ppo bench-data readme newest clean
 .DEFAULT_GOAL := help
 
 help:
@@ -59,6 +61,12 @@ all: $(VENV)/.ready
 
 plan: $(VENV)/.ready
 	@$(ALIGN) plan $(GOALS) $(OPTIONS)
+
+chat: $(VENV)/.ready
+	@$(ALIGN) chat $(STAGE) $(WHERE)
+
+serve: $(VENV)/.ready-serve
+	@$(ALIGN) serve $(STAGE) $(WHERE) $(if $(PORT),--port $(PORT)) $(if $(filter 1,$(WEB)),--web)
 
 compare: unsloth-there $(VENV)/.ready-compare
 	@$(ALIGN) compare $(STAGE) $(WHERE) $(if $(STEPS),--steps $(STEPS)) $(if $(REPEATS),--repeats $(REPEATS))
@@ -107,8 +115,12 @@ $(VENV)/.ready-compare: $(VENV)/.ready
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[compare]
 	@touch $@
 
+$(VENV)/.ready-serve: $(VENV)/.ready
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[serve]
+	@touch $@
+
 $(VENV)/.ready-test: $(VENV)/.ready
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[test,compare]
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[test,compare,serve]
 	@touch $@
 
 # Without what it asks for: on a CPU it needs none of it, and its own demands do not resolve everywhere. Its

@@ -108,24 +108,28 @@ def chain(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def policies(chain):
-    """sft and dpo, and the base that they stand on, in one memory."""
+def recipe(chain):
     from pipeline.recipe.reading import load_recipe
+
+    return load_recipe(chain / "micro.yaml")
+
+
+@pytest.fixture(scope="session")
+def policies(chain, recipe):
+    """sft and dpo, and the base that they stand on, in one memory."""
     from pipeline.use.loaded import load
     from pipeline.use.subject import all_of
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(chain)
-        return load(all_of(["sft", "dpo", "base"], load_recipe(Path("micro.yaml")), Path("runs"), "chat"))
+        return load(all_of(["sft", "dpo", "base"], recipe, Path("runs"), "chat"))
 
 
 @pytest.fixture(scope="session")
 def engine(policies):
     from pipeline.use.engine.engine import Engine
 
-    engine = Engine(
-        policies,
-    )
+    engine = Engine(policies)
     yield engine
     engine.close()
 

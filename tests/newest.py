@@ -22,7 +22,9 @@ def main() -> int:
     asked = parser.parse_args()
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    pinned = dict(one.split("==") for one in [*project["dependencies"], *extras["test"], *extras["compare"]])
+    pinned = dict(
+        one.split("==") for one in [*project["dependencies"], *extras["test"], *extras["compare"], *extras["serve"]]
+    )
     python = ENVIRONMENT / "bin" / "python"
     if not python.is_file():
         subprocess.run([sys.executable, "-m", "venv", ENVIRONMENT], check=True)

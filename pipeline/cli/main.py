@@ -12,7 +12,7 @@ from pipeline.errors import PipelineError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 recipe_app = typer.Typer(no_args_is_help=True, help="Look at one recipe.")
 data_app = typer.Typer(no_args_is_help=True, help="Look at data.")
-for command in (chain.run, chain.plan, chain.status, compare.compare, artifacts.gc, talk.chat):
+for command in (chain.run, chain.plan, chain.status, compare.compare, artifacts.gc, talk.chat, talk.serve):
     app.command()(command)
 app.command("recipes")(recipes.list_recipes)
 recipe_app.command("show")(recipes.show_recipe)

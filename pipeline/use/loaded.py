@@ -83,7 +83,7 @@ def load(subjects: Sequence[Subject]) -> list[Policy]:
     """
     disable_progress_bar()
     found: dict[int, Policy] = {}
-    for number, subject in sorted(enumerate(subjects), key=lambda one: one[1].bare):  # bare ones beside the adapters
+    for number, subject in sorted(enumerate(subjects), key=lambda one: not one[1].is_adapter):  # see _beside
         tokenizer = _tokenizer_of(subject)
         beside = next((one for one in found.values() if one.adapter and _shares(one, subject, tokenizer)), None)
         found[number] = _beside(beside, subject, tokenizer) if beside else _alone(subject, tokenizer)
@@ -99,7 +99,7 @@ def _alone(subject: Subject, tokenizer: PreTrainedTokenizerFast) -> Policy:
 
 def _beside(other: Policy, subject: Subject, tokenizer: PreTrainedTokenizerFast) -> Policy:
     """A further adapter on the base that is in memory already, or that base without one."""
-    if subject.bare:
+    if not subject.is_adapter:
         return Policy(subject, other.model, tokenizer, None)
     name = f"adapter{len(other.model.peft_config)}"
     other.model.add_adapter(name, PeftConfig.from_pretrained(str(subject.folder)))
@@ -109,7 +109,7 @@ def _beside(other: Policy, subject: Subject, tokenizer: PreTrainedTokenizerFast)
 
 def _shares(one: Policy, subject: Subject, tokenizer: PreTrainedTokenizerFast) -> bool:
     same = one.subject.base == subject.base and one.subject.model == subject.model and one.subject.head == subject.head
-    return (subject.is_adapter or subject.bare) and same and len(one.tokenizer) == len(tokenizer)
+    return same and len(one.tokenizer) == len(tokenizer)
 
 
 def _tokenizer_of(subject: Subject) -> PreTrainedTokenizerFast:

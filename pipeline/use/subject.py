@@ -63,6 +63,24 @@ class Subject:
         return replace(self, name=BASE, bare=True, attempt=None)
 
 
+def finished(recipe: Recipe, runs: Path) -> tuple[list[Subject], dict[str, str]]:
+    """Every stage of the recipe that is a policy and finished, and of the others why not. Damaged ones raise PipelineError."""
+    found, others = [], {}
+    for name in recipe.stages:
+        if specs()[name].head == SCORE:
+            continue
+        step = Planner(recipe, runs).plan([name])[-1]
+        if step.state in (UP_TO_DATE, EVALUATE):
+            found.append(find(name, recipe, runs))
+        else:
+            others[name] = f"{step.state}: {step.why}"
+    if not found:
+        raise PipelineError(
+            f"{recipe.path}: no stage that gives answers is finished.", f"Train one first: align run -r {recipe.path}"
+        )
+    return found, others
+
+
 def all_of(names: Sequence[str], recipe: Recipe, runs: Path, what: str) -> list[Subject]:
     """What a person means by several names, each able to answer; BASE is what the first of the others stands on.
 
@@ -134,7 +152,7 @@ def _of_attempt(name: str, attempt: Attempt, trust_remote_code: bool = False) ->
     loading = {key: said["inputs"]["model"][key] for key in ("dtype", "load_in_4bit")}
     return Subject(
         name=name,
-        folder=attempt.output,
+        folder=attempt.output.resolve(),
         base=Base(base["identity"], source, base["commit"]),
         model=Model(id=source, trust_remote_code=trust_remote_code, **loading),
         head=said["head"],

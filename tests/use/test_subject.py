@@ -12,11 +12,6 @@ from pipeline.use.loaded import load
 from pipeline.use.subject import find, last_policy
 
 
-@pytest.fixture(scope="module")
-def recipe(chain):
-    return load_recipe(chain / "micro.yaml")
-
-
 @pytest.fixture(autouse=True)
 def here(chain, monkeypatch):
     monkeypatch.chdir(chain)

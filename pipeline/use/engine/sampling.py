@@ -23,7 +23,7 @@ def choose(logits: torch.Tensor, how: Sampling, seen: Sequence[int], draw: float
         scaled, ids = scaled.sort(descending=True)
     chances = scaled.softmax(-1)
     if how.top_p < 1:  # the fewest that together reach top_p
-        chances = chances * (chances.cumsum(-1) - chances < how.top_p)
+        chances = chances * (chances.cumsum(-1) - chances < max(how.top_p, 1e-9))
     if how.min_p:
         chances = chances * (chances >= how.min_p * chances.max())
     summed = chances.cumsum(-1)
