@@ -339,6 +339,7 @@ def test_page_streams_two_models_side_by_side_in_a_browser(running, tmp_path):
         page.open(f"http://127.0.0.1:{running.port}/")
         page.wait_for("document.getElementById('first').options.length === 3")
         choose = "const s = document.getElementById('{}'); s.value = '{}'; s.dispatchEvent(new Event('change'))"
+        assert page.run("return document.getElementById('locked').offsetParent") is None  # no key is asked for
         page.run(choose.format("first", "sft"))
         page.run(choose.format("second", "dpo"))
         for name, value in (("temperature", "1.5"), ("seed", "3"), ("max_tokens", "20")):
