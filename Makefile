@@ -6,8 +6,8 @@
 #   make all            every stage of the recipe
 #   make plan           what would be done, and why; `make plan dpo` for a stage
 #   make status         where every stage stands, and what it learned
-#   make chat           talk to the last policy of the recipe: STAGE=dpo, STAGE="sft dpo" for two side by side
-#   make serve          an OpenAI-compatible server of every finished stage: PORT=8000, WEB=1 for a page to chat on
+#   make chat           talk to the last policy, or to STAGE=dpo, or side by side to STAGE="sft dpo"
+#   make serve          serve every finished stage as OpenAI does: PORT=8000; WEB=1 for a page, too
 #   make compare        a stage with and without Unsloth: STAGE=sft STEPS=40 REPEATS=2
 #   make unsloth        install Unsloth beside the rest
 #   make test           the tests, offline: ARGS="-k resume"; UNSLOTH=0 leaves Unsloth out
