@@ -1,5 +1,7 @@
 """What all sections of a recipe are made of."""
 
+import re
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -12,3 +14,11 @@ class Section(BaseModel):
 def empty_for_null(value: object) -> object:
     """`train:` with every line below it commented out is an empty mapping."""
     return {} if value is None else value
+
+
+def regular_expression(value: object) -> object:
+    try:
+        re.compile(value or "")
+    except (re.error, TypeError) as error:
+        raise ValueError(f"is not a regular expression: {error}") from None
+    return value

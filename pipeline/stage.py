@@ -19,6 +19,7 @@ class Spec:
     home: str = "trl"  # the module that has its config
     head: str = "causal"  # "causal", or "score" for a reward model, which is never a policy
     rewarded_by: tuple[str, ...] = ()  # its reward model is the last of these that the recipe has
+    response: str | None = None  # the field of its config that says how long a response may be, where it samples them
     reference: bool = False  # whether a frozen copy of the parent stands beside the policy
     reference_columns: tuple[
         str, ...

@@ -8,6 +8,7 @@ SPEC = Spec(
     row_kind="prompt",
     after=("pretrain", "sft"),
     rewarded_by=("reward",),
+    response="response_length",
     key_figures=("objective/scores", "objective/kl", "val/response_length"),
     adapter_defaults={"learning_rate": 1e-5},
 )

@@ -16,6 +16,7 @@ ENGINE = PROJECT / "pipeline"
 # From the ground up; rooms of one line stand beside each other. The list is also how CONTRIBUTING.md tells it.
 FLOORS = [
     "errors section stage wording",
+    "reward.verifiable",
     "artifact hub",
     "data.shapes",
     "data.source",
@@ -26,6 +27,7 @@ FLOORS = [
     "recipe",
     "model",
     "evaluate",
+    "reward",
     "plan",
     "ppo",
     "train",

@@ -131,9 +131,11 @@ def _checked(
     tokenizer = of_recipe(loaded, runs).tokenizer
     if stage in loaded.stages and not max_length:
         given = effective(specs()[stage].config, loaded.given(stage, full=False))
-        if max_length := given.get("max_length"):
+        response = specs()[stage].response
+        if response or given.get("max_length"):
             most = positions(loaded, loaded.model.id, loaded.model.revision)
-            max_length = min(max_length, most or max_length) - given.get("response_length", 0)  # that has its own room
+            limits = [one for one in (given.get("max_length"), most) if one]
+            max_length = min(limits) - (given[response] if response else 0) if limits else None  # that has its own room
     encoder = Encoder(
         tokenizer,
         max_length,

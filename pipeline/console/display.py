@@ -27,6 +27,9 @@ SHORT = {  # what a trainer calls a key figure, and what a person does
     "objective/scores": "reward",
     "objective/kl": "KL",
     "val/response_length": "length",
+    "kl": "KL",
+    "completions/mean_length": "length",
+    "groups_without_signal": "no signal",
 }
 
 

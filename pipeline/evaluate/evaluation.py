@@ -34,7 +34,7 @@ class Evaluation:
     columns: Sequence[dict]
     trained: Sequence[Kind]
     beta: float | None = None  # DPO's, where its loss is the sigmoid one
-    reward: Callable | None = None  # what scores responses to prompts alone, see pipeline.ppo.rewards
+    reward: Callable | None = None  # what scores responses to prompts alone, see pipeline.reward.reward
 
     def run(self, model, before: Figures | None = None) -> Figures:
         """Evaluate; `before` is the same evaluation of the policy that training started from."""
@@ -66,11 +66,12 @@ class Evaluation:
         metrics = figures.metrics
         if only_prompts:
             metrics["n"] = len(asked)
-            rewards = self.reward(model, self.held_out, ids, responses)
-            metrics |= {"mean_reward": float(rewards.mean()), "reward_deviation": float(rewards.std(correction=0))}
+            metrics |= self._rewards(model, ids, responses)
             answers = [one.columns.get("answer") for one in self.held_out]
             if settings.answer_pattern and None not in answers:
-                metrics["exact_match"] = self._matches(figures.completions, [str(answer) for answer in answers])
+                # The row's may be the answer alone, or stand in a text as the policy's does.
+                right = [self._answer(str(answer)) or str(answer) for answer in answers]
+                metrics["exact_match"] = self._matches(figures.completions, right)
         elif settings.answer_pattern:
             right = [None if one.reference is None else self._answer(one.reference) for one in self.held_out]
             metrics["exact_match"] = self._matches(figures.completions, right)
@@ -95,6 +96,16 @@ class Evaluation:
         """The trained examples that have a right answer."""
         labeled = "label" in KINDS[self.kind].NUMBERS
         return [one for one in self.trained if one.reference is not None] if labeled else self.trained
+
+    def _rewards(self, model, prompts: Sequence[list[int]], responses: Sequence[list[int]]) -> dict[str, float]:
+        each = self.reward.each(model, self.held_out, prompts, responses)
+        total, names = self.reward.total(each), self.reward.names
+        apart = zip(names, each.mean(0).tolist(), strict=True) if len(names) > 1 else ()
+        return {
+            "mean_reward": float(total.mean()),
+            **{f"reward_{name}": mean for name, mean in apart},
+            "reward_deviation": float(total.std(correction=0)),
+        }
 
     def _judge(self, score: Callable, completions: Sequence[str]) -> tuple[float, list[float]]:
         marks = [score(one.prompt, text) for one, text in zip(self.held_out, completions, strict=True)]

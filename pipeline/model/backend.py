@@ -63,7 +63,7 @@ def _kind(spec: Spec, from_scratch: bool) -> str | None:
     if spec.head == "score":
         return "Unsloth's loader drops the score head"
     if spec.rewarded_by:
-        return "Unsloth's fused forward serves one adapter, not four roles"
+        return "Unsloth's fused forward serves one adapter, not several roles"
     return "a model made from a config; Unsloth only loads models" if from_scratch else None
 
 

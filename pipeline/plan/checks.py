@@ -11,6 +11,7 @@ from pipeline.plan import trackers
 from pipeline.plan.step import CONTINUE, RUN, Step
 from pipeline.recipe import function
 from pipeline.recipe.recipe import Recipe
+from pipeline.reward.verifiable import missing_library
 
 SEPARATED = {*TEXTS, *TABLES} - {".txt"}  # files whose rows stand apart by themselves
 
@@ -54,10 +55,14 @@ def files_there(recipe: Recipe, names: Iterable[str]) -> None:
         for error in _wrong(stage.data):
             missing.append(f"{name}: {error.what}")
             fixes.append(error.fix)
-        keys = {
-            "evaluation.score_function": stage.evaluation.score_function,
-            "reward_function": stage.reward_function,
-        }
+        keys = {"evaluation.score_function": stage.evaluation.score_function}
+        keys |= {reward.key: reward.function for reward in stage.rewards if reward.is_in_file}
+        for reward in stage.rewards:
+            if package := None if reward.is_in_file else missing_library(reward.function):
+                missing.append(f"{name}: {reward.key}: {reward.function} needs {package}, which is not installed.")
+                fixes.append(
+                    f"Install it with `.venv/bin/python -m pip install -c constraints.txt -e .[{reward.function}]`."
+                )
         for key, one in keys.items():
             if one and (wrong := function.problem(one)):
                 missing.append(f"{name}: {key}: {wrong}")

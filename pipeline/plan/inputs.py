@@ -18,6 +18,7 @@ from pipeline.plan.step import Parent, Step
 from pipeline.recipe.fields import LORA, fields_of, hashed
 from pipeline.recipe.going_on import CHANGEABLE, unchangeable
 from pipeline.recipe.recipe import Recipe
+from pipeline.recipe.rewards import Named
 from pipeline.stage import specs
 
 
@@ -104,16 +105,18 @@ class Inputs:
         return dict(zip(paths, [*inputs["data"]["files"], *own], strict=True))
 
     def _reward_inputs(self, name: str, reward: Parent | None) -> dict:
-        settings = self.recipe.stage(name)
         what: dict = {"reward": reward.sha256 if reward else None, "reward_function": None}
-        if settings.reward_function:
-            file, _, function = settings.reward_function.rpartition(":")
-            what["reward_function"] = {
-                "sha256": self.digests.of(Path(file)),
-                "name": function,
-                "weight": settings.reward_function_weight,
-            }
-        return what
+        functions = {one.key: self._reward_function(one) for one in self.recipe.stage(name).rewards}
+        if "reward_function" in functions:
+            return what | functions
+        # By what they are: what the log calls them is no reason to train again.
+        return what | ({"reward_functions": list(functions.values())} if functions else {})
+
+    def _reward_function(self, named: Named) -> dict:
+        if judge := named.built_in:
+            return {"built_in": named.function, "options": judge.model_dump(mode="json"), "weight": named.weight}
+        file, _, function = named.function.rpartition(":")
+        return {"sha256": self.digests.of(Path(file)), "name": function, "weight": named.weight}
 
     def evaluation_sha256(self, name: str) -> str:
         """What the figures depend on beside the weights."""
@@ -126,13 +129,18 @@ class Inputs:
     def trains_model(self, name: str, parent: Parent | None) -> bool:
         """Whether the stage trains every weight, not an adapter."""
         if parent is None and self.recipe.model.config is not None:
+            if specs()[name].rewarded_by:
+                raise PipelineError(
+                    f"{name}: has no policy to start from: a model made from model.config has learned nothing yet.",
+                    "Add a stage before it, such as sft, or name a policy.",
+                )
             return True  # from scratch: there is nothing to adapt
         full = self._adapter(name)["method"] == "full"
         if full and specs()[name].rewarded_by:
             if parent and not parent.is_model:
                 return False  # the parent's adapter goes on, whatever the rest of the recipe tunes
             raise PipelineError(
-                f"{name}: adapter.method full: its four roles share one frozen base, so it trains an adapter.",
+                f"{name}: adapter.method full: its roles share one frozen base, so it trains an adapter.",
                 f"Give stages.{name}.adapter: {{method: lora}}.",
             )
         if full and parent and not parent.is_model:

@@ -13,6 +13,8 @@ from pipeline.ppo import arithmetic, roles
 from pipeline.ppo.config import PPOConfig
 from pipeline.ppo.rollout import Rollout, answer, padded
 from pipeline.ppo.schedule import Schedule
+from pipeline.reward.adapter import acting_as
+from pipeline.reward.reward import Reward
 
 
 class Experience:
@@ -35,7 +37,7 @@ class Experience:
         model: PeftModel,
         all_prompts: Sequence[list[int]],
         examples: Sequence[Prompt],
-        reward: Callable,
+        reward: Reward,
     ) -> dict[str, float]:
         """Make rollout `number`; returns its figures. `all_prompts` are the token ids of all `examples`."""
         which, args, tokenizer = self.schedule.prompts_of(number), self.args, self.tokenizer
@@ -50,14 +52,15 @@ class Experience:
         with untouched_random_state(), self.precision():
             torch.manual_seed(self.schedule.seed(number) % 2**63)
             responses = answer(model, prompts, **sampling)
-            scores = reward(model, [examples[row] for row in which], prompts, responses)
+            each = reward.each(model, [examples[row] for row in which], prompts, responses)
         ids, mask, response = padded(prompts, responses, tokenizer.pad_token_id)
         stopped = torch.tensor([float(one[-1] == tokenizer.eos_token_id) for one in responses])
         blank = (torch.zeros(response.shape, dtype=torch.float32) for _ in range(6))
-        self.rollout = Rollout(ids, mask, response, torch.tensor(which), scores, stopped, *blank)
+        self.rollout = Rollout(ids, mask, response, torch.tensor(which), reward.total(each), stopped, *blank)
         self.number = number
         self._remember(model, self.rollout)
-        return self._weigh(self.rollout)
+        means = zip(reward.names, each.mean(0).tolist(), strict=True)
+        return self._weigh(self.rollout) | {f"rewards/{name}/mean": mean for name, mean in means}
 
     @torch.no_grad()
     def _remember(self, model: PeftModel, rollout: Rollout) -> None:
@@ -72,10 +75,10 @@ class Experience:
             with self.precision():
                 found, spread = roles.response_log_probabilities(model, *batch, temperature)
                 rollout.old[filled], rollout.entropy[filled] = found.cpu(), spread.cpu()
-                with roles.acting_as(model, roles.REFERENCE):
+                with acting_as(model, roles.REFERENCE):
                     found, _ = roles.response_log_probabilities(model, *batch, temperature)
                 rollout.reference[filled] = found.cpu()
-                with roles.acting_as(model, roles.VALUE):
+                with acting_as(model, roles.VALUE):
                     rollout.values[filled] = roles.response_values(model, *batch).cpu()
 
     @torch.no_grad()
@@ -100,6 +103,7 @@ class Experience:
             "objective/kl_coef": coefficient,
             "val/eos_rate": float(rollout.stopped.mean()),
             "val/response_length": float(response.sum(1).float().mean()),
+            "val/no_signal": float(bool((rollout.scores == rollout.scores[0]).all())),
             "val/explained_variance": arithmetic.explained_variance(rollout.values, rollout.returns, response),
             "episode": (self.number + 1) * args.rollout_size,
         }

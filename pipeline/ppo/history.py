@@ -9,10 +9,10 @@ from pipeline.ppo.warnings import warnings
 
 
 class History:
-    """`note` takes a line to whoever watches; what has been warned of is not said again."""
+    """Responses have at most `longest` tokens. `note` takes a line to whoever watches; what has been warned of is not said again."""
 
-    def __init__(self, kl_limit: float, note: Callable[[str], None]):
-        self.kl_limit, self.note = kl_limit, note
+    def __init__(self, kl_limit: float, longest: int, note: Callable[[str], None]):
+        self.kl_limit, self.longest, self.note = kl_limit, longest, note
         self.rollouts: list[dict[str, float]] = []
         self.warned: set[str] = set()
         self.sums: dict[str, list[tuple[float, int]]] = defaultdict(list)  # (sum, tokens), one a micro-batch
@@ -51,7 +51,7 @@ class History:
         return {"kl": self.rollouts[-1]["objective/kl"]} if self.rollouts else {}
 
     def _warn(self) -> None:
-        for name, text in warnings(self.rollouts, self.kl_limit).items():
+        for name, text in warnings(self.rollouts, self.kl_limit, self.longest).items():
             if name not in self.warned:
                 self.warned.add(name)
                 self.note(text)

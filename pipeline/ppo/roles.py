@@ -1,55 +1,30 @@
-"""Policy, reference, reward and value: four adapters on one frozen base, and which of them is active."""
-
-import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+"""Policy, reference, reward and value: four adapters on one frozen base."""
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import AuxiliaryTrainingWrapper
-from safetensors.torch import load_file
+from peft import PeftModel
 from torch import Tensor, nn
 
-from pipeline.errors import PipelineError
-from pipeline.evaluate.forward import padded_rows
-from pipeline.model.loader import ADAPTER_FILE, load_adapter
 from pipeline.ppo.arithmetic import log_probabilities
+from pipeline.reward.adapter import POLICY, REWARD, activate, hidden_states, lora
 
-POLICY, REFERENCE, REWARD, VALUE = "default", "ref", "reward", "value"
-HEAD_KEY = "base_model.model.score.weight"  # where a reward stage's adapter keeps its head
+REFERENCE, VALUE = "ref", "value"
 
 
-def add_roles(model: PeftModel, reward_folder: Path | None) -> PeftModel:
-    """Beside the policy `default`: `ref`, a frozen copy of it; `reward` from its folder, frozen, with its head; and
-    `value`, a copy of the reward (of the policy where there is no reward model) that is trained.
-
-    The heads become `model.reward_head` and `model.value_head`, in fp32. Raises PipelineError for a folder
-    that is no reward model on this base.
+def add_roles(model: PeftModel) -> PeftModel:
+    """Beside the policy `default`, and the `reward` where there is one: `ref`, a frozen copy of the policy, and `value`, a
+    copy of the reward (of the policy where there is no reward model) that is trained, with `model.value_head`, in fp32.
     """
-    config = _lora(model.peft_config[POLICY])
-    mine = _tensors(model, POLICY)
-    model.add_adapter(REFERENCE, copy.deepcopy(config))
-    _copy(model, mine, REFERENCE)
+    for role, of in ((REFERENCE, POLICY), (VALUE, REWARD if REWARD in model.peft_config else POLICY)):
+        tensors = _tensors(model, of)
+        model.add_adapter(role, lora(model.peft_config[of]))
+        _copy(model, tensors, role)
     embeddings = model.get_input_embeddings().weight
-    width = embeddings.shape[1]
-    fp32 = {"dtype": torch.float32, "device": embeddings.device}
-    model.value_head = nn.Linear(width, 1, bias=False, **fp32)
-    nn.init.zeros_(model.value_head.weight)
-    if reward_folder is None:
-        model.add_adapter(VALUE, copy.deepcopy(config))
-        _copy(model, mine, VALUE)
-    else:
-        config = _lora(PeftConfig.from_pretrained(str(reward_folder)))
-        head = load_file(reward_folder / ADAPTER_FILE).get(HEAD_KEY)
-        if head is None or head.shape[-1] != width:
-            raise PipelineError(f"{reward_folder}: has no score head for this base.", "Name a reward stage's adapter.")
-        model.reward_head = nn.Linear(width, 1, bias=False, **fp32)
-        for name, of in ((REWARD, model.reward_head), (VALUE, model.value_head)):
-            model.add_adapter(name, copy.deepcopy(config))
-            load_adapter(model, reward_folder, name, head_apart=True)
-            of.weight.data.copy_(head)
+    model.value_head = nn.Linear(embeddings.shape[1], 1, bias=False, dtype=torch.float32, device=embeddings.device)
+    with torch.no_grad():
+        if REWARD in model.peft_config:
+            model.value_head.weight.copy_(model.reward_head.weight)
+        else:
+            model.value_head.weight.zero_()
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0  # old and new log-probabilities must be of one and the same function
@@ -71,30 +46,6 @@ def is_value(name: str) -> bool:
 
 def _trained(name: str) -> bool:
     return f".{POLICY}." in name or name.endswith(f".{POLICY}") or is_value(name)
-
-
-def activate(model: PeftModel, role: str) -> None:
-    """Let the layers use the adapter of this role. PEFT's own set_adapter would freeze the others as well."""
-    for module in model.modules():
-        if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
-            module._active_adapter = [role]
-
-
-@contextmanager
-def acting_as(model: PeftModel, role: str) -> Iterator[None]:
-    """The model acts in a role, and as the policy again afterwards."""
-    activate(model, role)
-    try:
-        yield
-    finally:
-        activate(model, POLICY)
-
-
-def hidden_states(model: PeftModel, ids: Tensor, mask: Tensor) -> Tensor:
-    """(rows, tokens, width): the last hidden states. Positions count real tokens, whatever padding stands left."""
-    body = model.get_base_model().base_model
-    positions = (mask.long().cumsum(1) - 1).clamp(min=0)
-    return body(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).last_hidden_state
 
 
 def response_log_probabilities(
@@ -121,21 +72,6 @@ def response_values(model: PeftModel, ids: Tensor, mask: Tensor, response: Tenso
     return model.value_head(hidden.float()).squeeze(-1).masked_fill(response == 0, 0)
 
 
-@torch.no_grad()
-def reward_scores(model: PeftModel, rows: Sequence[list[int]], pad: int, batch_size: int = 64) -> Tensor:
-    """(rows,) on the CPU: the reward model's score of each token sequence, read off its last token."""
-    device = model.get_input_embeddings().weight.device
-    scores = torch.zeros(len(rows))
-    order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
-    with acting_as(model, REWARD):
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            ids, mask = (some.to(device) for some in padded_rows([rows[row] for row in batch], pad))
-            hidden = hidden_states(model, ids, mask)[torch.arange(len(batch)), mask.sum(1) - 1]
-            scores[batch] = model.reward_head(hidden.float()).squeeze(-1).float().cpu()
-    return scores
-
-
 def save_value(model: PeftModel) -> dict[str, Tensor]:
     """The value model's tensors: adapter and head."""
     return {name: p.data.contiguous() for name, p in model.named_parameters() if is_value(name)}
@@ -145,15 +81,6 @@ def load_value(model: PeftModel, tensors: dict[str, Tensor]) -> None:
     for name, parameter in model.named_parameters():
         if is_value(name):
             parameter.data.copy_(tensors[name])
-
-
-def _lora(config: PeftConfig) -> LoraConfig:
-    """The same adapter without a head of its own: heads stand beside the base here."""
-    if not isinstance(config, LoraConfig):
-        raise PipelineError(f"PPO needs LoRA adapters, not {config.peft_type}.")
-    config = copy.deepcopy(config)
-    config.modules_to_save, config.task_type, config.inference_mode = None, "CAUSAL_LM", False
-    return config
 
 
 def _tensors(model: PeftModel, role: str) -> dict[str, Tensor]:

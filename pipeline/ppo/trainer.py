@@ -16,10 +16,11 @@ from pipeline.ppo.experience import Experience
 from pipeline.ppo.history import History
 from pipeline.ppo.rollout import Rollout
 from pipeline.ppo.schedule import Schedule
+from pipeline.reward.adapter import POLICY, activate
 
 
 class PPOTrainer(Trainer):
-    """Trains the policy and the value adapter of a model that `roles.add_roles` made.
+    """Trains the policy of a model that may have a `reward` beside it, and a value adapter; `roles.add_roles` adds the rest.
 
     `train_dataset` has a column `prompt_ids`; the context has the reward and the examples that the prompts come from.
     """
@@ -31,14 +32,14 @@ class PPOTrainer(Trainer):
         self.schedule = Schedule(args, len(self.prompts))
         args.max_steps = self.schedule.steps()
         super().__init__(
-            model=model,
+            model=roles.add_roles(model),
             args=args,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
         )
         self.experience = Experience(processing_class, self.schedule, precision=self.compute_loss_context_manager)
-        self.history = History(args.kl_limit, note=lambda text: self.context.report("note", text=text))
+        self.history = History(args.kl_limit, args.response_length, note=lambda text: self.context.report("note", text=text))
 
     # -- a step ------------------------------------------------------------------------------------------
 
@@ -86,14 +87,14 @@ class PPOTrainer(Trainer):
         did with the adapter of the second. Both losses are per token of the whole optimizer step.
         """
         args, real = self.args, batch.response
-        roles.activate(model, roles.POLICY)
+        activate(model, POLICY)
         with torch.set_grad_enabled(policy), self.compute_loss_context_manager():
             new, entropy = roles.response_log_probabilities(model, batch.ids, batch.mask, real, args.temperature)
             policy_loss, clipped = arithmetic.policy_loss(new, batch.old, batch.advantages, real, args.cliprange)
         if policy:
             self.accelerator.backward(policy_loss / tokens)
         try:
-            roles.activate(model, roles.VALUE)
+            activate(model, roles.VALUE)
             with self.compute_loss_context_manager():
                 values = roles.response_values(model, batch.ids, batch.mask, real)
                 value_loss, value_clipped = arithmetic.value_loss(
@@ -101,7 +102,7 @@ class PPOTrainer(Trainer):
                 )
             self.accelerator.backward(args.vf_coef * value_loss / tokens)
         finally:
-            roles.activate(model, roles.POLICY)
+            activate(model, POLICY)
         with torch.no_grad():
             moved = (new - batch.old).masked_fill(real == 0, 0)
             sums = {

@@ -148,8 +148,15 @@ def hashed(config_name: str, given: Mapping[str, object], also: Collection[str] 
     left = {name: value for name, value in values.items() if name in also or (name not in HOW and name not in OWNED)}
     if config_name == LORA:
         return {name: value for name, value in left.items() if name not in ADAPTER_OWNED}
+    each, steps = values["per_device_train_batch_size"], values["gradient_accumulation_steps"]
+    if "steps_per_generation" in left:  # another way to say how many responses the same policy gives
+        left["generation_batch_size"] = values["generation_batch_size"] or each * (
+            left.pop("steps_per_generation") or steps
+        )
+    if values.get("loss_type") == "bnpo":  # normalized within each piece of a batch
+        left["per_device_train_batch_size"] = each
     # How a batch is cut into pieces is a matter of memory; how many rows an update sees is not.
-    return left | {"global_batch": values["per_device_train_batch_size"] * values["gradient_accumulation_steps"]}
+    return left | {"global_batch": each * steps}
 
 
 # Fields that a config has and its trainer does nothing with.
@@ -173,6 +180,9 @@ HOW = frozenset(
     save_strategy save_steps save_on_each_node save_total_limit enable_jit_checkpoint
     dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers dataset_num_proc
     dataloader_prefetch_factor dataloader_multiprocessing_context
+    cache_implementation use_vllm vllm_mode vllm_model_impl vllm_enable_sleep_mode vllm_server_base_url vllm_server_host
+    vllm_server_port vllm_server_timeout vllm_group_port vllm_gpu_memory_utilization vllm_max_model_length
+    vllm_tensor_parallel_size
     """.split()
 )
 

@@ -8,7 +8,7 @@ from pipeline.recipe.owned import by_name
 NEAREST = by_name(
     {
         "max_length": """cutoff_len sequence_len max_seq_length max_seq_len max_prompt_length max_target_length
-            max_completion_length model_max_length""",
+            model_max_length""",
         "per_device_train_batch_size": """micro_batch_size batch_size train_batch_size mini_batch_size
             per_gpu_train_batch_size""",
         "evaluation.batch_size": "eval_batch_size per_gpu_eval_batch_size",
@@ -88,7 +88,10 @@ NEAREST = by_name(
         "evaluation.samples": "num_sample_generations eval_table_size",
         "policy": "adapter_name_or_path lora_model_dir sft_model_path",
         "reward": "reward_model reward_model_path reward_model_adapters",
-        "reward_function": "reward_funcs reward_fn",
+        "reward_function": "reward_fn",
+        "reward_functions": "reward_funcs",
+        "num_generations": "num_return_sequences group_size rollout_n",
+        "max_completion_length": "max_response_length",
     }
 )
 
@@ -192,7 +195,7 @@ _ANSWERS = by_name(
         "is not there: models of text alone are trained": """image_* video_* audio_* media_dir processor_type
             freeze_vision_tower freeze_multi_modal_projector train_mm_proj_only""",
         "is not set in a recipe: held-out prompts are answered greedily; see evaluation": """predict_with_generate do_sample
-            top_p top_k min_p num_beams eval_num_beams repetition_penalty length_penalty
+            num_beams eval_num_beams length_penalty
             generation_num_beams generation_config""",
         "is not needed: every stage is measured before and after; see evaluation": """compute_accuracy compute_metrics
             eval_causal_lm_metrics do_causal_lm_eval do_bench_eval bench_* eval_on_each_dataset""",
@@ -224,8 +227,7 @@ _ANSWERS = by_name(
             lora_o_kernel lora_embedding_kernel""",
         "is not set in a recipe: what is not an adapter is in model.dtype, adapters train in float32": """
             upcast_layernorm upcast_lmhead_output cast_*""",
-        "is not set in a recipe: evaluation runs the very model that was trained": """infer_backend vllm_* use_vllm
-            sglang_*""",
+        "is not set in a recipe: evaluation runs the very model that was trained": "infer_backend sglang_*",
         "is not there: there are no plugins; train.use_liger_kernel and use_unsloth choose other kernels": """plugins
             flash_attn_* flash_optimum""",
         "is no section of a recipe: fields of TRL's configs stand under train": """trl training_args training_arguments

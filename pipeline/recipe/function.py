@@ -66,6 +66,20 @@ def problem(named: str) -> str | None:
     return f"{path}: has no function {name}{did_you_mean(name, functions)}{there}."
 
 
+def arguments(named: str) -> list[str]:
+    """What a reward function has to be given beside prompts and completions: the columns that it reads by name."""
+    path, _, name = named.rpartition(":")
+    tree = ast.parse(Path(path).read_bytes(), path)
+    found = next((node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name), None)
+    if found is None:
+        return []
+    positional = [*found.args.posonlyargs, *found.args.args]
+    needed = positional[: len(positional) - len(found.args.defaults)]
+    alone = zip(found.args.kwonlyargs, found.args.kw_defaults, strict=True)
+    needed += [argument for argument, default in alone if default is None]
+    return [one.arg for one in needed if one.arg not in ("prompts", "completions")]
+
+
 def try_out(named: str, key: str) -> None:
     """Load it in a process of its own: what its file does when it is run (a dtype, threads, memory) stays there.
 

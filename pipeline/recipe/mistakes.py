@@ -1,6 +1,6 @@
 """What is wrong between the keys of a recipe, and in those that are passed through."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pipeline import stage
@@ -9,8 +9,9 @@ from pipeline.data.shapes.shape import shapes_of
 from pipeline.recipe.chain import stages_below, start_of
 from pipeline.recipe.fields import LORA, fields_of, is_listed
 from pipeline.recipe.going_on import CHANGEABLE, LORA_DEFAULTS, incoming_adapter_of, unchangeable
-from pipeline.recipe.owned import ADAPTER_OWNED, OWNED
+from pipeline.recipe.owned import ADAPTER_OWNED, ONLY_WITH, OWNED
 from pipeline.recipe.problem import Problem
+from pipeline.recipe.rewards import reward_problems
 from pipeline.recipe.unknown import listed_configs, unknown_key
 from pipeline.wording import did_you_mean
 
@@ -35,6 +36,7 @@ def contradictions(raw: dict) -> Iterator[Problem]:
         if name in specs:
             yield from _train_problems(_mapping(stages, name, "train"), (*where, "train"), specs[name].config)
             yield from _adapter_problems(raw, (*where, "adapter"))
+            yield from _idle_problems(raw, name)
             yield from _data_problems(_mapping(stages, name, "data"), (*where, "data"), specs[name].row_kind)
             yield from _least_problems(raw, name)
             yield from _streaming_problems(raw, name)
@@ -45,7 +47,7 @@ def contradictions(raw: dict) -> Iterator[Problem]:
     policies = {name: policy if isinstance(policy, str) else None for name, policy in given.items()}
     yield from _policy_problems(policies)
     for name in policies:
-        yield from _reward_problems(name, _mapping(stages, name), policies)
+        yield from reward_problems(name, _mapping(stages, name), policies)
     for name in policies:
         yield from _own_adapter_problems(raw, name, policies)
 
@@ -99,6 +101,23 @@ def _least_problems(raw: dict, name: str) -> Iterator[Problem]:
                 yield (*where, key), f"must be at least {least} in {name}, not {value}"
             if value is not None:
                 break
+
+
+def _idle_problems(raw: dict, name: str) -> Iterator[Problem]:
+    """What a stage's own arguments say that nothing reads, since another of them is not as it would have to be."""
+    spec, own = stage.specs()[name], _mapping(raw, "stages", name, "train")
+    train = spec.defaults | _mapping(raw, "train") | own
+    fields = fields_of(spec.config) if is_listed(spec.config) else {}
+    where = ("stages", name, "train")
+    for key in own.keys() & ONLY_WITH.keys() & fields.keys():
+        switch, wanted, enough = ONLY_WITH[key]
+        if switch in fields and not enough(train.get(switch, fields[switch].default)):
+            yield (*where, key), f"cannot take effect: it needs {wanted}"
+    if "use_vllm" in fields and train.get("use_vllm") is True and _mapping(raw, "model").get("load_in_4bit") is True:
+        what = (
+            "vLLM is given base and adapter merged, and nothing is merged into a 4-bit base; leave one of the two out"
+        )
+        yield (*where, "use_vllm"), what
 
 
 def _passed_through(given: dict, where: tuple, config: str, owned: Mapping[str, str]) -> Iterator[Problem]:
@@ -202,31 +221,11 @@ def _dropout_problems(raw: dict, name: str, own: dict) -> Iterator[Problem]:
     where = ("stages", name, "adapter", "lora_dropout")
     train = _mapping(raw, "train") | _mapping(raw, "stages", name, "train")
     switch = fields_of(spec.config).get("disable_dropout") if is_listed(spec.config) else None
-    if spec.rewarded_by:
+    if switch is None and spec.rewarded_by:
         yield where, f"cannot take effect: {name} trains without dropout, for the old log-probabilities to be exact"
-    elif switch and train.get("disable_dropout", switch.default) is True:
+    elif switch and (spec.defaults | train).get("disable_dropout", switch.default) is True:
         fix = f"set stages.{name}.train.disable_dropout: false"
-        yield where, f"cannot take effect: TRL switches dropout off in {name}; {fix}"
-
-
-def _reward_problems(name: str, own: dict, stages: Iterable[str]) -> Iterator[Problem]:
-    where, spec, reward = ("stages", name), stage.specs()[name], own.get("reward")
-    if not spec.rewarded_by:
-        for key in ("reward", "reward_function", "reward_function_weight"):
-            if own.get(key) is not None:
-                others = [other for other, one in stage.specs().items() if one.rewarded_by]
-                yield (*where, key), f"{name} takes no reward; it belongs to {', '.join(others)}"
-    elif isinstance(reward, str):
-        named = stage.specs().get(reward)
-        if named and named.head != "score":
-            yield (*where, "reward"), f"{reward} trains a policy, not a reward model"
-        elif reward not in stages and not Path(reward).expanduser().is_dir():
-            yield (*where, "reward"), f"{reward} is neither a stage of this recipe nor a folder"
-    elif reward is None and own.get("reward_function") is None and not set(spec.rewarded_by) & set(stages):
-        yield where, f"needs a reward: a stage {' or '.join(spec.rewarded_by)}, reward: a folder, or reward_function"
-    adapter = _mapping(own, "adapter").get("method")
-    if spec.rewarded_by and adapter == "full":
-        yield (*where, "adapter", "method"), f"{name} trains an adapter: its roles share one frozen base"
+        yield where, f"cannot take effect: dropout is switched off in {name}; {fix}"
 
 
 def _policy_problems(policies: Mapping[str, str | None]) -> Iterator[Problem]:

@@ -26,6 +26,8 @@ OWNED = _owned(
         "model.pad_token": "pad_token",
         "the keys under model": "model_init_kwargs",
         "model.trust_remote_code": "trust_remote_code",
+        "weight beside each of reward_functions": "reward_weights",
+        "vllm_importance_sampling_clip_max": "vllm_importance_sampling_cap",
     },
     {
         "what a stage trains goes into its artifact's folder, under the folder that --runs (RUNS=) names": "output_dir",
@@ -34,7 +36,7 @@ OWNED = _owned(
         "rows come in one fixed order, for a resume to be exact": "dataloader_in_order accelerator_config",
         "the last weights are the artifact": "load_best_model_at_end metric_for_best_model greater_is_better",
         "nothing is uploaded": """push_to_hub hub_token hub_private_repo hub_model_id hub_strategy
-            hub_always_push hub_revision""",
+            hub_always_push hub_revision log_completions_hub_repo""",
         "the pipeline prepares the columns": "remove_unused_columns label_names length_column_name",
         "the pipeline reads and tokenizes the rows; see data": "dataset_kwargs",
         "the kind of the rows decides which tokens are learned; see data.learn": """completion_only_loss
@@ -47,7 +49,7 @@ OWNED = _owned(
         "the held-out answers are kept in samples.jsonl": "generate_during_eval",
         "a stage trains in one process, on one device": """deepspeed fsdp fsdp_config parallelism_config
             local_rank ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph
-            ddp_backend ddp_timeout""",
+            ddp_backend ddp_timeout ds3_gather_for_generation""",
         "the device is chosen when a stage runs": "use_cpu",
         "the batch size is part of what is trained": "auto_find_batch_size",
         "name the stages to run on the command line": "do_train do_eval do_predict",
@@ -55,7 +57,16 @@ OWNED = _owned(
         "a loss that is not a number has to be seen": "logging_nan_inf_filter",
         "held-out rows are measured by the pipeline; see evaluation": """per_device_eval_batch_size
             eval_accumulation_steps batch_eval_metrics prediction_loss_only eval_do_concat_batches
-            eval_use_gather_object include_for_metrics""",
+            eval_use_gather_object include_for_metrics num_generations_eval""",
+        "answers to held-out prompts stand in samples.jsonl; see evaluation": """log_completions log_multimodal
+            num_completions_to_print log_unique_prompts""",
+        "the pipeline writes the prompts with the chat template": "chat_template_kwargs",
+        "a response ends with the template's EOS token, and temperature and its like say how it is sampled": """
+            generation_kwargs""",
+        "it would cast the adapter, which trains in float32": """use_transformers_continuous_batching
+            transformers_continuous_batching_config use_transformers_paged""",
+        "what is not an adapter is in model.dtype": "cast_lm_head_to_fp32",
+        "a policy calls no tools while it is trained": "max_tool_calling_iterations",
         "the pipeline measures memory itself": "skip_memory_metrics",
     },
 )
@@ -98,17 +109,61 @@ RANGES = {
             "at least 1",
             lambda value: value >= 1,
             """per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps max_length r lora_alpha
-            response_length num_ppo_epochs num_mini_batches local_rollout_forward_batch_size total_episodes""",
+            response_length num_ppo_epochs num_mini_batches local_rollout_forward_batch_size total_episodes
+            max_completion_length generation_batch_size steps_per_generation num_iterations""",
+        ),
+        (
+            "at least 2, since each response is judged by the others to its prompt",
+            lambda value: value >= 2,
+            "num_generations",
         ),
         (
             "0 or more",
             lambda value: value >= 0,
-            "learning_rate value_learning_rate weight_decay warmup_steps adam_epsilon dataloader_num_workers",
+            """learning_rate value_learning_rate weight_decay warmup_steps adam_epsilon dataloader_num_workers beta
+            epsilon""",
         ),
         ("more than 0", lambda value: value > 0, "save_steps logging_steps temperature num_train_epochs"),
         ("at least 1, or -1 for as many as the epochs have", lambda value: value == -1 or value >= 1, "max_steps"),
         ("from 0 to below 1", lambda value: 0 <= value < 1, "lora_dropout adam_beta1 adam_beta2"),
         ("from 0 to 1", lambda value: 0 <= value <= 1, "label_smoothing_factor"),
+    )
+    for name in names.split()
+}
+
+
+# Fields that do nothing but beside another: that one, what it has to be, and whether it is.
+ONLY_WITH = {
+    name: (switch, wanted, enough)
+    for switch, wanted, enough, names in (
+        (
+            "use_vllm",
+            "use_vllm: true",
+            lambda value: value is True,
+            """vllm_mode vllm_model_impl vllm_enable_sleep_mode vllm_structured_outputs_regex vllm_server_base_url
+            vllm_server_host vllm_server_port vllm_server_timeout vllm_group_port vllm_gpu_memory_utilization
+            vllm_max_model_length vllm_tensor_parallel_size vllm_importance_sampling_correction
+            vllm_importance_sampling_mode vllm_importance_sampling_clip_max vllm_importance_sampling_clip_min""",
+        ),
+        (
+            "use_adaptive_entropy",
+            "use_adaptive_entropy: true",
+            lambda value: value is True,
+            "entropy_coef_min entropy_coef_max entropy_coef_delta entropy_target",
+        ),
+        (
+            "loss_type",
+            "loss_type: sapo",
+            lambda value: value == "sapo",
+            "sapo_temperature_neg sapo_temperature_pos",
+        ),
+        (
+            "loss_type",
+            "loss_type: vespo",
+            lambda value: value == "vespo",
+            "vespo_k_pos vespo_lambda_pos vespo_k_neg vespo_lambda_neg",
+        ),
+        ("beta", "a beta above 0", lambda value: value != 0, "use_bias_correction_kl"),
     )
     for name in names.split()
 }

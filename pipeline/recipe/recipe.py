@@ -15,6 +15,7 @@ from pipeline.recipe.fields import DEFAULTS, LORA, ON_A_GPU, effective, fields_o
 from pipeline.recipe.going_on import changes_of, incoming_adapter_of, merged_adapter
 from pipeline.recipe.owned import ADAPTER_OWNED, OWNED
 from pipeline.recipe.problem import RecipeError
+from pipeline.recipe.rewards import Named, named_in
 from pipeline.recipe.sections import Adapter, Evaluation, Keys, Model, Positive, StageSection, Switch, folder_name
 from pipeline.section import Section, empty_for_null
 from pipeline.wording import did_you_mean
@@ -30,8 +31,7 @@ class StageRecipe:
     evaluation: Evaluation
     policy: str | None
     adapter: dict[str, Any]
-    reward_function: str | None
-    reward_function_weight: float
+    rewards: tuple[Named, ...]  # its reward functions
 
 
 class Recipe(Section):
@@ -76,8 +76,7 @@ class Recipe(Section):
             evaluation=self.evaluation.overridden_by(own.evaluation),
             policy=own.policy,
             adapter=Adapter(**merged_adapter(self.adapter.given, self.own_adapter(name))).resolved(),
-            reward_function=own.reward_function,
-            reward_function_weight=own.reward_function_weight,
+            rewards=named_in(own.reward_function, own.reward_function_weight, own.reward_functions),
         )
 
     def own_adapter(self, name: str) -> dict[str, Any]:
@@ -100,7 +99,7 @@ class Recipe(Section):
         return whole | {"stages": {name: self._resolved_stage(name) for name in self.stages}}
 
     def _resolved_stage(self, name: str) -> dict[str, Any]:
-        merged, spec = self.stage(name), stage.specs()[name]
+        merged, spec, own = self.stage(name), stage.specs()[name], self.stages[name]
         adapter = self._resolved_adapter(name)
         train = self.given(name, full=adapter["method"] == "full")
         if is_listed(spec.config):
@@ -108,11 +107,8 @@ class Recipe(Section):
             train = _without(hidden, effective(spec.config, train))
         if adapter["method"] == "lora":
             adapter = _without(ADAPTER_OWNED, effective(LORA, adapter))
-        reward = {
-            "reward": self.reward(name),
-            "reward_function": merged.reward_function,
-            "reward_function_weight": merged.reward_function_weight,
-        }
+        keys = {"reward_functions"} if own.reward_functions else {"reward_function", "reward_function_weight"}
+        reward = {"reward": self.reward(name)} | own.model_dump(mode="json", include=keys)
         return {
             "data": merged.data.model_dump(mode="json"),
             "policy": merged.policy or self.parent(name),
@@ -169,7 +165,7 @@ class Recipe(Section):
         if not spec.rewarded_by or own.reward is not None:
             return own.reward
         default = next((one for one in reversed(spec.rewarded_by) if one in self.stages), None)
-        return None if own.reward_function else default
+        return None if own.reward_function or own.reward_functions else default
 
     def _policies(self) -> dict[str, str | None]:
         return {name: own.policy for name, own in self.stages.items()}

@@ -9,22 +9,9 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from pipeline.data.source import Data
 from pipeline.recipe.fields import LORA, fields_of
 from pipeline.recipe.going_on import LORA_DEFAULTS
-from pipeline.section import Section, empty_for_null
+from pipeline.recipe.rewards import RewardFunctions, function_in_file
+from pipeline.section import Section, empty_for_null, regular_expression
 from pipeline.wording import must_be
-
-
-def _regular_expression(value: object) -> object:
-    try:
-        re.compile(value or "")
-    except (re.error, TypeError) as error:
-        raise ValueError(f"is not a regular expression: {error}") from None
-    return value
-
-
-def _function_in_file(value: object) -> object:
-    if value is None or (isinstance(value, str) and re.fullmatch(r".+\.py:[A-Za-z_]\w*", value)):
-        return value
-    raise ValueError(must_be("a function in a file, such as score.py:score", value))
 
 
 def folder_name(value: object) -> object:
@@ -106,9 +93,9 @@ class Evaluation(Section):
     max_rows: Count = 200
     max_new_tokens: Positive = 64
     samples: Count = 3
-    answer_pattern: Annotated[str | None, BeforeValidator(_regular_expression)] = None
+    answer_pattern: Annotated[str | None, BeforeValidator(regular_expression)] = None
     few_shot: Count = 0
-    score_function: Annotated[str | None, BeforeValidator(_function_in_file)] = None
+    score_function: Annotated[str | None, BeforeValidator(function_in_file)] = None
     batch_size: Positive = 32
 
     def overridden_by(self, other: "Evaluation") -> "Evaluation":
@@ -123,8 +110,9 @@ class StageSection(Section):
     train: Annotated[Keys, Field(default_factory=dict)]
     policy: str | None = None
     reward: str | None = None
-    reward_function: Annotated[str | None, BeforeValidator(_function_in_file)] = None
+    reward_function: Annotated[str | None, BeforeValidator(function_in_file)] = None
     reward_function_weight: float = 1.0
+    reward_functions: RewardFunctions = None
     evaluation: Annotated[Evaluation, BeforeValidator(empty_for_null)] = Evaluation()
     adapter: Adapter | None = None
     use_unsloth: Switch | None = None

@@ -109,7 +109,9 @@ def _home(name: str, section: Sequence[object]) -> str | None:
     having = [config for config in configs if name in fields_of(config)]
     if having and section[-1:] == ("train",):
         return " or ".join(f"stages.{other}.train.{name}" for config in having for other in configs[config])
-    if having == list(configs) and not section:
+    # Where one of the recipe's stages has it not, as those that sample responses have no max_length, that is told then.
+    usual = [config for config, names in configs.items() if not stage.specs()[names[0]].response]
+    if set(usual) <= set(having) and not section:
         return f"train.{name}"
     return f"{in_stage}.train.{name}" if having else None
 

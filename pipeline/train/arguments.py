@@ -1,5 +1,6 @@
 """The training arguments of a stage, each of them said, and whether the libraries would take them."""
 
+import importlib.util
 from copy import copy
 from importlib import import_module
 from pathlib import Path
@@ -81,6 +82,11 @@ def check(stage: str, spec: Spec, given: dict, dtype: str, folder: Path) -> None
     except (ValueError, TypeError, KeyError, ImportError) as error:
         said = " ".join(str(error).split())
         raise PipelineError(f"{stage}: {key}: {said}", "Mend the recipe and run the same command again.") from None
+    if getattr(args, "use_vllm", False) and importlib.util.find_spec("vllm") is None:
+        raise PipelineError(
+            f"{stage}: train.use_vllm: vLLM is not installed.",
+            "Install it beside the rest (it needs a GPU, and a version that TRL knows), or leave it out.",
+        )
     if args.use_liger_kernel and not is_liger_kernel_available():
         raise PipelineError(
             f"{stage}: train.use_liger_kernel: Liger's kernels are not installed.",

@@ -58,14 +58,20 @@ def _kinds(hint: object) -> tuple[list[str], list[str]]:
     # PEFT turns a mapping into its sub-configs by itself.
     if dataclasses.is_dataclass(origin):
         return ["dict"], []
+    if origin is tuple:
+        return ["list"], []
     return ["null" if origin is type(None) else origin.__name__], []
 
 
 def _choices_in_prose(text: str) -> list[str]:
-    """TRL names the values of `loss_type` and `f_divergence_type` only in a sentence of their help."""
-    sentence = text.partition("Possible values are")[2].partition(". ")[0]
-    names = re.findall(r"`'(\w+)'`", sentence) or re.findall(r"`(\w+)`", sentence)
-    return list(dict.fromkeys(names))
+    """TRL names the values of `loss_type` and the like only in their help: in one sentence, or each with what it means."""
+    begun = next((words for words in ("Possible values are", "Supported values are '") if words in text), None)
+    if begun:
+        sentence = begun[-1:] + text.partition(begun)[2].partition(". ")[0]
+        patterns = (r"`'(\w+)'`", r"`(\w+)`", r"'(\w+)'")
+        return list(dict.fromkeys(next((found for one in patterns if (found := re.findall(one, sentence))), [])))
+    explained = "Supported values are: `" in text or text.startswith("Controls whether importance sampling ratios")
+    return list(dict.fromkeys(re.findall(r"(\w+)'`", text))) if explained else []
 
 
 def _as_json(default: object) -> object:

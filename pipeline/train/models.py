@@ -6,13 +6,12 @@ from functools import cached_property
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from pipeline.data.tokens.template import Template
 from pipeline.model.backend import UNSLOTH
 from pipeline.model.base import Base
 from pipeline.model.loader import Loader, load_adapter
-from pipeline.ppo.rewards import Reward
-from pipeline.ppo.roles import add_roles
-from pipeline.recipe import function
+from pipeline.reward.adapter import add_reward
+from pipeline.reward.functions import scorers
+from pipeline.reward.reward import Reward
 from pipeline.train.checked_job import CheckedJob
 from pipeline.train.rows import StageRows
 
@@ -24,12 +23,12 @@ class StageModels:
         self.checked, self.rows = checked, rows
 
     def at_the_start(self) -> PreTrainedModel | PeftModel:
-        """With a copy of the parent's adapter or a new one, and with the roles of a stage that trains on a reward."""
+        """With a copy of the parent's adapter or a new one, and with the reward model that a stage trains on."""
         checked, step = self.checked, self.checked.step
         fields = {key: value for key, value in checked.settings.adapter.items() if key != "method"}
         makes_one = isinstance(step.inputs["adapter"], dict)
         model = self._loader.model(checked.parent_adapter, fields if makes_one else step.inputs.get("adapter_changes"))
-        return add_roles(model, step.reward.folder if step.reward else None) if checked.spec.rewarded_by else model
+        return add_reward(model, step.reward.folder) if step.reward else model
 
     def trained(self, start: PreTrainedModel | PeftModel) -> PreTrainedModel | PeftModel:
         """With the weights of the finished attempt: an adapter's are put into the model `start`."""
@@ -46,17 +45,11 @@ class StageModels:
     @cached_property
     def reward(self) -> Reward | None:
         """What scores a response, where the stage trains on a reward."""
-        checked, tokenizer = self.checked, self.rows.tokenizer.tokenizer
+        checked = self.checked
         if not checked.spec.rewarded_by:
             return None
-        named = checked.settings.reward_function
-        return Reward(
-            tokenizer=tokenizer,
-            suffix=tokenizer(Template(tokenizer).suffix, add_special_tokens=False).input_ids,
-            use_model=checked.step.reward is not None,
-            function=function.load(named, f"stages.{checked.job.stage}.reward_function") if named else None,
-            function_weight=checked.settings.reward_function_weight,
-        )
+        functions = scorers(checked.job.stage, checked.settings.rewards)
+        return Reward(self.rows.tokenizer.tokenizer, use_model=checked.step.reward is not None, functions=functions)
 
     @cached_property
     def _loader(self) -> Loader:

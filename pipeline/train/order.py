@@ -32,3 +32,29 @@ class Order(Sampler[int]):
         batches = [order[number * self.batch : (number + 1) * self.batch] for number in range(whole)]
         shuffled = torch.randperm(whole, generator=generator).tolist()
         return iter([row for number in shuffled for row in batches[number]] + order[whole * self.batch :])
+
+
+class InGroups(Sampler[int]):
+    """Rows of an order, so many of them a rollout, each as often as it is answered; and all of that once for every step
+    that is made with the rollout.
+
+    The last rollout of a pass is filled up with the rows that came first.
+    """
+
+    def __init__(self, order: Sampler[int], answers: int, rows: int, steps: int):
+        self.order, self.answers, self.rows, self.steps = order, answers, rows, steps
+
+    def set_epoch(self, epoch: int) -> None:
+        if hasattr(self.order, "set_epoch"):
+            self.order.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.rows) * self.rows * self.answers * self.steps
+
+    def __iter__(self):
+        order = list(self.order)
+        for start in range(0, len(order), self.rows):
+            rollout = [order[at % len(order)] for at in range(start, start + self.rows)]
+            for _ in range(self.steps):
+                for row in rollout:
+                    yield from [row] * self.answers

@@ -23,6 +23,7 @@ from pipeline.plan.step import EVALUATE, UP_TO_DATE, Step
 from pipeline.recipe import function
 from pipeline.recipe.fields import effective
 from pipeline.recipe.recipe import Recipe
+from pipeline.reward.columns import refuse_unreadable
 from pipeline.stage import specs
 from pipeline.train.job import Job
 
@@ -109,7 +110,7 @@ class StageRows:
     def _made(self, step: Step, tokenizer) -> Prepared:
         """Of this stage, or of one that it looks ahead at: that may stand on a base that is still to be made."""
         base = step.base or self.step.base
-        return prepare(
+        made = prepare(
             self.recipe,
             step.stage,
             self.planner.folder,
@@ -121,6 +122,9 @@ class StageRows:
             threads=self.threads,
             report=self.report,
         )
+        if rewards := self.recipe.stage(step.stage).rewards:
+            refuse_unreadable(step.stage, rewards, made.placed())
+        return made
 
     def _check(self, step: Step) -> None:
         """The functions and the training arguments of a stage."""
@@ -128,10 +132,8 @@ class StageRows:
 
         name, settings = step.stage, self.recipe.stage(step.stage)
         arguments.check(name, specs()[name], self._given(step), self.recipe.model.dtype, self.folder)
-        named = {
-            f"stages.{name}.reward_function": settings.reward_function,
-            "evaluation.score_function": settings.evaluation.score_function,
-        }
+        named = {f"stages.{name}.{one.key}": one.function for one in settings.rewards if one.is_in_file}
+        named["evaluation.score_function"] = settings.evaluation.score_function
         for key, where in named.items():
             if where and (key, where) not in self._tried:
                 self._tried.add((key, where))
@@ -239,14 +241,18 @@ def max_length(stage: str, given: dict, most: int | None) -> int | None:
                 f"Set it to {most} or less.",
             )
         length = most
-    if spec.row_kind != "prompt":
+    if spec.response is None:
         return length
-    if length <= values["response_length"]:
+    if (response := values[spec.response]) is None:
+        raise PipelineError(f"{stage}: train.{spec.response}: a response has to end.", "Give it a number of tokens.")
+    length = most if length is None else length
+    if length is not None and length <= response:
+        more = ", or raise train.max_length" if "max_length" in values else ""
         raise PipelineError(
-            f"{stage}: responses of {values['response_length']} tokens leave no room for a prompt in {length}.",
-            "Lower train.response_length, or raise train.max_length.",
+            f"{stage}: responses of {response} tokens leave no room for a prompt in {length}.",
+            f"Lower train.{spec.response}{more}.",
         )
-    return length - values["response_length"]
+    return length and length - response
 
 
 def enough(recipe: Recipe, stage: str, length: int | None) -> Enough | None:

@@ -58,7 +58,7 @@ class Context:
     load_reference: Callable[[], torch.nn.Module]
     report: Callable[..., None]  # (kind, **fields): a word to whoever watches
     interruption: Interruption
-    reward: Callable | None  # see pipeline.ppo.rewards
+    reward: Callable | None  # see pipeline.reward.reward
     evaluate: Callable[[torch.nn.Module, int], dict[str, float]]  # held-out figures of the model, at a step
     kept: Reference  # what the frozen reference says of the rows
 
@@ -79,11 +79,14 @@ class Context:
         config: dict | None = None,
         collator: Callable[[Sequence[dict]], dict] | None = None,
         wrapped: type = lambda rows: rows,
+        front: type | None = None,
+        **options: object,
     ):
         """A `kind` of TRL trainer that saves, resumes and reports as all stages do.
 
         `data` makes of our token columns those that the trainer takes, `config` overrides arguments, `collator` takes
-        the place of TRL's, and `wrapped` is what the rows are handed over in.
+        the place of TRL's, `wrapped` is what the rows are handed over in, `front` a class to stand before StageTrainer, and
+        `options` are what the trainer takes beside what all of them do.
         """
         args = self._arguments((config or {}) | self._when_evaluated())
         rows, evaluation = ((data(some) if data and len(some) else some) for some in (self.rows, self.held_out))
@@ -92,12 +95,12 @@ class Context:
         elif getattr(args, "padding_free", False):
             refuse_mixed_attention(self.model, "padding_free")
         keeps = self._keeps_reference(args, len(rows))
-        options = {"data_collator": collator} if collator else {}
+        options |= {"data_collator": collator} if collator else {}
         if self.spec.reference and not isinstance(self.model, PeftModel):
             # Where it is kept, it is the model itself before its first step; TRL would load another one all the same.
             options["ref_model"] = torch.nn.Identity() if keeps else self.load_reference()
         with _adapters_stay_fp32(self.model):
-            trainer = type(kind.__name__, (StageTrainer, kind), {})(
+            trainer = type(kind.__name__, (*([front] if front else []), StageTrainer, kind), {})(
                 model=self.model,
                 args=args,
                 train_dataset=wrapped(rows),
@@ -107,7 +110,7 @@ class Context:
             )
         trainer.context = self
         trainer.lengths = lengths(rows).tolist()
-        if self.spec.reference and isinstance(self.model, PeftModel):
+        if self.spec.reference and isinstance(self.model, PeftModel) and "ref" in self.model.peft_config:
             self._freeze_reference()
         if keeps:
             if not isinstance(self.model, PeftModel):

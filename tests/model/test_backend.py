@@ -40,7 +40,7 @@ def test_auto_takes_it_where_it_gains(installed):
 def test_stages_it_never_serves_say_so(installed):
     installed("2026.10.9", gpu=True)
     assert "score head" in chosen("reward").why
-    assert "four roles" in chosen("ppo").why
+    assert "several roles" in chosen("ppo").why
     assert "only loads" in chosen("pretrain", from_scratch=True).why
     for stage in ("reward", "ppo"):
         with pytest.raises(PipelineError, match="cannot serve it"):

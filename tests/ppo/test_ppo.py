@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.ppo import roles
 from pipeline.ppo.warnings import warnings
+from pipeline.reward.adapter import HEAD_KEY, acting_as, add_reward, reward_scores
 
 ADAPTER = "adapter/adapter_model.safetensors"
 
@@ -21,7 +22,7 @@ def model(chain):
     """The SFT policy with all four roles on one base."""
     base = AutoModelForCausalLM.from_pretrained(attempt(chain, "pretrain") / "model", attn_implementation="eager")
     policy = PeftModel.from_pretrained(base, attempt(chain, "sft") / "adapter", is_trainable=True)
-    return roles.add_roles(policy, attempt(chain, "reward") / "adapter")
+    return roles.add_roles(add_reward(policy, attempt(chain, "reward") / "adapter"))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def test_the_reference_is_the_parent_however_the_prompt_is_padded(chain, model, 
     alone = AutoPeftModelForCausalLM.from_pretrained(
         attempt(chain, "sft") / "adapter", attn_implementation="eager"
     ).eval()
-    with torch.no_grad(), roles.acting_as(model, roles.REFERENCE):
+    with torch.no_grad(), acting_as(model, roles.REFERENCE):
         found, _ = roles.response_log_probabilities(model, *tensors(rows), 1.0)
     for row, (prompt, response) in enumerate(zip(*rows, strict=True)):
         with torch.no_grad():
@@ -62,7 +63,7 @@ def test_the_reward_is_that_of_the_standalone_model(chain, model, rows):
         attempt(chain, "reward") / "adapter", num_labels=1, pad_token_id=tokenizer.pad_token_id
     ).eval()
     whole = [prompt + response for prompt, response in zip(*rows, strict=True)]
-    found = roles.reward_scores(model, whole, tokenizer.pad_token_id)
+    found = reward_scores(model, whole, tokenizer.pad_token_id)
     with torch.no_grad():
         wanted = [float(alone(input_ids=torch.tensor([ids])).logits) for ids in whole]
     assert found.tolist() == pytest.approx(wanted, abs=1e-5)
@@ -132,7 +133,7 @@ def test_value_warm_up_leaves_the_policy_where_it_is(chain, tmp_path):
     found = run_ppo(chain, tmp_path, "stages.ppo.train.value_warmup_steps=12")
     parent = load_file(attempt(chain, "sft") / ADAPTER)
     assert all(torch.equal(parent[name], found[name]) for name in parent)
-    head = load_file(attempt(chain, "reward") / ADAPTER)[roles.HEAD_KEY]
+    head = load_file(attempt(chain, "reward") / ADAPTER)[HEAD_KEY]
     assert not torch.equal(checkpoint(tmp_path)["value/value_head.weight"], head)
 
 
@@ -224,7 +225,7 @@ GOOD = {
     ],
 )
 def test_it_warns_of_what_goes_wrong(changes, trouble):
-    assert warnings([GOOD | change for change in changes], kl_limit=10).keys() == trouble
+    assert warnings([GOOD | change for change in changes], kl_limit=10, longest=64).keys() == trouble
 
 
 def test_the_missing_eos_penalty_is_for_those_that_were_cut():

@@ -29,7 +29,7 @@ def test_a_stages_own_adapter_goes_on_top_of_the_recipes(read, common, own, merg
         ("{target_modules: [q_proj]}", "target_modules: cannot take effect: the adapter of sft goes on here"),
         ("{use_dora: true}", "use_dora: cannot take effect: the adapter of sft goes on here, whose use_dora is false"),
         ("{method: full}", "method: full tuning on top of the adapter of sft"),
-        ("{lora_dropout: 0.1}", "lora_dropout: cannot take effect: TRL switches dropout off in dpo"),
+        ("{lora_dropout: 0.1}", "lora_dropout: cannot take effect: dropout is switched off in dpo"),
     ],
 )
 def test_what_cannot_take_effect_on_an_adapter_that_goes_on_is_refused(problems, own, said):

@@ -24,6 +24,7 @@ from pipeline.data.prepare.pool import in_order
 from pipeline.data.prepare.work import CHUNK, Chunk, Labels, Outcome, Work, Worked, choose, rows_of
 from pipeline.data.read.reader import Row
 from pipeline.data.shapes.kinds import KINDS, Kind
+from pipeline.data.shapes.kinds.kind import from_bytes
 from pipeline.data.source import Data, Source
 from pipeline.data.tokens.encoder import Encoder
 
@@ -51,6 +52,13 @@ class Prepared:
     @cached_property
     def held_out(self) -> "Dataset":
         return table.table(self.folder / HELD_OUT)
+
+    def placed(self) -> Iterator[tuple[str, Kind]]:
+        """(file and line, example) of every row, those held out as well."""
+        for rows in (self.trained, self.held_out):
+            for some in rows.select_columns(["place", "example"]).iter(table.BATCH):
+                for place, example in zip(some["place"], some["example"], strict=True):
+                    yield place, from_bytes(KINDS[self.kind], example)
 
     def examples(self, rows: "Dataset") -> Sequence[Kind]:
         """What these rows were made from; nothing of texts, which may be long and are not asked for."""

@@ -1,0 +1,24 @@
+"""REINFORCE, with the mean of a prompt's other answers as the baseline of each (https://arxiv.org/abs/2402.14740)."""
+
+from pipeline.stage import Spec
+
+SPEC = Spec(
+    config="RLOOConfig",
+    rows="prompt",
+    after=("pretrain", "sft"),
+    rewarded_by=("reward",),
+    response="max_completion_length",
+    reference=True,
+    zero_at_first=("kl",),
+    key_figures=("reward", "kl", "completions/mean_length", "groups_without_signal"),
+    defaults={"disable_dropout": True, "num_generations_eval": 1},  # held-out prompts are answered by the evaluation
+    adapter_defaults={"learning_rate": 1e-5},
+)
+
+
+def build_trainer(context):
+    from trl import RLOOTrainer
+
+    from pipeline.train.groups import trainer_in_groups
+
+    return trainer_in_groups(context, RLOOTrainer)
