@@ -39,7 +39,9 @@ class PPOTrainer(Trainer):
             processing_class=processing_class,
         )
         self.experience = Experience(processing_class, self.schedule, precision=self.compute_loss_context_manager)
-        self.history = History(args.kl_limit, args.response_length, note=lambda text: self.context.report("note", text=text))
+        self.history = History(
+            args.kl_limit, args.response_length, note=lambda text: self.context.report("note", text=text)
+        )
 
     # -- a step ------------------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import threading
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,12 @@ from conftest import align, attempt, manifest
 from peft import AutoPeftModelForSequenceClassification
 from rollouts import GROUPS, write_rollouts
 from safetensors.torch import load_file
+from stage_runs import adapter_of, silent, stage_run
 from transformers import AutoTokenizer
 
-from pipeline.artifact.attempt import Attempt
 from pipeline.errors import MachineError, PipelineError
 from pipeline.plan.planner import Planner
 from pipeline.recipe.reading import load_recipe
-from pipeline.train.job import Job
-from pipeline.train.stage_run import StageRun
 
 ADAPTER = "adapter_model.safetensors"
 
@@ -37,14 +34,10 @@ def stage_of(grouped, tmp_path, monkeypatch):
     """A stage as its process would set it up, without running it."""
     monkeypatch.chdir(grouped)
 
-    def prepare(name: str, *overrides: str, folder: Path = tmp_path, said: list | None = None) -> StageRun:
-        step = Planner(load_recipe("micro.yaml", overrides), Path("runs")).plan([name])[-1]
-        job = Job("micro.yaml", list(overrides), "runs", name, str(folder), step.fingerprint, "run")
+    def prepare(name: str, *overrides: str, folder: Path = tmp_path, said: list | None = None):
         folder.mkdir(exist_ok=True)
-        report = (lambda kind, **fields: said.append((kind, fields))) if said is not None else (lambda *_, **__: None)
-        stage = StageRun(job, Attempt(folder), report, threading.Event())
-        stage.check()
-        return stage
+        report = (lambda kind, **fields: said.append((kind, fields))) if said is not None else silent
+        return stage_run("micro.yaml", name, *overrides, folder=folder, report=report)
 
     return prepare
 
@@ -59,7 +52,7 @@ def logged(folder: Path, stage: str) -> list[dict]:
 
 @pytest.mark.parametrize("stage", GROUPS)
 def test_the_policy_is_trained_and_starts_from_its_reference(grouped, stage):
-    before, after = (load_file(attempt(grouped, one) / "adapter" / ADAPTER) for one in ("sft", stage))
+    before, after = (adapter_of(grouped, one) for one in ("sft", stage))
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
     said = manifest(grouped, stage)
@@ -80,7 +73,7 @@ def test_every_reward_is_logged_by_its_name_and_in_the_total(grouped):
 @pytest.mark.parametrize("stage", GROUPS)
 def test_what_is_answered_are_the_tokens_of_the_account_in_groups(stage_of, stage):
     run = stage_of(stage)
-    trainer = run.trainer(run.load())
+    trainer = run.trainer(run.models.at_the_start())
     seen, generate = [], trainer._generate_single_turn
 
     def watched(prompt_ids, *more):
@@ -109,7 +102,7 @@ def test_what_is_answered_are_the_tokens_of_the_account_in_groups(stage_of, stag
 
 def test_the_reward_model_is_an_adapter_on_the_same_base_and_scores_as_it_does_alone(stage_of, grouped):
     run = stage_of("grpo")
-    model = run.load()
+    model = run.models.at_the_start()
     trainer = run.trainer(model)
     assert set(model.peft_config) == {"default", "ref", "reward"}
     names = dict(model.named_parameters())
@@ -124,12 +117,12 @@ def test_the_reward_model_is_an_adapter_on_the_same_base_and_scores_as_it_does_a
     said = [[*tokenizer(text).input_ids, tokenizer.eos_token_id] for text in (" red", " blue, it is", " green")]
     examples = [run.rows.prepared.examples(run.rows.prepared.trained)[n] for n in range(3)]
     found = trainer.reward_funcs[0](prompts=prompts, completion_ids=said, row=[0, 1, 2])
-    suffix = run.reward._suffix
+    suffix = run.models.reward._suffix
     with torch.no_grad():
         ids = [prompt + response + suffix for prompt, response in zip(prompts, said, strict=True)]
         wanted = [float(alone(input_ids=torch.tensor([one])).logits) for one in ids]
     assert found == pytest.approx(wanted, abs=1e-5)
-    total = run.reward(model, examples, prompts, said)
+    total = run.models.reward(model, examples, prompts, said)
     assert total.tolist() == pytest.approx([score + 2 * right for score, right in zip(found, (
         float(text == example.columns["answer"]) for text, example in zip(("red", "blue", "green"), examples, strict=True)), strict=True)], abs=1e-5)  # fmt: skip
 
@@ -137,7 +130,7 @@ def test_the_reward_model_is_an_adapter_on_the_same_base_and_scores_as_it_does_a
 @pytest.mark.parametrize(("stage", "beta", "there"), [("grpo", 0, False), ("rloo", 0, False), ("rloo", 0.05, True)])
 def test_there_is_a_reference_where_beta_is_not_0(stage_of, stage, beta, there):
     run = stage_of(stage, f"stages.{stage}.train.beta={beta}")
-    model = run.load()
+    model = run.models.at_the_start()
     run.trainer(model)
     assert ("ref" in model.peft_config) == there
 
@@ -145,7 +138,7 @@ def test_there_is_a_reference_where_beta_is_not_0(stage_of, stage, beta, there):
 @pytest.mark.parametrize("stage", GROUPS)
 def test_a_reference_that_is_not_the_parent_stops_the_stage(stage_of, stage):
     run = stage_of(stage)
-    trainer = run.trainer(run.load())
+    trainer = run.trainer(run.models.at_the_start())
     for name, parameter in trainer.model.named_parameters():
         if ".ref." in name:
             parameter.data.add_(0.5)
@@ -163,7 +156,7 @@ def figures(lines: list[dict]) -> list[dict]:
 def test_from_every_checkpoint_it_goes_on_to_the_same_end_inside_a_rollout_too(stage_of, grouped, tmp_path, stage):
     """A rollout lasts four optimizer steps of grpo, and a pass over the prompts ends on the way."""
     whole = attempt(grouped, stage)
-    wanted = load_file(whole / "adapter" / ADAPTER)
+    wanted = adapter_of(grouped, stage)
     steps = sorted(int(one.name[11:]) for one in (whole / "checkpoints").glob("checkpoint-*"))
     assert steps == list(range(1, 13))
     for step in (1, 2, 5, 6, 8, 11):
@@ -172,7 +165,7 @@ def test_from_every_checkpoint_it_goes_on_to_the_same_end_inside_a_rollout_too(s
         (folder / "checkpoints").mkdir()
         name = f"checkpoint-{step}"
         shutil.copytree(whole / "checkpoints" / name, folder / "checkpoints" / name)
-        trainer = run.trainer(run.load())
+        trainer = run.trainer(run.models.at_the_start())
         trainer.train(resume_from_checkpoint=str(folder / "checkpoints" / name))
         found = load_file(folder / "checkpoints" / "checkpoint-12" / ADAPTER)
         assert all(torch.equal(wanted[key], found[key]) for key in wanted), step
@@ -185,7 +178,7 @@ def test_it_warns_where_nothing_can_be_learned_and_no_response_ends(stage_of):
     said = []
     # A pattern that no response of bytes fits: every reward is 0.
     run = stage_of("rloo", "stages.rloo.reward_functions={none: {function: format, pattern: 'never this'}}", said=said)
-    trainer = run.trainer(run.load())
+    trainer = run.trainer(run.models.at_the_start())
     trainer.args.logging_steps = trainer.state.logging_steps = 1
     trainer.processing_class.eos_token = trainer.processing_class.pad_token  # nothing ends
     trainer.train()
