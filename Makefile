@@ -12,7 +12,7 @@
 #   make unsloth        install Unsloth beside the rest
 #   make test           the tests, offline: ARGS="-k resume"; UNSLOTH=0 leaves Unsloth out
 #   make lint           the style
-#   make bench          against TRL's own command line; bench-ppo, bench-data: see benchmarks/
+#   make bench          against TRL's own command line; bench-ppo, bench-rollouts, bench-data: see benchmarks/
 #   make readme         what README.md quotes of a run, by running it
 #   make newest         the tests against the newest releases, in .venv-newest: ARGS="--keep torch"
 #   make clean          remove .venv
@@ -39,7 +39,9 @@ OPTIONS = $(WHERE) $(if $(POLICY),--policy $(POLICY)) $(if $(filter 1,$(FRESH)),
 # All stages named in one call are one `align run`: the first of them does it, the others are then done.
 GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
 
-.PHONY: help $(STAGES) all plan status chat serve compare unsloth-there unsloth test lint bench bench-ppo bench-data readme newest clean
+.PHONY: help $(STAGES) all plan status compare unsloth-there unsloth test lint readme newest clean
+.PHONY: chat serve
+.PHONY: bench bench-ppo bench-rollouts bench-data
 .DEFAULT_GOAL := help
 
 help:
@@ -94,6 +96,9 @@ bench: $(VENV)/.ready
 
 bench-ppo: $(VENV)/.ready
 	$(VENV)/bin/python benchmarks/ppo_against_trl.py $(ARGS)
+
+bench-rollouts: $(VENV)/.ready
+	$(VENV)/bin/python benchmarks/rollouts.py $(ARGS)
 
 bench-data: $(VENV)/.ready
 	$(VENV)/bin/python benchmarks/data_scale.py $(ARGS)

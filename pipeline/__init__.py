@@ -7,6 +7,7 @@
     train      how is a stage done?
     ppo        the training loop that is ours
     plan       what would be done, and why?
+    reward     what is a response worth?
     evaluate   was it worth it?
     model      what is trained?
     recipe     what does a person write?

@@ -4,7 +4,7 @@ from pipeline.stage import Spec
 
 SPEC = Spec(
     config="GRPOConfig",
-    rows="prompt",
+    row_kind="prompt",
     after=("pretrain", "sft"),
     rewarded_by=("reward",),
     response="max_completion_length",

@@ -123,8 +123,20 @@ def test_the_reward_model_is_an_adapter_on_the_same_base_and_scores_as_it_does_a
         wanted = [float(alone(input_ids=torch.tensor([one])).logits) for one in ids]
     assert found == pytest.approx(wanted, abs=1e-5)
     total = run.models.reward(model, examples, prompts, said)
-    assert total.tolist() == pytest.approx([score + 2 * right for score, right in zip(found, (
-        float(text == example.columns["answer"]) for text, example in zip(("red", "blue", "green"), examples, strict=True)), strict=True)], abs=1e-5)  # fmt: skip
+    assert total.tolist() == pytest.approx(
+        [
+            score + 2 * right
+            for score, right in zip(
+                found,
+                (
+                    float(text == example.columns["answer"])
+                    for text, example in zip(("red", "blue", "green"), examples, strict=True)
+                ),
+                strict=True,
+            )
+        ],
+        abs=1e-5,
+    )
 
 
 @pytest.mark.parametrize(("stage", "beta", "there"), [("grpo", 0, False), ("rloo", 0, False), ("rloo", 0.05, True)])
@@ -201,13 +213,16 @@ def test_it_warns_where_nothing_can_be_learned_and_no_response_ends(stage_of):
         ("stages.grpo.reward_functions={right: {function: number, colum: a}}", "did you mean column?"),
         ("stages.grpo.reward_functions={right: format}", "pattern: is missing"),
         ("stages.grpo.reward_functions={model: number}", "the reward model's own name"),
-        ("stages.grpo.reward_functions={right: {function: number, column: solution}}", 'prompts.jsonl:1: "solution" is not there'),
+        (
+            "stages.grpo.reward_functions={right: {function: number, column: solution}}",
+            'prompts.jsonl:1: "solution" is not there',
+        ),
         ("stages.grpo.reward_functions={right: number}", '"answer" has no number in it'),
         ("stages.grpo.reward_functions={mine: 'mine.py:score'}", "takes wanted, which no row has; they have answer"),
         ("stages.grpo.reward_function=mine.py:score", "stands beside reward_functions"),
         ("stages.dpo.reward_functions={right: number}", "dpo takes no reward"),
     ],
-)  # fmt: skip
+)
 def test_mistakes_are_told_before_anything_is_trained(grouped, stage_of, override, words):
     (grouped / "mine.py").write_text("def score(completions, wanted):\n    return [0.0] * len(completions)\n")
     with pytest.raises(PipelineError) as caught:
