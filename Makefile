@@ -9,10 +9,12 @@
 #   make chat           talk to the last policy, or to STAGE=dpo, or side by side to STAGE="sft dpo"
 #   make serve          serve every finished stage as OpenAI does: PORT=8000; WEB=1 for a page, too
 #   make compare        a stage with and without Unsloth: STAGE=sft STEPS=40 REPEATS=2
+#   make merge          what was trained as a plain folder: STAGE=dpo DTYPE=bfloat16
+#   make export         the same as another file: FORMAT=gguf or onnx, STAGE=dpo TYPE=q8_0 ADAPTER=1
 #   make unsloth        install Unsloth beside the rest
 #   make test           the tests, offline: ARGS="-k resume"; UNSLOTH=0 leaves Unsloth out
 #   make lint           the style
-#   make bench          against TRL's own command line; bench-ppo, bench-rollouts, bench-data: see benchmarks/
+#   make bench          against TRL's own command line; bench-ppo, bench-rollouts, bench-data, bench-merge: see benchmarks/
 #   make readme         what README.md quotes of a run, by running it
 #   make newest         the tests against the newest releases, in .venv-newest: ARGS="--keep torch"
 #   make clean          remove .venv
@@ -21,6 +23,7 @@
 #   RUNS=folder              another place than runs/
 #   FRESH=1                  another attempt, beside what is there
 #   POLICY=path/to/adapter   start the first stage named from that adapter
+#   FORCE=1                  keep an export whose proof fails, marked; TO=folder another place for one
 #   UNSLOTH=0                the backend: 1, 0 or auto
 #   SET="seed=1 stages.sft.train.learning_rate=1e-3"   other values than the recipe's
 
@@ -40,8 +43,8 @@ OPTIONS = $(WHERE) $(if $(POLICY),--policy $(POLICY)) $(if $(filter 1,$(FRESH)),
 GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
 
 .PHONY: help $(STAGES) all plan status compare unsloth-there unsloth test lint readme newest clean
-.PHONY: chat serve
-.PHONY: bench bench-ppo bench-rollouts bench-data
+.PHONY: chat serve merge export
+.PHONY: bench bench-ppo bench-rollouts bench-data bench-merge
 .DEFAULT_GOAL := help
 
 help:
@@ -73,6 +76,16 @@ serve: $(VENV)/.ready-serve
 compare: unsloth-there $(VENV)/.ready-compare
 	@$(ALIGN) compare $(STAGE) $(WHERE) $(if $(STEPS),--steps $(STEPS)) $(if $(REPEATS),--repeats $(REPEATS))
 
+KEEP = $(if $(TO),--to $(TO)) $(if $(filter 1,$(FORCE)),--force)
+
+merge: $(VENV)/.ready
+	@$(ALIGN) merge $(STAGE) $(WHERE) $(if $(DTYPE),--dtype $(DTYPE)) $(KEEP)
+
+# Each format has an extra of its own.
+FORMAT ?= gguf
+export: $(VENV)/.ready-$(FORMAT)
+	@$(ALIGN) export $(STAGE) $(WHERE) --format $(FORMAT) $(if $(TYPE),--type $(TYPE)) $(if $(filter 1,$(ADAPTER)),--adapter) $(KEEP)
+
 # Before anything is installed; and Unsloth never is unasked.
 unsloth-there:
 	@test -n "$(STAGE)" || { echo 'compare: which stage? Name it: make compare STAGE=sft'; exit 2; }
@@ -103,6 +116,9 @@ bench-rollouts: $(VENV)/.ready
 bench-data: $(VENV)/.ready
 	$(VENV)/bin/python benchmarks/data_scale.py $(ARGS)
 
+bench-merge: $(VENV)/.ready
+	$(VENV)/bin/python benchmarks/merge.py $(ARGS)
+
 readme: $(VENV)/.ready
 	$(VENV)/bin/python tests/console/readme.py
 
@@ -124,8 +140,15 @@ $(VENV)/.ready-serve: $(VENV)/.ready
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[serve]
 	@touch $@
 
+$(VENV)/.ready-gguf $(VENV)/.ready-onnx: $(VENV)/.ready-%: $(VENV)/.ready
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[$*]
+	@touch $@
+
+$(VENV)/.ready-%:
+	@echo 'export: FORMAT is gguf or onnx, not $*'; exit 2
+
 $(VENV)/.ready-test: $(VENV)/.ready
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[test,compare,serve]
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[test,compare,serve,gguf]
 	@touch $@
 
 # Without what it asks for: on a CPU it needs none of it, and its own demands do not resolve everywhere. Its

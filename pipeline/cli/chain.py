@@ -5,6 +5,7 @@ from pathlib import Path
 
 import typer
 
+from pipeline.cli import exports
 from pipeline.cli.options import (
     DEFAULT_RECIPE,
     FreshOption,
@@ -87,7 +88,9 @@ def status(
     finished = [step for step in steps if step.state in (UP_TO_DATE, EVALUATE)]
     if as_json:
         rows = [
-            step.to_json() | {"metrics": step.attempt.manifest["metrics"] if step in finished else None}
+            step.to_json()
+            | {"metrics": step.attempt.manifest["metrics"] if step in finished else None}
+            | {"exports": exports.told(step.attempt) if step in finished else []}
             for step in steps
         ]
         print(json.dumps(rows, indent=1))
@@ -97,3 +100,4 @@ def status(
     if finished:
         tables.learned(screen, [step.attempt.manifest for step in finished])
         tables.where(screen, [(step.stage, step.attempt.output) for step in finished])
+        exports.show(screen, [(step.stage, step.attempt) for step in finished])

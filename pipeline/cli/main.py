@@ -5,14 +5,15 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import artifacts, chain, compare, data, recipes, talk
+from pipeline.cli import artifacts, chain, compare, data, exports, recipes, talk
 from pipeline.console.screen import Screen, make_console
 from pipeline.errors import PipelineError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 recipe_app = typer.Typer(no_args_is_help=True, help="Look at one recipe.")
 data_app = typer.Typer(no_args_is_help=True, help="Look at data.")
-for command in (chain.run, chain.plan, chain.status, compare.compare, artifacts.gc, talk.chat, talk.serve):
+chains = (chain.run, chain.plan, chain.status, compare.compare, artifacts.gc)
+for command in (*chains, talk.chat, talk.serve, exports.merge, exports.export):
     app.command()(command)
 app.command("recipes")(recipes.list_recipes)
 recipe_app.command("show")(recipes.show_recipe)

@@ -1,22 +1,19 @@
 """Held-out figures of a model, computed the same way before and after training."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy
 import torch
 
 from pipeline.data.shapes.kinds import KINDS, Kind, Prompt
 from pipeline.data.tokens.encoder import Encoder
-from pipeline.errors import PipelineError
 from pipeline.evaluate.figures import Figures, share_above
 from pipeline.evaluate.forward import precision_of, untouched_random_state
 from pipeline.evaluate.generate import greedy
+from pipeline.evaluate.judge import Judge
 from pipeline.evaluate.lookup import nearest
 from pipeline.evaluate.measures import MEASURES, HeldOut
-from pipeline.recipe import function
 
 
 @dataclass(frozen=True)
@@ -35,6 +32,10 @@ class Evaluation:
     trained: Sequence[Kind]
     beta: float | None = None  # DPO's, where its loss is the sigmoid one
     reward: Callable | None = None  # what scores responses to prompts alone, see pipeline.reward.reward
+
+    @cached_property
+    def judge(self) -> Judge:
+        return Judge(self.settings)
 
     def run(self, model, before: Figures | None = None) -> Figures:
         """Evaluate; `before` is the same evaluation of the policy that training started from."""
@@ -70,26 +71,25 @@ class Evaluation:
             answers = [one.columns.get("answer") for one in self.held_out]
             if settings.answer_pattern and None not in answers:
                 # The row's may be the answer alone, or stand in a text as the policy's does.
-                right = [self._answer(str(answer)) or str(answer) for answer in answers]
-                metrics["exact_match"] = self._matches(figures.completions, right)
+                right = [self.judge.answer(str(answer)) or str(answer) for answer in answers]
+                metrics["exact_match"] = self.judge.matches(figures.completions, right)
         elif settings.answer_pattern:
-            right = [None if one.reference is None else self._answer(one.reference) for one in self.held_out]
-            metrics["exact_match"] = self._matches(figures.completions, right)
+            right = [None if one.reference is None else self.judge.answer(one.reference) for one in self.held_out]
+            metrics["exact_match"] = self.judge.matches(figures.completions, right)
             # It needs no model, so it is what it was before.
             known = before.metrics.get("nearest_question") if before else None
             metrics["nearest_question"] = (
-                self._matches([one.reference for one in nearest(self.held_out, self.worked)], right)
+                self.judge.matches([one.reference for one in nearest(self.held_out, self.worked)], right)
                 if known is None
                 else known
             )
             if settings.few_shot and before is None:
                 shots = [self._few_shot(messages) for messages in asked]
-                metrics["few_shot_exact_match"] = self._matches(self._generate(model, shots, stop="\n"), right)
+                metrics["few_shot_exact_match"] = self.judge.matches(self._generate(model, shots, stop="\n"), right)
         if settings.score_function:
-            score = function.load(settings.score_function, "evaluation.score_function")
-            metrics["mean_score"], now = self._judge(score, figures.completions)
+            metrics["mean_score"], now = self.judge.score(self.held_out, figures.completions)
             if before:
-                metrics["win_rate"] = share_above(now, self._judge(score, before.completions)[1])
+                metrics["win_rate"] = share_above(now, self.judge.score(self.held_out, before.completions)[1])
 
     @cached_property
     def worked(self) -> Sequence[Kind]:
@@ -106,32 +106,6 @@ class Evaluation:
             **{f"reward_{name}": mean for name, mean in apart},
             "reward_deviation": float(total.std(correction=0)),
         }
-
-    def _judge(self, score: Callable, completions: Sequence[str]) -> tuple[float, list[float]]:
-        marks = [score(one.prompt, text) for one, text in zip(self.held_out, completions, strict=True)]
-        try:
-            marks = [float(mark) for mark in marks]
-        except (TypeError, ValueError) as error:
-            raise PipelineError(
-                f"evaluation.score_function gave no number: {error}.", "Return one number an answer."
-            ) from None
-        return float(numpy.mean(marks)), marks
-
-    def _answer(self, text: str) -> str | None:
-        """The part of a completion that the recipe's pattern takes for the answer; None where there is none."""
-        found = re.search(self.settings.answer_pattern, text)
-        return (found[1] if found.re.groups else found[0]).strip() if found else None
-
-    def _matches(self, texts: Sequence[str], right: Sequence[str | None]) -> float:
-        """Over the rows whose own answer the pattern finds. Raises PipelineError where it finds none."""
-        known = [(text, answer) for text, answer in zip(texts, right, strict=True) if answer is not None]
-        if not known:
-            raise PipelineError(
-                f"evaluation.answer_pattern: {self.settings.answer_pattern}: finds no answer in any of the {len(right)} "
-                "held-out rows, so nothing could be right.",
-                "Mend the pattern, or leave it out.",
-            )
-        return float(numpy.mean([self._answer(text) == answer for text, answer in known]))
 
     def _few_shot(self, asked: list[dict]) -> str:
         """Worked examples and then the question, as plain text: how a base that knows no template is asked."""

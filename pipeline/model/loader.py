@@ -2,6 +2,7 @@
 
 import copy
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     BitsAndBytesConfig,
+    GenerationConfig,
     PreTrainedModel,
     set_seed,
 )
@@ -26,6 +28,7 @@ from pipeline.recipe.sections import Model
 from pipeline.wording import did_you_mean
 
 ADAPTER_FILE = "adapter_model.safetensors"
+NOT_IN_4_BITS = ["lm_head", "score"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Loader:
     prepared: Prepared
     head: str = "causal"
     unsloth: dict | None = None  # what Unsloth's loader is told; None leaves it to transformers
+    empty: bool = False  # without weights of the base, which take no memory then: for who reads these one by one
 
     def model(self, parent_adapter: Path | None, adapter: dict | None) -> PreTrainedModel | PeftModel:
         """The base with a copy of the parent's adapter, with a new one, or bare.
@@ -65,25 +69,32 @@ class Loader:
         if self.base.source is None:
             config = AutoConfig.for_model(**self._config_from_scratch())
             model = factory.from_config(config, dtype=dtype, attn_implementation=wanted.attn_implementation)
+        elif self.empty:
+            model = self._empty(factory, dtype)
         elif self.unsloth:
             model = backend.load(self.base, wanted, dtype, self.unsloth)
         else:
             model = self._pretrained(factory, dtype)
-        if len(tokenizer) > model.get_input_embeddings().num_embeddings:  # never shrunk: vocabularies come padded
-            model.resize_token_embeddings(len(tokenizer))
-        model.config.pad_token_id = tokenizer.pad_token_id
-        if model.can_generate():
-            model.generation_config.pad_token_id = tokenizer.pad_token_id
-            stops = model.generation_config.eos_token_id
-            stops = stops if isinstance(stops, list) else [stops] if stops is not None else []
-            own = tokenizer.eos_token_id
-            model.generation_config.eos_token_id = [own, *(stop for stop in stops if stop != own)]
-        return model
+        fit(model, tokenizer)
+        return _hollow(model) if self.empty else model
 
     def _config_from_scratch(self) -> dict:
         tokenizer = self.prepared.tokenizer
         ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
         return {"vocab_size": len(tokenizer)} | ids | dict(self.wanted.config)
+
+    def _empty(self, factory, dtype: torch.dtype) -> PreTrainedModel:
+        """The model without its weights, and without the 4 bits that it would be loaded in."""
+        where = {"revision": self.base.commit, "trust_remote_code": self.wanted.trust_remote_code}
+        config = AutoConfig.from_pretrained(self.base.source, **where)
+        if self.head == "score":
+            config.num_labels = 1
+        with torch.device("meta"):
+            model = factory.from_config(config, dtype=dtype, trust_remote_code=self.wanted.trust_remote_code)
+        if model.can_generate():
+            with suppress(OSError):  # few bases have none, and that of their config is then there already
+                model.generation_config = GenerationConfig.from_pretrained(self.base.source, revision=self.base.commit)
+        return model
 
     def _pretrained(self, factory, dtype: torch.dtype) -> PreTrainedModel:
         wanted, options = self.wanted, {}
@@ -95,7 +106,7 @@ class Loader:
                 bnb_4bit_quant_type="nf4",
                 bnb_4bit_use_double_quant=True,
                 bnb_4bit_compute_dtype=dtype,
-                llm_int8_skip_modules=["lm_head", "score"],
+                llm_int8_skip_modules=NOT_IN_4_BITS,
             )
             options["device_map"] = {"": 0 if torch.cuda.is_available() else "cpu"}
         if wanted.attn_implementation:
@@ -172,6 +183,30 @@ class Loader:
             if parameter.requires_grad and ("modules_to_save" in name or "trainable_tokens" in name):
                 parameter.data = parameter.data.float()  # like LoRA's own: small steps are lost in bf16
         return backend.finished(model, self.unsloth) if self.unsloth else model
+
+
+def fit(model: PreTrainedModel, tokenizer) -> None:
+    """Room for every token, and the tokenizer's padding and stop, beside the stops that the model has by itself."""
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:  # never shrunk: vocabularies come padded
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=model.device.type != "meta")
+    model.config.pad_token_id = tokenizer.pad_token_id
+    if model.can_generate():
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+        stops = model.generation_config.eos_token_id
+        stops = stops if isinstance(stops, list) else [stops] if stops is not None else []
+        others = [stop for stop in stops if stop != tokenizer.eos_token_id]
+        model.generation_config.eos_token_id = [tokenizer.eos_token_id, *others]
+
+
+def _hollow(model: PreTrainedModel) -> PreTrainedModel:
+    """Every weight one zero that is seen in its whole shape. On `meta` the adapters that PEFT adds would be there too."""
+    known: dict[int, torch.nn.Parameter] = {}  # what is tied stays tied
+    for module in model.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            hollow = torch.zeros(1, dtype=weight.dtype).expand(weight.shape)
+            known.setdefault(id(weight), torch.nn.Parameter(hollow, requires_grad=False))
+            setattr(module, name, known[id(weight)])
+    return model
 
 
 def _check_names(base: PreTrainedModel, adapter: dict) -> None:

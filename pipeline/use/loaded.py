@@ -84,7 +84,7 @@ def load(subjects: Sequence[Subject]) -> list[Policy]:
     disable_progress_bar()
     found: dict[int, Policy] = {}
     for number, subject in sorted(enumerate(subjects), key=lambda one: not one[1].is_adapter):  # see _beside
-        tokenizer = _tokenizer_of(subject)
+        tokenizer = tokenizer_of(subject)
         beside = next((one for one in found.values() if one.adapter and _shares(one, subject, tokenizer)), None)
         found[number] = _beside(beside, subject, tokenizer) if beside else _alone(subject, tokenizer)
     return [found[number] for number in range(len(subjects))]
@@ -112,7 +112,7 @@ def _shares(one: Policy, subject: Subject, tokenizer: PreTrainedTokenizerFast) -
     return same and len(one.tokenizer) == len(tokenizer)
 
 
-def _tokenizer_of(subject: Subject) -> PreTrainedTokenizerFast:
+def tokenizer_of(subject: Subject) -> PreTrainedTokenizerFast:
     """The one saved beside the weights; an adapter from elsewhere may have none of its own."""
     if (subject.folder / "tokenizer_config.json").is_file():
         return tokenizers.load(subject.folder, subject.model)
