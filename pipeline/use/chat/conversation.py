@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from time import perf_counter
 
-from pipeline.data.shapes.conversation import turn
+from pipeline.data.shapes.turns import turn
 from pipeline.errors import PipelineError
 from pipeline.use.asking import Defaults, chat_request, prompt_of
 from pipeline.use.engine.request import Answers, Piece, Sampling, Ticket

@@ -17,8 +17,8 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pipeline.data.shapes.conversation import check_asks, turns_of, unweighted
 from pipeline.data.shapes.fields import BadRow
+from pipeline.data.shapes.turns import check_asks, turns_of, unweighted
 from pipeline.errors import PipelineError
 from pipeline.use import asking
 from pipeline.use.asking import Defaults, TooLong, Unshowable

@@ -93,7 +93,7 @@ def _serve(
 ) -> None:
     import uvicorn
 
-    from pipeline.data.shapes.conversation import turn
+    from pipeline.data.shapes.turns import turn
     from pipeline.use.asking import Defaults, prompt_of
     from pipeline.use.chat.start import how
     from pipeline.use.engine.engine import Engine
