@@ -83,7 +83,7 @@ def difference(old: object, new: object, at: str = "") -> Iterator[str]:
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for number, (was, now) in enumerate(zip(old, new, strict=True)):
             yield from difference(was, now, f"{at}[{number}]")
-    elif old != new:
+    elif canonical(old) != canonical(new):  # to a digest 1 and 1.0 are two values
         yield f"{at}: {_short(old)} -> {_short(new)}"
 
 

@@ -30,6 +30,9 @@ def plan(screen: Screen, steps: Sequence[Step], title: str) -> None:
         for change in step.changes[1:]:
             table.add_row("", "", escape(change), "", "", style="dim")
     screen.console.print(table)
+    for note in dict.fromkeys(note for step in steps for note in step.notes):
+        stages = ", ".join(step.stage for step in steps if note in step.notes)
+        screen.message(f"[yellow]note[/yellow] {stages}: {escape(note)}")
 
 
 def learned(screen: Screen, manifests: Sequence[dict]) -> None:

@@ -2,7 +2,8 @@
 
 import copy
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,11 +56,12 @@ class Loader:
         if adapter is None:
             return base
         _check_names(base, adapter)
-        config = LoraConfig(
-            task_type="SEQ_CLS" if self.head == "score" else "CAUSAL_LM",
-            trainable_token_indices=self._trainable_tokens(base),
-            **adapter,
-        )
+        with _fitting():
+            config = LoraConfig(
+                task_type="SEQ_CLS" if self.head == "score" else "CAUSAL_LM",
+                trainable_token_indices=self._trainable_tokens(base),
+                **adapter,
+            )
         return self._adapted(base, config)
 
     def _base(self) -> PreTrainedModel:
@@ -67,8 +69,9 @@ class Loader:
         dtype = getattr(torch, wanted.dtype)
         factory = AutoModelForSequenceClassification if self.head == "score" else AutoModelForCausalLM
         if self.base.source is None:
-            config = AutoConfig.for_model(**self._config_from_scratch())
-            model = factory.from_config(config, dtype=dtype, attn_implementation=wanted.attn_implementation)
+            with _loading("model.config", "Mend it."):
+                config = AutoConfig.for_model(**self._config_from_scratch())
+                model = factory.from_config(config, dtype=dtype, attn_implementation=wanted.attn_implementation)
         elif self.empty:
             model = self._empty(factory, dtype)
         elif self.unsloth:
@@ -111,7 +114,7 @@ class Loader:
             options["device_map"] = {"": 0 if torch.cuda.is_available() else "cpu"}
         if wanted.attn_implementation:
             options["attn_implementation"] = wanted.attn_implementation
-        try:
+        with _loading(self.base.source, "It has to be a causal language model in safetensors form."):
             model = factory.from_pretrained(
                 self.base.source,
                 revision=self.base.commit,
@@ -120,11 +123,6 @@ class Loader:
                 use_safetensors=True,  # a pickle from outside is never opened
                 **options,
             )
-        except (OSError, ValueError, SafetensorError) as error:
-            raise PipelineError(
-                f"{self.base.source}: the model cannot be loaded: {str(error).strip().splitlines()[0]}",
-                "It has to be a causal language model in safetensors form.",
-            ) from None
         for module in model.modules():  # bitsandbytes would repack the weights on such a CPU, and spoil training
             if hasattr(module, "support_avx512bf16_for_cpu"):
                 module.support_avx512bf16_for_cpu = False
@@ -173,10 +171,8 @@ class Loader:
         if self.head == "score":
             config.modules_to_save = ["score"]
         set_seed(self.seed)  # the same adapter to start from, whatever loading the base drew
-        try:
+        with _fitting():
             model = get_peft_model(base, config)
-        except ValueError as error:
-            raise PipelineError(f"The adapter does not fit the base: {str(error).splitlines()[0]}") from None
         model.peft_config["default"].base_model_name_or_path = self.base.source
         model.peft_config["default"].revision = self.base.commit
         for name, parameter in model.named_parameters():
@@ -209,21 +205,50 @@ def _hollow(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
+@contextmanager
+def _loading(source: str, fix: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        said = str(error).strip().splitlines()[0]
+        if "ttention" in said:
+            fix = "Name another model.attn_implementation, or leave it out."
+        raise PipelineError(f"{source}: the model cannot be loaded: {said}", fix) from None
+
+
+@contextmanager
+def _fitting() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise PipelineError(f"The adapter does not fit the base: {str(error).splitlines()[0]}") from None
+
+
 def _check_names(base: PreTrainedModel, adapter: dict) -> None:
-    """Refuse names of modules that the model has not: PEFT passes over them as long as one is there."""
+    """Refuse what the model has not: PEFT passes over it as long as anything is there."""
     modules = [name for name, _ in base.named_modules()]
-    ends = {name.rpartition(".")[2] for name in modules}
-    targets = adapter.get("target_modules")
-    named = {"target_modules": [] if isinstance(targets, str) else targets or []}
-    named |= {key: adapter.get(key) or {} for key in ("rank_pattern", "alpha_pattern")}
-    for key, patterns in named.items():
+    parameters = [name for name, _ in base.named_parameters()]
+    for key in ("target_modules", "exclude_modules", "rank_pattern", "alpha_pattern", "target_parameters"):
+        patterns, there = adapter.get(key) or [], parameters if key == "target_parameters" else modules
+        if isinstance(patterns, str):  # of a whole path; where none is adapted PEFT itself says so
+            patterns, beginning, literal = [patterns] if key == "exclude_modules" else [], "", False
+        else:
+            beginning, literal = r"(.*\.)?", not isinstance(patterns, dict)
         for pattern in patterns:
-            found = rf"(.*\.)?{pattern}" if key != "target_modules" else rf"(.*\.)?{re.escape(pattern)}"
-            if not any(re.fullmatch(found, name) for name in modules):
+            wanted = beginning + (re.escape(pattern) if literal else pattern)
+            if not any(re.fullmatch(wanted, name) for name in there):
+                ends = sorted({name.rpartition(".")[2] for name in modules})
+                what = "parameter" if there is parameters else "module"
                 raise PipelineError(
-                    f"adapter.{key}: {pattern} is no module of the model{did_you_mean(pattern, sorted(ends))}.",
+                    f"adapter.{key}: {pattern} is no {what} of the model{did_you_mean(pattern, ends)}.",
                     "Its linear layers are all meant by target_modules: all-linear.",
                 )
+    layers, most = adapter.get("layers_to_transform"), base.config.get_text_config().num_hidden_layers
+    for number in [layers] if isinstance(layers, int) else layers or []:
+        if not 0 <= number < most:
+            raise PipelineError(
+                f"adapter.layers_to_transform: the model has no layer {number}.", f"They are numbered 0 to {most - 1}."
+            )
 
 
 def load_adapter(

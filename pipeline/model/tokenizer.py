@@ -105,7 +105,7 @@ def prepare(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Prepared:
     if wanted:
         new = [token for token in dict.fromkeys(MARKER.findall(tokenizer.chat_template)) if token not in vocabulary]
         tokenizer.add_special_tokens({"additional_special_tokens": new}, replace_extra_special_tokens=False)
-    pad = _pad(tokenizer, recipe.model.pad_token)
+    pad = _pad(tokenizer, recipe)
     if pad not in vocabulary:
         new.append(pad)
     if pad != tokenizer.pad_token:
@@ -120,16 +120,15 @@ def prepare(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Prepared:
     return Prepared(tokenizer, tuple(new), tuple(notes))
 
 
-def _pad(tokenizer: PreTrainedTokenizerFast, wanted: str | None) -> str:
+def _pad(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> str:
     """A pad token that is neither EOS nor used: padding is masked, and a masked EOS is never learned."""
-    taken = {tokenizer.eos_token, Template(tokenizer).stop}
-    if wanted:
-        if wanted in taken:
-            raise PipelineError(
-                f"model.pad_token: {wanted} ends answers; as padding it would be masked and never learned."
-            )
-        return wanted
-    if tokenizer.pad_token and tokenizer.pad_token not in taken:
-        return tokenizer.pad_token
-    vocabulary = tokenizer.get_vocab()
-    return next((token for token in UNUSED if token in vocabulary and token not in taken), "<|pad|>")
+    taken, vocabulary = {tokenizer.eos_token, Template(tokenizer).stop}, tokenizer.get_vocab()
+    unused = next((token for token in UNUSED if token in vocabulary and token not in taken), "<|pad|>")
+    own = tokenizer.pad_token if tokenizer.pad_token and tokenizer.pad_token not in taken else unused
+    wanted = recipe.model.pad_token
+    if wanted in taken:
+        raise PipelineError(
+            f"{recipe.place('model', 'pad_token')}: {wanted} ends answers; as padding it would be masked and never learned.",
+            f"Leave it out ({own} is taken then), or name another token.",
+        )
+    return wanted or own

@@ -7,11 +7,15 @@ from pathlib import Path
 from pipeline.data.read.files import TABLES, TEXTS, container, files_of
 from pipeline.data.source import Data
 from pipeline.errors import PipelineError
+from pipeline.model import attention
+from pipeline.model.backend import has_gpu
 from pipeline.plan import trackers
 from pipeline.plan.step import CONTINUE, RUN, Step
-from pipeline.recipe import function
+from pipeline.recipe import effect, function
+from pipeline.recipe.fields import effective
 from pipeline.recipe.recipe import Recipe
 from pipeline.reward.verifiable import missing_library
+from pipeline.stage import specs
 
 SEPARATED = {*TEXTS, *TABLES} - {".txt"}  # files whose rows stand apart by themselves
 
@@ -23,6 +27,16 @@ def trackers_installed(recipe: Recipe, steps: Iterable[Step]) -> None:
     wrong = dict(one for name, report_to in reported.items() for one in trackers.missing(name, report_to))
     if wrong:
         raise PipelineError("\n".join(wrong), "\n".join(dict.fromkeys(wrong.values())))
+
+
+def notes(recipe: Recipe, step: Step) -> Iterator[str]:
+    """What a stage that is to be trained says to no purpose, or could not do on this machine."""
+    if step.state not in (RUN, CONTINUE):
+        return
+    written = recipe.stage(step.stage).train
+    yield from effect.notes(effective(specs()[step.stage].config, written), written)
+    if found := attention.obstacle(recipe.model.attn_implementation, gpu=has_gpu()):
+        yield f"model.attn_implementation: {found[0]}"
 
 
 def _wrong(data: Data) -> Iterator[PipelineError]:

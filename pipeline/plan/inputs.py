@@ -7,7 +7,7 @@ them as they were, so that artifacts made before it came stay up to date.
 from hashlib import sha256
 from pathlib import Path
 
-from pipeline.artifact.digests import Digests, canonical
+from pipeline.artifact.digests import Digests, canonical, difference
 from pipeline.data.read.files import DECIDING, container, files_of
 from pipeline.data.source import Data, Part, Rows
 from pipeline.data.tokens.template_files import named
@@ -125,6 +125,13 @@ class Inputs:
         if evaluation.score_function:
             what["score_function"] = self.digests.of(Path(evaluation.score_function.rpartition(":")[0]))
         return sha256(canonical(what)).hexdigest()
+
+    def evaluation_changes(self, name: str, was: dict) -> list[str]:
+        """What is measured otherwise than with the settings `was`, one line a key; of a function its file, where no key is."""
+        now = self.recipe.stage(name).evaluation.model_dump(exclude={"batch_size"})
+        was = {key: value for key, value in was.items() if key != "batch_size"}
+        file = str(now["score_function"]).rpartition(":")[0]
+        return list(difference(was, now, "evaluation")) or [f"content of {file}"]
 
     def trains_model(self, name: str, parent: Parent | None) -> bool:
         """Whether the stage trains every weight, not an adapter."""

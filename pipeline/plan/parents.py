@@ -82,7 +82,7 @@ class Parents:
             self._named = base_of(self.recipe, self.folder, self.digests)
         return self._named
 
-    def check_base(self, name: str, parent: Parent) -> str:
+    def check_base(self, name: str, parent: Parent) -> str | None:
         """Refuse a policy, named by its folder, that was made for another base than the recipe's; a note where that
         cannot be told."""
         own = self.named_base()
@@ -96,9 +96,9 @@ class Parents:
             same = made_for(parent.adapter_config.get("base_model_name_or_path"), own, self.digests)
         mine = shown(own.identity or {}, own.source)
         if same is None:
-            return f"whether {parent.folder.name} was made for {mine} cannot be told: it names {theirs}"
+            return f"policy: whether {parent.folder} was made for {mine} cannot be told: it names {theirs}"
         if same:
-            return ""
+            return None
         source, _, commit = theirs.partition("@")
         revision = f" and model.revision: {commit}" if commit else ""
         raise PipelineError(

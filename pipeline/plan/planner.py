@@ -1,7 +1,7 @@
 """What a command would do, and why: decided from the recipe, the data and the artifacts, without torch or a network."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -64,7 +64,7 @@ class Planner:
                 fresh=name in fresh,
                 policy=self.policy if name == overridden else None,
             )
-            steps[name] = replace(step, why=f"{step.why}; {step.note}") if step.note else step
+            steps[name] = replace(step, notes=(*step.notes, *checks.notes(self.recipe, step)))
         self.digests.save()
         checks.trackers_installed(self.recipe, steps.values())
         return list(steps.values())
@@ -85,7 +85,7 @@ class Planner:
             )
         parent = self.parents.policy(name, above, policy)
         base = self.parents.base(parent)
-        note = self.parents.check_base(name, parent) if parent and not above else ""
+        note = self.parents.check_base(name, parent) if parent and not above else None
         reward = self.parents.reward(name, rewarding, base)
         if base.identity is None:
             chosen = self._backend(name, above, policy, base)
@@ -97,7 +97,8 @@ class Planner:
         given = self.recipe.given(name, full=self.inputs.trains_model(name, parent))
         self.inputs.check_adapter(name, parent, above)
         inputs = self.inputs.of(name, parent, base, given, reward)
-        common = {"inputs": inputs, "parent": parent, "base": base, "given": given, "reward": reward, "note": note}
+        common = {"inputs": inputs, "parent": parent, "base": base, "given": given, "reward": reward}
+        common["notes"] = (note,) if note else ()
         backend_of = partial(self._backend, name, above, policy, base)
         stage_folder = self.folder / name
         tries = attempts(stage_folder, fingerprint(inputs))
@@ -126,9 +127,9 @@ class Planner:
         attempt.check_sizes()
         if attempt.manifest["evaluation"]["sha256"] != self.inputs.evaluation_sha256(name):
             plain = Backend(backend.TRANSFORMERS, "evaluation alone")
-            return Step(
-                name, EVALUATE, "the evaluation changed; the weights stay", attempt=attempt, backend=plain, **common
-            )
+            changes = tuple(self.inputs.evaluation_changes(name, attempt.manifest["evaluation"]["settings"]))
+            why = f"{_first(changes)}; the weights stay"
+            return Step(name, EVALUATE, why, changes, attempt=attempt, backend=plain, **common)
         why = f"trained {attempt.manifest['finished'][:16].replace('T', ' ')}"
         with suppress(PipelineError):  # what cannot be had is no matter where nothing is to be trained
             trained_with, chosen = attempt.manifest["run"]["backend"], backend_of()
@@ -174,8 +175,7 @@ class Planner:
         if earlier is None:
             return "never run before", ()
         changes = tuple(self.inputs.renamed(inputs["stage"], change) for change in difference(earlier.inputs, inputs))
-        more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
-        return f"{changes[0] if changes else 'its inputs changed'}{more}", changes
+        return _first(changes), changes
 
     def resolve_commits(self, steps: Iterable[Step]) -> bool:
         """Settle the commits of what the steps take from the hub; whether any was unknown, so that to plan again tells more.
@@ -190,3 +190,7 @@ class Planner:
             settle(repository_of(self.recipe), self.folder)
             new = True
         return new
+
+
+def _first(changes: Sequence[str]) -> str:
+    return f"{changes[0]} and {len(changes) - 1} more" if len(changes) > 1 else changes[0]

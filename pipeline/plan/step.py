@@ -58,7 +58,7 @@ class Step:
     base: Base | None = None
     given: dict = field(default_factory=dict)
     backend: Backend | None = None  # None: nothing is trained
-    note: str = ""  # what could not be told; it is shown with the reason
+    notes: tuple[str, ...] = ()  # what is no reason to stop, and should be known
 
     @property
     def fingerprint(self) -> str | None:
@@ -70,6 +70,7 @@ class Step:
             "state": self.state,
             "why": self.why,
             "changes": list(self.changes),
+            "notes": list(self.notes),
             "fingerprint": self.fingerprint,
             "folder": str(self.attempt.folder) if self.attempt else None,
             "from_step": self.from_step,

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from pipeline.recipe.owned import ADAPTER_OWNED, OWNED, RANGES, REFUSED_VALUES
+from pipeline.recipe.foreign import loss_meant
+from pipeline.recipe.owned import ACCEPTED_ONCE, ADAPTER_OWNED, OWNED, RANGES, REFUSED_VALUES
 from pipeline.wording import must_be, nearest, not_among
 
 LIST = Path(__file__).with_suffix(".json")
@@ -39,12 +40,17 @@ _KIND_WORDS = {
 
 @dataclass(frozen=True)
 class Field:
-    """One field of a config: the YAML kinds it takes, its default, its choices where they are limited."""
+    """One field of a config: the YAML kinds it takes, its default, its choices where they are limited.
+
+    `items` are the kinds of what stands in a list; of one without any the list says nothing.
+    """
 
     name: str
     kinds: tuple[str, ...]
     default: object
     choices: tuple[str, ...] = ()
+    items: tuple[str, ...] = ()
+    config: str = ""
 
     def normalized(self, value: object) -> object:
         """The one spelling of equal values: 1 and 1.0, or "sigmoid" and ["sigmoid"], are the same setting."""
@@ -59,20 +65,28 @@ class Field:
         value = self.normalized(value)
         if value is False and "no" in self.choices and "bool" not in self.kinds:
             return 'must be "no" in quotes: YAML reads a bare no as false'
-        if kind_of(value) not in self.kinds and not (kind_of(value) == "int" and "float" in self.kinds):
+        if not _is_of(value, self.kinds):
             return must_be(" or ".join(_KIND_WORDS[kind] for kind in self.kinds), value)
         if self.name == "target_modules" and (wrong := _no_modules(value)):
             return wrong
-        wanted, possible = RANGES.get(self.name, ("", None))
+        listed = value if isinstance(value, list) else [value]
+        if self.items and isinstance(value, list) and not all(_is_of(item, self.items) for item in value):
+            return must_be(f"a list, each of it {' or '.join(_KIND_WORDS[kind] for kind in self.items)}", value)
+        wanted, possible = RANGES.get(f"{self.config}.{self.name}") or RANGES.get(self.name, ("", None))
         if possible and kind_of(value) in ("int", "float") and not possible(value):
             return must_be(wanted, value)
-        words = [word for word in (value if isinstance(value, list) else [value]) if isinstance(word, str)]
-        refused, reason = REFUSED_VALUES.get(self.name, ((), ""))
-        for word in words:
-            if word.startswith(tuple(refused)):
+        return next((wrong for word in listed if isinstance(word, str) and (wrong := self._no_word(word))), None)
+
+    def _no_word(self, word: str) -> str | None:
+        """What is wrong with a word, where they are limited."""
+        refused = REFUSED_VALUES.get(self.name, {})
+        for beginning, reason in refused.items():
+            if word.startswith(beginning):
                 return f"{word} is refused: {reason}"
         choices = [choice for choice in self.choices if not choice.startswith(tuple(refused))]
-        return next((not_among(word, choices) for word in words if choices and word not in choices), None)
+        if not choices or word in choices or word == self.default:
+            return None
+        return (self.name == "loss_type" and loss_meant(word)) or not_among(word, choices)
 
 
 def kind_of(value: object) -> str:
@@ -87,6 +101,10 @@ def kind_of(value: object) -> str:
         type(None): "null",
     }
     return by_type.get(type(value), "other")
+
+
+def _is_of(value: object, kinds: tuple[str, ...]) -> bool:
+    return kind_of(value) in kinds or (kind_of(value) == "int" and "float" in kinds)
 
 
 def _no_modules(named: object) -> str | None:
@@ -111,14 +129,17 @@ def _no_modules(named: object) -> str | None:
 
 @cache
 def _configs() -> dict[str, dict[str, Field]]:
-    def read(rows: Mapping[str, dict]) -> dict[str, Field]:
-        return {
-            name: Field(name, tuple(row["kinds"]), row["default"], tuple(row.get("choices", ())))
-            for name, row in rows.items()
-        }
+    def field(config: str, name: str, row: Mapping) -> Field:
+        words = (tuple(row.get(key, ())) for key in ("choices", "items"))
+        return Field(name, tuple(row["kinds"]), row["default"], *words, config)
 
-    listed = {config: read(rows) for config, rows in json.loads(LIST.read_text(encoding="utf-8")).items()}
-    return {config: own if config == LORA else listed[COMMON] | own for config, own in listed.items()}
+    listed = json.loads(LIST.read_text(encoding="utf-8"))
+    return {
+        config: {
+            name: field(config, name, row) for name, row in (own if config == LORA else listed[COMMON] | own).items()
+        }
+        for config, own in listed.items()
+    }
 
 
 def is_listed(config_name: str) -> bool:
@@ -145,9 +166,10 @@ def hashed(config_name: str, given: Mapping[str, object], also: Collection[str] 
     `also` are fields that elsewhere say how.
     """
     values = effective(config_name, given)
-    left = {name: value for name, value in values.items() if name in also or (name not in HOW and name not in OWNED)}
+    owned = (OWNED | ADAPTER_OWNED if config_name == LORA else OWNED).keys() - ACCEPTED_ONCE
+    left = {name: value for name, value in values.items() if name in also or (name not in HOW and name not in owned)}
     if config_name == LORA:
-        return {name: value for name, value in left.items() if name not in ADAPTER_OWNED}
+        return left
     each, steps = values["per_device_train_batch_size"], values["gradient_accumulation_steps"]
     if "steps_per_generation" in left:  # another way to say how many responses the same policy gives
         left["generation_batch_size"] = values["generation_batch_size"] or each * (
@@ -169,16 +191,16 @@ UNSERVED = {
 # Fields that say how, not what, is trained: the fingerprint leaves them out.
 HOW = frozenset(
     """
-    per_device_train_batch_size gradient_accumulation_steps use_cache
+    per_device_train_batch_size gradient_accumulation_steps
     gradient_checkpointing gradient_checkpointing_kwargs activation_offloading padding_free torch_empty_cache_steps
     torch_compile torch_compile_backend torch_compile_mode tf32 use_liger_kernel liger_kernel_config
     full_determinism debug pad_to_multiple_of precompute_ref_log_probs
-    logging_strategy logging_steps logging_first_step log_on_each_node log_level log_level_replica
+    logging_strategy logging_steps logging_first_step log_level
     include_num_input_tokens_seen report_to run_name project
     trackio_space_id trackio_bucket_id trackio_static_space_id
     eval_strategy eval_steps eval_delay eval_on_start
-    save_strategy save_steps save_on_each_node save_total_limit enable_jit_checkpoint
-    dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers dataset_num_proc
+    save_strategy save_steps save_total_limit
+    dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers
     dataloader_prefetch_factor dataloader_multiprocessing_context
     cache_implementation use_vllm vllm_mode vllm_model_impl vllm_enable_sleep_mode vllm_server_base_url vllm_server_host
     vllm_server_port vllm_server_timeout vllm_group_port vllm_gpu_memory_utilization vllm_max_model_length

@@ -1,7 +1,9 @@
 """Keys of LLaMA-Factory, of Axolotl, of bitsandbytes, and of earlier versions of transformers and TRL: what they are here."""
 
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 
+from pipeline import stage
 from pipeline.recipe.owned import by_name
 
 # By the key that says the same. One that begins with "data." is meant where it stands among a stage's data.
@@ -26,7 +28,7 @@ NEAREST = by_name(
         "beta": "pref_beta dpo_beta rl_beta",
         "loss_type": "pref_loss dpo_loss",
         "loss_weights": "rpo_alpha pref_ftx dpo_ftx",
-        "label_smoothing": "dpo_label_smoothing",
+        "label_smoothing": "dpo_label_smoothing pref_label_smoothing cdpo_label_smoothing",
         "use_weighting": "dpo_use_weighting",
         "neftune_noise_alpha": "noisy_embedding_alpha",
         "router_aux_loss_coef": "moe_aux_loss_coef",
@@ -34,12 +36,11 @@ NEAREST = by_name(
             liger_swiglu liger_cross_entropy liger_fused_linear_cross_entropy""",
         "gradient_checkpointing": "disable_gradient_checkpointing",
         "gradient_checkpointing_kwargs": "use_reentrant use_reentrant_gc",
-        "eval_strategy": "evaluation_strategy",
-        "eval_steps": "evals_per_epoch",
-        "save_steps": "saves_per_epoch",
+        "eval_strategy": "evaluation_strategy evals_per_epoch",
+        "save_strategy": "saves_per_epoch",
         "report_to": "use_wandb use_tensorboard use_mlflow use_comet use_swanlab use_trackio log_with",
         "run_name": "wandb_name wandb_run_name mlflow_run_name swanlab_run_name exp_name",
-        "dataset_num_proc": "preprocessing_num_workers dataset_processes",
+        "threads": "preprocessing_num_workers dataset_processes",
         "kl_coef": "init_kl_coef",
         "kl_target": "ppo_target target_kl",
         "num_ppo_epochs": "ppo_epochs",
@@ -76,7 +77,7 @@ NEAREST = by_name(
         "data.shape": "data.type data.formatting",
         "data.columns": """field_messages message_property_mappings message_field_role message_field_content
             field_instruction field_input field_output field_system field_chosen field_rejected""",
-        "data.learn": "train_on_inputs train_on_prompt mask_history roles_to_train train_on_eos",
+        "data.learn": "train_on_inputs train_on_prompt mask_history roles_to_train",
         "data.mixture": "mix_strategy interleave_probs",
         "data.held_out": """val_size val_set_size validation_split validation_split_percentage test_size eval_dataset
             test_datasets validation_file eval_file""",
@@ -95,15 +96,28 @@ NEAREST = by_name(
     }
 )
 
-# Where the other name also means another kind of value.
-VALUES = {
+_SHARE = "epoch for once an epoch; or steps, and {}_steps, which below 1 is a share of all steps"
+_SMOOTHED = "only with loss_type: robust, exo_pair, aot or aot_unpaired"
+_ADDED = "loss_type: [sigmoid, sft], loss_weights: [1.0, {}]"
+
+
+def _weighed(value: object) -> str:
+    return _ADDED.format(value if isinstance(value, int | float) else "its value")
+
+
+# Where the other name also means another kind of value: what to write, said of the value that was given.
+VALUES: dict[str, str | Callable[[object], str]] = {
     "warmup_ratio": "below 1 it is a share of all steps",
-    "group_by_length": "its value is group_by_length",
+    "group_by_length": lambda value: f"its value is {'group_by_length, the default' if value else 'random'}",
+    "max_samples": "there it is of each file, here of all rows of a stage",
+    "dpo_label_smoothing": _SMOOTHED,
+    "pref_label_smoothing": _SMOOTHED,
+    "cdpo_label_smoothing": _SMOOTHED,
     "adafactor": "its value is adafactor",
     "quantization_bit": "true or false; 8 bits are not there yet",
     "disable_gradient_checkpointing": "the opposite",
-    "evals_per_epoch": "below 1 it is a share of all steps",
-    "saves_per_epoch": "below 1 it is a share of all steps",
+    "evals_per_epoch": _SHARE.format("eval"),
+    "saves_per_epoch": _SHARE.format("save"),
     "lora_target_linear": "its value is all-linear",
     "pure_bf16": "its value is bfloat16",
     "bfloat16": "its value is bfloat16",
@@ -119,9 +133,9 @@ VALUES = {
     "train_on_prompt": "everything, where it was true",
     "mask_history": "last, where it was true",
     "dataset_exact_deduplication": "its value is drop",
-    "rpo_alpha": "with loss_type: [sigmoid, sft]",
-    "pref_ftx": "with loss_type: [sigmoid, sft]",
-    "dpo_ftx": "with loss_type: [sigmoid, sft]",
+    "rpo_alpha": _weighed,
+    "pref_ftx": _weighed,
+    "dpo_ftx": _weighed,
     "cosine_min_lr_ratio": "with lr_scheduler_type: cosine_with_min_lr",
     "min_lr_ratio": "with lr_scheduler_type: cosine_with_min_lr",
     "min_lr": "with lr_scheduler_type: cosine_with_min_lr",
@@ -138,6 +152,13 @@ VALUES = {
         "its value is the tracker's name",
     ),
 }
+
+# Methods, by the names that others have for them: stages here, as far as there are such, or losses of one.
+_STAGES = by_name({"pretrain": "pt", "reward": "rm reward_modeling", "dpo": "ipo hinge", "kto": "kto_pair"})
+_METHODS = {name: name for name in "pretrain sft reward dpo kto orpo simpo cpo grpo rloo ppo".split()} | _STAGES
+_LOSSES = ("ipo", "hinge")
+# Keys whose value is a method.
+_NAME_A_METHOD = ("rl", "stage", "training_stage", "pref_loss", "dpo_loss")
 
 _FOUR_BIT = "a 4-bit base is NF4 with double quantization, computed in model.dtype"
 
@@ -205,6 +226,8 @@ _ANSWERS = by_name(
         "is not needed: resuming is automatic": "auto_resume_from_checkpoints resume",
         "is not needed: every key is checked": "strict",
         "is not needed: a stage always trains a copy of the incoming adapter": "create_new_adapter",
+        "is not needed: an answer is always learned through the stop token behind it; see data.learn for which answers": """
+            train_on_eos train_on_eot""",
         "is not there: the last weights are the artifact, and evaluation never steers the training": """
             early_stopping_* loss_watchdog_* save_best_*""",
         "is not set in a recipe: the reference is the incoming policy and stays frozen": """ref_model ref_model_*
@@ -243,6 +266,38 @@ def nearest_key(key: str, section: str) -> str:
     return NEAREST.get(f"{section}.{key}") or NEAREST.get(key, key)
 
 
+def is_known(key: str) -> bool:
+    """Whether it is a key of another tool."""
+    return key in NEAREST or answer(key) is not None
+
+
 def answer(key: str) -> str | None:
     """What to say of a key that nothing here corresponds to; None where it is not known."""
     return next((what for name, what in _ANSWERS.items() if fnmatchcase(key, name)), None)
+
+
+def note(key: str, value: object) -> str | None:
+    """What to write instead of a value, where the key that says the same takes another one."""
+    said = VALUES.get(key)
+    return said(value) if callable(said) else said
+
+
+def method_of(key: str, value: object) -> str | None:
+    """What to say of a key whose value names a method; None where it does not, or the method is not known."""
+    word = value.lower() if isinstance(value, str) else ""
+    if key not in _NAME_A_METHOD or word not in _METHODS:
+        return None
+    meant = _METHODS[word]
+    if meant not in stage.specs():
+        return f"is not there: no stage is {word} (there are {', '.join(stage.specs())})"
+    loss = f", with train.loss_type: {word}" if word in _LOSSES else ""
+    return f"is not needed: a stage stands by its name under stages, here as stages.{meant}{loss}"
+
+
+def loss_meant(word: str) -> str | None:
+    """What to say of a loss that is a method of its own; None where it is none."""
+    if word not in _METHODS or word in _LOSSES:
+        return None
+    meant = _METHODS[word]
+    there = f"stages.{meant}" if meant in stage.specs() else f"no stage (there are {', '.join(stage.specs())})"
+    return f"{word} is no loss here but a method of its own, and that is {there}"

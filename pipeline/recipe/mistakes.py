@@ -7,9 +7,10 @@ from pipeline import stage
 from pipeline.data.shapes.forms import SHAPES
 from pipeline.data.shapes.shape import shapes_of
 from pipeline.recipe.chain import stages_below, start_of
-from pipeline.recipe.fields import LORA, fields_of, is_listed
-from pipeline.recipe.going_on import CHANGEABLE, LORA_DEFAULTS, incoming_adapter_of, unchangeable
-from pipeline.recipe.owned import ADAPTER_OWNED, ONLY_WITH, OWNED
+from pipeline.recipe.effect import clashes, idle
+from pipeline.recipe.fields import DEFAULTS, LORA, effective, fields_of, is_listed
+from pipeline.recipe.going_on import CHANGEABLE, LORA_DEFAULTS, incoming_adapter_of, merged_adapter, unchangeable
+from pipeline.recipe.owned import ADAPTER_OWNED, OWNED
 from pipeline.recipe.problem import Problem
 from pipeline.recipe.rewards import reward_problems
 from pipeline.recipe.unknown import listed_configs, unknown_key
@@ -33,16 +34,18 @@ def contradictions(raw: dict) -> Iterator[Problem]:
     yield from _adapter_problems(raw, ("adapter",))
     for name in stages:
         where = ("stages", name)
-        if name in specs:
+        if name in specs and stages[name] is None:
+            yield where, "is empty; give it data: {path: ...}, or leave it out"
+        elif name in specs:
             yield from _train_problems(_mapping(stages, name, "train"), (*where, "train"), specs[name].config)
             yield from _adapter_problems(raw, (*where, "adapter"))
-            yield from _idle_problems(raw, name)
+            yield from _vllm_problems(raw, name)
             yield from _data_problems(_mapping(stages, name, "data"), (*where, "data"), specs[name].row_kind)
             yield from _least_problems(raw, name)
             yield from _streaming_problems(raw, name)
-            yield from _evaluation_problems(raw, name)
         else:
             yield where, f"unknown stage{did_you_mean(str(name), specs)} (there are {', '.join(specs)})"
+    yield from _without_effect(raw, {name: specs[name] for name in stages if name in specs})
     given = {name: _mapping(stages, name).get("policy") for name in stages if name in specs}
     policies = {name: policy if isinstance(policy, str) else None for name, policy in given.items()}
     yield from _policy_problems(policies)
@@ -70,6 +73,10 @@ def _model_problems(raw: dict) -> Iterator[Problem]:
     made = [_mapping(tokenizer).get(key) is not None for key in ("vocab_size", "path")]
     if isinstance(tokenizer, dict) and sum(made) != 1:
         yield ("model", "tokenizer"), "needs either vocab_size (to train one) or path (a folder that has one)"
+    attention = model.get("attn_implementation")
+    if str(attention).startswith("flash_attention_") and model.get("dtype", "float32") == "float32":
+        what = f"{attention} takes no float32; set model.dtype: bfloat16, or leave it out"
+        yield ("model", "attn_implementation"), what
     if config is not None and model.get("load_in_4bit") is True:
         yield ("model", "load_in_4bit"), "is for a model that exists; one from scratch cannot train in 4 bit"
 
@@ -103,21 +110,13 @@ def _least_problems(raw: dict, name: str) -> Iterator[Problem]:
                 break
 
 
-def _idle_problems(raw: dict, name: str) -> Iterator[Problem]:
-    """What a stage's own arguments say that nothing reads, since another of them is not as it would have to be."""
-    spec, own = stage.specs()[name], _mapping(raw, "stages", name, "train")
-    train = spec.defaults | _mapping(raw, "train") | own
-    fields = fields_of(spec.config) if is_listed(spec.config) else {}
-    where = ("stages", name, "train")
-    for key in own.keys() & ONLY_WITH.keys() & fields.keys():
-        switch, wanted, enough = ONLY_WITH[key]
-        if switch in fields and not enough(train.get(switch, fields[switch].default)):
-            yield (*where, key), f"cannot take effect: it needs {wanted}"
-    if "use_vllm" in fields and train.get("use_vllm") is True and _mapping(raw, "model").get("load_in_4bit") is True:
+def _vllm_problems(raw: dict, name: str) -> Iterator[Problem]:
+    train = _mapping(raw, "train") | _mapping(raw, "stages", name, "train")
+    if train.get("use_vllm") is True and _mapping(raw, "model").get("load_in_4bit") is True:
         what = (
             "vLLM is given base and adapter merged, and nothing is merged into a 4-bit base; leave one of the two out"
         )
-        yield (*where, "use_vllm"), what
+        yield ("stages", name, "train", "use_vllm"), what
 
 
 def _passed_through(given: dict, where: tuple, config: str, owned: Mapping[str, str]) -> Iterator[Problem]:
@@ -127,7 +126,7 @@ def _passed_through(given: dict, where: tuple, config: str, owned: Mapping[str, 
         if key in owned:
             yield (*where, key), owned[key]
         elif key not in fields:
-            yield (*where, key), unknown_key(str(key), where, sorted(settable))
+            yield (*where, key), unknown_key(str(key), where, sorted(settable), value)
         elif complaint := fields[key].complaint(value):
             yield (*where, key), complaint
 
@@ -149,15 +148,32 @@ def _data_problems(data: dict, where: tuple, kind: str) -> Iterator[Problem]:
             yield (*place, "shape"), what
 
 
-def _evaluation_problems(raw: dict, name: str) -> Iterator[Problem]:
-    common, stages = _mapping(raw, "train"), _mapping(raw, "stages")
-    own = _mapping(stages, name, "train")
-    has_strategy = "eval_strategy" in common | own
-    if "eval_steps" not in own:  # what is said of all stages takes effect if it does in one
-        has_strategy |= any("eval_strategy" in _mapping(stages, other, "train") for other in stages)
-    if "eval_steps" in common | own and not has_strategy:
-        where = ("stages", name, "train") if "eval_steps" in own else ("train",)
-        yield (*where, "eval_steps"), "cannot take effect: nothing is evaluated in between; set eval_strategy: steps"
+def _without_effect(raw: dict, specs: Mapping[str, stage.Spec]) -> Iterator[Problem]:
+    """What a stage says and would do nothing. What is said of all stages takes effect if it does in one."""
+    of_all: dict[tuple, list[str | None]] = {}
+    for name, spec in specs.items():
+        for section, config in (("train", spec.config), ("adapter", LORA)):
+            common, own = _mapping(raw, section), _mapping(raw, "stages", name, section)
+            given, standing = common | own, DEFAULTS | dict(spec.defaults)
+            if section == "adapter":
+                given, standing = merged_adapter(common, own), LORA_DEFAULTS
+            if not is_listed(config) or given.get("method") == "full":
+                continue
+            fields, standing = fields_of(config), effective(config, standing)
+            good = {key: value for key, value in given.items() if key in fields and not fields[key].complaint(value)}
+            values = standing | {key: fields[key].normalized(value) for key, value in good.items()}
+            here = ("stages", name, section)
+            for key in good:
+                said = idle(config, key, values, given) if values[key] != standing[key] else None
+                if key not in own:
+                    of_all.setdefault((section, key), []).append(said)
+                elif said:
+                    yield (*here, key), said
+            for key, said in clashes(config, values):
+                yield (*(here if key in own or key not in common else (section,)), key), said
+    for where, found in of_all.items():
+        if all(found):
+            yield where, found[0]
 
 
 def _streaming_problems(raw: dict, name: str) -> Iterator[Problem]:

@@ -10,7 +10,7 @@ def by_name(names_by_meaning: Mapping[str, str]) -> dict[str, str]:
 
 def _owned(elsewhere: Mapping[str, str], reasons: Mapping[str, str]) -> dict[str, str]:
     """What to say of each name: sentences that are true wherever in a recipe it stands."""
-    return by_name({f"is not set here; set {place} instead": names for place, names in elsewhere.items()}) | by_name(
+    return by_name({f"is not set here; set {place}": names for place, names in elsewhere.items()}) | by_name(
         {f"is not set in a recipe: {reason}": names for reason, names in reasons.items()}
     )
 
@@ -18,16 +18,16 @@ def _owned(elsewhere: Mapping[str, str], reasons: Mapping[str, str]) -> dict[str
 # Fields that a recipe may not set, under the key that says it instead, or the reason its author is given.
 OWNED = _owned(
     {
-        "the recipe's top-level seed": "seed data_seed",
-        "model.dtype (float32, bfloat16 or float16)": "bf16 fp16 bf16_full_eval fp16_full_eval",
-        "data.columns": "dataset_text_field",
-        "data.on_too_long": "truncation_mode",
-        "model.template": "chat_template_path eos_token",
-        "model.pad_token": "pad_token",
-        "the keys under model": "model_init_kwargs",
-        "model.trust_remote_code": "trust_remote_code",
-        "weight beside each of reward_functions": "reward_weights",
-        "vllm_importance_sampling_clip_max": "vllm_importance_sampling_cap",
+        "the recipe's top-level seed instead": "seed data_seed",
+        "model.dtype (float32, bfloat16 or float16) instead": "bf16 fp16 bf16_full_eval fp16_full_eval",
+        "data.columns: {text: its name} instead, or nothing where it is text": "dataset_text_field",
+        "data.on_too_long instead": "truncation_mode",
+        "model.template instead": "chat_template_path eos_token",
+        "model.pad_token instead": "pad_token",
+        "the keys under model instead": "model_init_kwargs",
+        "model.trust_remote_code instead": "trust_remote_code",
+        "weight beside each of reward_functions instead": "reward_weights",
+        "vllm_importance_sampling_clip_max instead": "vllm_importance_sampling_cap",
     },
     {
         "what a stage trains goes into its artifact's folder, under the folder that --runs (RUNS=) names": "output_dir",
@@ -35,10 +35,13 @@ OWNED = _owned(
         "a resumed run would not be exact": "ignore_data_skip save_only_model",
         "rows come in one fixed order, for a resume to be exact": "dataloader_in_order accelerator_config",
         "the last weights are the artifact": "load_best_model_at_end metric_for_best_model greater_is_better",
+        "checkpoints come every save_steps, and Ctrl-C saves one; it would end a stage half trained": """
+            enable_jit_checkpoint""",
         "nothing is uploaded": """push_to_hub hub_token hub_private_repo hub_model_id hub_strategy
             hub_always_push hub_revision log_completions_hub_repo""",
         "the pipeline prepares the columns": "remove_unused_columns label_names length_column_name",
         "the pipeline reads and tokenizes the rows; see data": "dataset_kwargs",
+        "the pipeline prepares the rows, with as many threads as the recipe's top-level threads says": "dataset_num_proc",
         "the kind of the rows decides which tokens are learned; see data.learn": """completion_only_loss
             assistant_only_loss""",
         "packed rows stay whole and apart from each other": "packing_strategy eval_packing",
@@ -49,7 +52,10 @@ OWNED = _owned(
         "the held-out answers are kept in samples.jsonl": "generate_during_eval",
         "a stage trains in one process, on one device": """deepspeed fsdp fsdp_config parallelism_config
             local_rank ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph
-            ddp_backend ddp_timeout ds3_gather_for_generation""",
+            ddp_backend ddp_timeout ds3_gather_for_generation average_tokens_across_devices log_on_each_node log_level_replica
+            save_on_each_node""",
+        "no optimizer that can be chosen here reads it": "optim_target_modules",
+        "a cache is of no use in training": "use_cache",
         "the device is chosen when a stage runs": "use_cpu",
         "the batch size is part of what is trained": "auto_find_batch_size",
         "name the stages to run on the command line": "do_train do_eval do_predict",
@@ -73,31 +79,63 @@ OWNED = _owned(
 
 
 ADAPTER_OWNED = _owned(
-    {"model.id and model.revision": "base_model_name_or_path revision"},
+    {"model.id and model.revision instead": "base_model_name_or_path revision"},
     {
         "the stage decides what is adapted, and how": "task_type peft_type auto_mapping",
         "the policy is trained and the reference frozen": "inference_mode",
         "the pipeline sets it for the score head": "modules_to_save",
         "it is set from the new tokens of the template": "trainable_token_indices",
         "PEFT sets it when it runs": "peft_version runtime_config",
+        "PEFT sets it as the layers need it": "fan_in_fan_out",
+        "it belongs to an init_lora_weights that is refused": "loftq_config eva_config corda_config lora_ga_config",
+        "it changes the base; a policy is the untouched base + one adapter": "layer_replication kasa_config",
+        "it needs a term in the loss that no trainer here adds": "monteclora_config",
+        "it routes among adapters that are trained already": "arrow_config",
+        "it is for bases in GPTQ form": "use_qalora qalora_group_size",
+        "no model of Megatron's is trained here": "megatron_config megatron_core",
+        "a row without these tokens would train nothing, and nothing looks for them": "alora_invocation_tokens",
     },
+)
+
+# Those of them that were accepted once: the fingerprint keeps their defaults, so that what was trained stays up to date.
+ACCEPTED_ONCE = frozenset(
+    """
+    average_tokens_across_devices optim_target_modules fan_in_fan_out loftq_config eva_config corda_config
+    lora_ga_config layer_replication kasa_config monteclora_config arrow_config use_qalora qalora_group_size
+    megatron_config megatron_core alora_invocation_tokens
+    """.split()
 )
 
 
 # Values that would break a promise of the pipeline: how they begin, and why they are refused.
 REFUSED_VALUES = {
-    "lr_scheduler_type": (
-        ("reduce_lr_on_plateau", "greedy"),
-        "evaluation would steer the training, and a changed evaluation must never retrain",
-    ),
-    "init_lora_weights": (
-        ("pissa", "olora", "corda", "loftq", "lora_ga", "eva"),
-        "it rewrites the base or needs data of its own; a policy is the untouched base + one adapter",
-    ),
-    "bias": (
-        ("all", "lora_only"),
-        "PEFT allows one adapter with trained biases, and the reference is a second",
-    ),
+    field: by_name(names_by_reason)
+    for field, names_by_reason in {
+        "lr_scheduler_type": {
+            "evaluation would steer the training, and a changed evaluation must never retrain": """
+                reduce_lr_on_plateau greedy""",
+        },
+        "save_strategy": {
+            "evaluation would decide what is kept, and a stopped run could not go on; name steps or epoch": "best",
+        },
+        "train_sampling_strategy": {
+            "it balances several devices, in an order that the recipe's seed does not draw": "batch_rebalance",
+        },
+        "optim": {
+            "a stopped run could not go on from its checkpoints as exactly": "galore apollo grokadamw",
+            "it changes weights within the backward pass: no gradient is clipped, accumulated or looked at": """
+                lomo adalomo""",
+            "the weights that it trains are not those that it is evaluated with, and the first would be saved": """
+                schedule_free""",
+            "it is for other devices than GPUs and CPUs": "adamw_torch_xla adamw_torch_npu",
+            "its package, torchdistx, is not made for this torch": "adamw_anyprecision",
+        },
+        "init_lora_weights": {
+            "it rewrites the base or needs data of its own; a policy is the untouched base + one adapter": """
+                pissa olora corda loftq lora_ga eva""",
+        },
+        "bias": {"PEFT allows one adapter with trained biases, and the reference is a second": "all lora_only"},
+    }.items()
 }
 
 
@@ -110,7 +148,8 @@ RANGES = {
             lambda value: value >= 1,
             """per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps max_length r lora_alpha
             response_length num_ppo_epochs num_mini_batches local_rollout_forward_batch_size total_episodes
-            max_completion_length generation_batch_size steps_per_generation num_iterations""",
+            max_completion_length generation_batch_size steps_per_generation num_iterations pad_to_multiple_of
+            dataloader_prefetch_factor torch_empty_cache_steps kl_horizon""",
         ),
         (
             "at least 2, since each response is judged by the others to its prompt",
@@ -120,50 +159,25 @@ RANGES = {
         (
             "0 or more",
             lambda value: value >= 0,
-            """learning_rate value_learning_rate weight_decay warmup_steps adam_epsilon dataloader_num_workers beta
-            epsilon""",
+            """weight_decay warmup_steps adam_epsilon dataloader_num_workers eval_delay kl_coef vf_coef beta epsilon
+            value_warmup_steps center_rewards_coefficient router_aux_loss_coef""",
         ),
-        ("more than 0", lambda value: value > 0, "save_steps logging_steps temperature num_train_epochs"),
+        (
+            "more than 0",
+            lambda value: value > 0,
+            """save_steps logging_steps eval_steps temperature num_train_epochs neftune_noise_alpha discopop_tau cliprange
+            cliprange_value reward_clip kl_target kl_limit""",
+        ),
+        (
+            "more than 0 (at 0 nothing is trained; the shortest trial is max_steps: 1)",
+            lambda value: value > 0,
+            "learning_rate value_learning_rate DPOConfig.beta",
+        ),
+        ("at least 1, or null to keep them all", lambda value: value >= 1, "save_total_limit"),
         ("at least 1, or -1 for as many as the epochs have", lambda value: value == -1 or value >= 1, "max_steps"),
         ("from 0 to below 1", lambda value: 0 <= value < 1, "lora_dropout adam_beta1 adam_beta2"),
-        ("from 0 to 1", lambda value: 0 <= value <= 1, "label_smoothing_factor"),
-    )
-    for name in names.split()
-}
-
-
-# Fields that do nothing but beside another: that one, what it has to be, and whether it is.
-ONLY_WITH = {
-    name: (switch, wanted, enough)
-    for switch, wanted, enough, names in (
-        (
-            "use_vllm",
-            "use_vllm: true",
-            lambda value: value is True,
-            """vllm_mode vllm_model_impl vllm_enable_sleep_mode vllm_structured_outputs_regex vllm_server_base_url
-            vllm_server_host vllm_server_port vllm_server_timeout vllm_group_port vllm_gpu_memory_utilization
-            vllm_max_model_length vllm_tensor_parallel_size vllm_importance_sampling_correction
-            vllm_importance_sampling_mode vllm_importance_sampling_clip_max vllm_importance_sampling_clip_min""",
-        ),
-        (
-            "use_adaptive_entropy",
-            "use_adaptive_entropy: true",
-            lambda value: value is True,
-            "entropy_coef_min entropy_coef_max entropy_coef_delta entropy_target",
-        ),
-        (
-            "loss_type",
-            "loss_type: sapo",
-            lambda value: value == "sapo",
-            "sapo_temperature_neg sapo_temperature_pos",
-        ),
-        (
-            "loss_type",
-            "loss_type: vespo",
-            lambda value: value == "vespo",
-            "vespo_k_pos vespo_lambda_pos vespo_k_neg vespo_lambda_neg",
-        ),
-        ("beta", "a beta above 0", lambda value: value != 0, "use_bias_correction_kl"),
+        ("from 0 to below 0.5, where labels are turned round", lambda value: 0 <= value < 0.5, "label_smoothing"),
+        ("from 0 to 1", lambda value: 0 <= value <= 1, "label_smoothing_factor ld_alpha gamma lam"),
     )
     for name in names.split()
 }

@@ -34,7 +34,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         problems += contradictions(source.value)
     if problems:
         raise RecipeError(_in_order(problems, source))
-    recipe._path = path
+    recipe._path, recipe._place = path, source.place
     return recipe
 
 
@@ -80,7 +80,8 @@ def _in_order(problems: Iterable[Problem], source: yaml_lines.Source) -> list[st
 def _parsed(raw: Mapping[str, object]) -> tuple[Recipe | None, list[Problem]]:
     stages = raw.get("stages")
     if isinstance(stages, dict):
-        raw = {**raw, "stages": {name: stages[name] for name in stage.specs() if name in stages}}
+        known = [name for name in stage.specs() if stages.get(name) is not None]  # what is empty is told elsewhere
+        raw = {**raw, "stages": {name: stages[name] for name in known}}
     try:
         return Recipe.model_validate(raw), []
     except ValidationError as error:

@@ -1,6 +1,6 @@
 """A recipe, one YAML file for a whole chain, as a frozen `Recipe`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr
 from pipeline import stage
 from pipeline.data.source import Data, EveryData
 from pipeline.recipe.chain import start_of
+from pipeline.recipe.effect import NEVER
 from pipeline.recipe.fields import DEFAULTS, LORA, ON_A_GPU, effective, fields_of, is_listed
 from pipeline.recipe.going_on import changes_of, incoming_adapter_of, merged_adapter
 from pipeline.recipe.owned import ADAPTER_OWNED, OWNED
@@ -19,6 +20,8 @@ from pipeline.recipe.rewards import Named, named_in
 from pipeline.recipe.sections import Adapter, Evaluation, Keys, Model, Positive, StageSection, Switch, folder_name
 from pipeline.section import Section, empty_for_null
 from pipeline.wording import did_you_mean
+
+BITSANDBYTES = ("8bit", "paged", "bnb", "lion", "ademamix")  # what stands in the names of its optimizers
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,17 @@ class Recipe(Section):
     ]
 
     _path: Path = PrivateAttr(default=Path())
+    _place: Callable[[Sequence[str]], str] | None = PrivateAttr(default=None)
 
     @property
     def path(self) -> Path:
         """The file it was read from."""
         return self._path
+
+    def place(self, *keys: str) -> str:
+        """A key with where it was written, for an error that is only found later: `my.yaml:3: model.pad_token`."""
+        dotted = ".".join(keys)
+        return f"{self._place(keys)}: {dotted}" if self._place else dotted
 
     def stage(self, name: str) -> StageRecipe:
         """A stage with the recipe's `data`, `train`, `evaluation` and `adapter` under its own."""
@@ -103,7 +112,7 @@ class Recipe(Section):
         adapter = self._resolved_adapter(name)
         train = self.given(name, full=adapter["method"] == "full")
         if is_listed(spec.config):
-            hidden = OWNED.keys() | (set(ON_A_GPU) - train.keys())
+            hidden = OWNED.keys() | NEVER.get(spec.config, {}).keys() | (set(ON_A_GPU) - train.keys())
             train = _without(hidden, effective(spec.config, train))
         if adapter["method"] == "lora":
             adapter = _without(ADAPTER_OWNED, effective(LORA, adapter))
@@ -150,7 +159,7 @@ class Recipe(Section):
     def needs_bitsandbytes(self) -> bool:
         """Whether any stage does: loading it costs every process seconds."""
         optimizers = [str(self.stage(name).train.get("optim", "")) for name in self.stages]
-        return self.model.load_in_4bit or any(word in one for one in optimizers for word in ("8bit", "paged", "bnb"))
+        return self.model.load_in_4bit or any(word in one for one in optimizers for word in BITSANDBYTES)
 
     def parent(self, name: str) -> str | None:
         """The recipe's stage whose policy `name` starts from; None where that is the base, or a folder."""

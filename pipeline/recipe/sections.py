@@ -2,16 +2,20 @@
 
 import re
 from copy import deepcopy
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from pipeline.data.source import Data
+from pipeline.data.tokens.template_files import FOLDER
 from pipeline.recipe.fields import LORA, fields_of
 from pipeline.recipe.going_on import LORA_DEFAULTS
 from pipeline.recipe.rewards import RewardFunctions, function_in_file
 from pipeline.section import Section, empty_for_null, regular_expression
-from pipeline.wording import must_be
+from pipeline.wording import must_be, not_among
+
+ATTENTIONS = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4")
 
 
 def folder_name(value: object) -> object:
@@ -30,6 +34,22 @@ def _switch(value: object) -> object:
     if isinstance(value, bool) or value == "auto":
         return value
     raise ValueError(must_be("true, false or auto", value))
+
+
+def _attention(value: object) -> object:
+    """One of transformers', or a kernel of the hub (owner/name)."""
+    if isinstance(value, str) and value not in ATTENTIONS and "/" not in value:
+        raise ValueError(f"{not_among(value, ATTENTIONS)} (left out, transformers chooses one)")
+    return value
+
+
+def _template(value: object) -> object:
+    names = sorted(file.stem for file in FOLDER.glob("*.jinja"))
+    if isinstance(value, str) and value.endswith((".jinja", ".j2")) and not Path(value).is_file():
+        raise ValueError(f"{value}: no such file; paths are relative to the folder you run in")
+    if isinstance(value, str) and not value.endswith((".jinja", ".j2")) and value not in names:
+        raise ValueError(not_among(value, [*names, "a .jinja file"]))
+    return value
 
 
 Keys = Annotated[dict[str, Any], BeforeValidator(empty_for_null)]
@@ -61,8 +81,8 @@ class Model(Section):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     load_in_4bit: bool = False
     trust_remote_code: bool = False
-    attn_implementation: str | None = None
-    template: str | None = None
+    attn_implementation: Annotated[str | None, BeforeValidator(_attention)] = None
+    template: Annotated[str | None, BeforeValidator(_template)] = None
     pad_token: str | None = None
 
 

@@ -33,7 +33,7 @@ def worded(error: Mapping[str, Any]) -> Problem:
     if kind == "extra_forbidden":
         in_any_stage = ("stages", "<stage>", *path[2:-1]) if path[0] == "stages" else path[:-1]
         in_any_stage = [part for part in in_any_stage if not isinstance(part, int)]
-        return path, unknown_key(str(path[-1]), path[:-1], sections().get(".".join(in_any_stage), ()))
+        return path, unknown_key(str(path[-1]), path[:-1], sections().get(".".join(in_any_stage), ()), value)
     if kind == "missing":
         return path, "is missing"
     if kind == "invalid_key":
@@ -77,12 +77,16 @@ def sections() -> dict[str, Iterable[str]]:
     }
 
 
-def unknown_key(key: str, section: Sequence[object], valid: Iterable[str]) -> str:
+def unknown_key(key: str, section: Sequence[object], valid: Iterable[str], value: object) -> str:
     """What to say of a key that its section does not have: the nearest one, where the key belongs, or why there is none."""
     valid, inner = list(valid), str(section[-1]) if section else ""
     owned = OWNED | ADAPTER_OWNED
+    if value is None and (key in owned or foreign.is_known(key)):
+        return "is empty, and no key of a recipe; leave it out"
     if key in owned:
         return owned[key]
+    if said := foreign.method_of(key, value):
+        return said
     name = foreign.nearest_key(key, "data" if "data" in section else inner)
     here = name.rpartition(".")[2] if name.startswith(f"{inner}.") else name
     if section == ("data",) and here in Data.model_fields and here not in valid:
@@ -93,7 +97,7 @@ def unknown_key(key: str, section: Sequence[object], valid: Iterable[str]) -> st
     close = known or nearest(key, valid)
     if not close:
         return "unknown key"
-    note = foreign.VALUES.get(key)
+    note = foreign.note(key, value)
     return f"unknown key; did you mean {close}?" + (f" ({note})" if note else "")
 
 

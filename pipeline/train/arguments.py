@@ -1,7 +1,6 @@
 """The training arguments of a stage, each of them said, and whether the libraries would take them."""
 
 import importlib.util
-from copy import copy
 from importlib import import_module
 from pathlib import Path
 
@@ -26,8 +25,8 @@ def config_class(spec: Spec) -> type:
     return getattr(import_module(spec.home), spec.config)
 
 
-def built(spec: Spec, given: dict, *, seed: int, dtype: str, folder: Path, how: dict, config: dict):
-    """`given` over TRL's defaults and `how`, under what the pipeline owns and the trainer's own `config`.
+def built(spec: Spec, given: dict, *, seed: int, dtype: str, folder: Path, config: dict):
+    """`given` over TRL's defaults, under what the pipeline owns and the trainer's own `config`.
 
     Raises PipelineError where the config refuses a value, or takes another one than it is given.
     """
@@ -44,7 +43,7 @@ def built(spec: Spec, given: dict, *, seed: int, dtype: str, folder: Path, how: 
     if given.get("padding_free") and not given.get("packing"):
         config = config | {"max_length": None}  # rows are cut already, and TRL could not cut them then
     # Every one of them is said: Unsloth changes the defaults of TRL's configs.
-    values = effective(spec.config, dict.fromkeys(ON_A_GPU, cuda) | how | given | owned | config)
+    values = effective(spec.config, dict.fromkeys(ON_A_GPU, cuda) | given | owned | config)
     try:
         args = config_class(spec)(**values)
     except (ValueError, TypeError) as error:
@@ -61,13 +60,9 @@ def check(stage: str, spec: Spec, given: dict, dtype: str, folder: Path) -> None
     """Raises PipelineError for what the config, the optimizer or the schedule would refuse, without a model."""
     key = "train"
     try:
-        args = built(spec, given, seed=0, dtype=dtype, folder=folder, how={}, config={})
+        args = built(spec, given, seed=0, dtype=dtype, folder=folder, config={})
         key = "train.optim"
-        chosen = Trainer.get_optimizer_cls_and_kwargs(args)
-        without = copy(args)
-        without.optim_args = None
-        if args.optim_args and chosen == Trainer.get_optimizer_cls_and_kwargs(without):
-            raise PipelineError(f"train.optim_args: cannot take effect with optim {args.optim.value}.", "Leave it out.")
+        Trainer.get_optimizer_cls_and_kwargs(args)
         key = "train.lr_scheduler_type"
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
         get_scheduler(
@@ -86,6 +81,11 @@ def check(stage: str, spec: Spec, given: dict, dtype: str, folder: Path) -> None
         raise PipelineError(
             f"{stage}: train.use_vllm: vLLM is not installed.",
             "Install it beside the rest (it needs a GPU, and a version that TRL knows), or leave it out.",
+        )
+    if getattr(args, "activation_offloading", False) and not torch.cuda.is_available():
+        raise PipelineError(
+            f"{stage}: train.activation_offloading: there is no GPU here from which anything could be offloaded.",
+            "Leave it out.",
         )
     if args.use_liger_kernel and not is_liger_kernel_available():
         raise PipelineError(

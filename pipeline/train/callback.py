@@ -23,6 +23,9 @@ class StageCallback(TrainerCallback):
         self._forget_after(state.global_step)
         self.trainer.begun = time.monotonic()
         self.context.report("train", step=state.global_step, steps=state.max_steps)
+        if (warm_up := args.get_warmup_steps(state.max_steps)) >= state.max_steps:
+            text = f"train.warmup_steps: {warm_up}, and there are {state.max_steps} steps: learning_rate is not reached"
+            self.context.report("note", text=text)
 
     def _forget_after(self, step: int) -> None:
         """A resumed run repeats the steps after its checkpoint: their lines are written anew."""

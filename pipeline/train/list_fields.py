@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pipeline.recipe.fields import COMMON, LIST, LORA, UNSERVED, kind_of
 from pipeline.stage import specs
 
+CHOICES = {"debug": ["underflow_overflow"]}  # those of fields whose type does not say; the other one is for TPUs
+
 
 def regenerate() -> dict[str, dict[str, dict]]:
     """The list as the installed TRL, transformers and PEFT have it. Takes seconds."""
@@ -23,8 +25,9 @@ def regenerate() -> dict[str, dict[str, dict]]:
     listed = {COMMON: common}
     for spec in specs().values():
         config, unserved = config_class(spec), UNSERVED.get(spec.config, ())
+        rows = {name: _with_choices(row, common.get(name, {})) for name, row in _rows(config).items()}
         listed[spec.config] = {
-            name: row for name, row in _rows(config).items() if row != common.get(name) and name not in unserved
+            name: row for name, row in rows.items() if row != common.get(name) and name not in unserved
         }
     return listed | {LORA: _rows(LoraConfig)}
 
@@ -36,13 +39,35 @@ def _rows(config: type) -> dict[str, dict]:
         made = field.default_factory is not dataclasses.MISSING
         default = field.default_factory() if made else field.default
         kinds, choices = _kinds(hints[field.name])
+        if "dict" in kinds:  # as text it would be JSON, for command lines
+            kinds = [kind for kind in kinds if kind != "str"]
         choices = (
-            choices or list(field.metadata.get("choices", ())) or _choices_in_prose(field.metadata.get("help", ""))
+            choices
+            or list(field.metadata.get("choices", ()))
+            or _choices_in_prose(field.metadata.get("help", ""))
+            or CHOICES.get(field.name, [])
         )
         # In an order of our own: of two unions of the same types `typing` keeps the one that it met first.
         kinds.sort(key=lambda kind: (kind == "null", kind))
-        rows[field.name] = {"kinds": kinds, "default": _as_json(default)} | ({"choices": choices} if choices else {})
+        items = _items(hints[field.name])
+        rows[field.name] = {"kinds": kinds, "default": _as_json(default)}
+        rows[field.name] |= {"choices": choices} if choices else {}
+        rows[field.name] |= {"items": items} if items else {}
     return rows
+
+
+def _with_choices(row: dict, common: dict) -> dict:
+    """A field that a config declares anew, with another default, has the choices that it had."""
+    return row | {"choices": common["choices"]} if "choices" in common and "choices" not in row else row
+
+
+def _items(hint: object) -> list[str]:
+    """The kinds of what stands in a list, as far as the hint says."""
+    origin, parts = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return list(dict.fromkeys(kind for part in parts for kind in _items(part)))
+    kinds = _kinds(parts[0])[0] if origin is list and parts else []
+    return ["list" if kind == "tuple" else kind for kind in kinds]
 
 
 def _kinds(hint: object) -> tuple[list[str], list[str]]:

@@ -10,7 +10,7 @@ from pipeline.artifact.attempt import Attempt
 from pipeline.artifact.digests import difference
 from pipeline.artifact.writing import write_json
 from pipeline.errors import PipelineError
-from pipeline.model import backend
+from pipeline.model import attention, backend
 from pipeline.model.backend import UNSLOTH
 from pipeline.plan.step import EVALUATE
 from pipeline.recipe.recipe import Recipe
@@ -40,6 +40,7 @@ def agreed(job: Job, recipe: Recipe, attempt: Attempt) -> dict:
         begun = None  # nothing is trained yet
     threads = begun["threads"] if begun else recipe.threads or min(available_cores(), 8)
     now = {"backend": job.backend, "device": _start(job, recipe, threads), "processes": 1, "threads": threads}
+    attention.check(recipe.model.attn_implementation, now["device"])
     if begun is None:
         if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != now:
             (attempt.folder / "before.json").unlink(missing_ok=True)

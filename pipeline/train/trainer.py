@@ -23,7 +23,7 @@ from pipeline.artifact.attempt import Attempt, seal
 from pipeline.artifact.writing import write_json
 from pipeline.data.prepare.table import lengths
 from pipeline.data.shapes.kinds import Kind
-from pipeline.errors import MachineError
+from pipeline.errors import MachineError, PipelineError
 from pipeline.model.loader import load_adapter
 from pipeline.recipe.fields import effective
 from pipeline.stage import Spec
@@ -32,7 +32,7 @@ from pipeline.train.arguments import built
 from pipeline.train.callback import StageCallback
 from pipeline.train.interruption import Interruption
 from pipeline.train.order import Order
-from pipeline.train.packing import packed, refuse_mixed_attention
+from pipeline.train.packing import packed, refuse_mixed_attention, without_suspicion
 from pipeline.train.reference import Reference
 from pipeline.train.saving import could_not_save, save_weights
 
@@ -99,7 +99,7 @@ class Context:
         if self.spec.reference and not isinstance(self.model, PeftModel):
             # Where it is kept, it is the model itself before its first step; TRL would load another one all the same.
             options["ref_model"] = torch.nn.Identity() if keeps else self.load_reference()
-        with _adapters_stay_fp32(self.model):
+        with _adapters_stay_fp32(self.model), without_suspicion(), _refusals(kind.__name__):
             trainer = type(kind.__name__, (*([front] if front else []), StageTrainer, kind), {})(
                 model=self.model,
                 args=args,
@@ -132,23 +132,30 @@ class Context:
         """Without held-out rows never, which is said where the recipe asks for it."""
         if len(self.held_out):
             return {}
-        if self.given.get("eval_strategy", "no") != "no":
-            self.report("note", text="eval_strategy has nothing to do: no row is held out")
-        return {"eval_strategy": "no"}
+        never = {"eval_strategy": "no", "eval_on_start": False}
+        if asked := [key for key, off in never.items() if self.given.get(key, off) != off]:
+            self.report("note", text=f"{' and '.join(asked)} has nothing to do: no row is held out")
+        return never
 
     def _arguments(self, config: dict):
-        how = {}
+        given = self.given | ({"loss_type": self._loss()} if self.spec.config == "SFTConfig" else {})
+        if self.spec.reference_columns:  # TRL would do it before its copy is what it should be
+            config = config | {"precompute_ref_log_probs": False}
+        return built(self.spec, given, seed=self.seed, dtype=self.dtype, folder=self.folder, config=config)
+
+    def _loss(self) -> str | None:
+        """SFT's. TRL's chunked default reads the bare head, without what is trained on it, and gives no logits, which
+        smoothing needs; and it goes round the fused loss that Unsloth has on a GPU. On a CPU both backends take TRL's,
+        and are equal to the bit.
+        """
+        wanted, adapted = self.given.get("loss_type"), self._head_is_adapted()
+        if wanted == "chunked_nll" and adapted:
+            raise PipelineError(
+                "train.loss_type: chunked_nll goes round what is trained on the output embeddings here.",
+                "Leave it out: the same loss is then computed otherwise.",
+            )
         fused = torch.cuda.is_available() and "unsloth" in sys.modules
-        if self.spec.config == "SFTConfig" and (self._head_is_adapted() or fused):
-            # TRL's chunked default reads the bare head, without what is trained on it; and it goes round the fused loss
-            # that Unsloth has on a GPU. On a CPU both backends take TRL's, and are equal to the bit.
-            how["loss_type"] = "nll"
-        given = {"seed": self.seed, "dtype": self.dtype, "folder": self.folder}
-        if self.spec.reference_columns:
-            config = config | {
-                "precompute_ref_log_probs": False
-            }  # TRL would do it before its copy is what it should be
-        return built(self.spec, self.given, how=how, config=config, **given)
+        return wanted or ("nll" if adapted or fused or self.given.get("label_smoothing_factor") else None)
 
     def _head_is_adapted(self) -> bool:
         head = self.model.get_output_embeddings()
@@ -161,6 +168,16 @@ class Context:
         for name, parameter in self.model.named_parameters():
             if ".ref" in name:
                 parameter.requires_grad_(False)
+
+
+@contextmanager
+def _refusals(trainer: str):
+    """What a trainer says while it is set up is of its arguments; the stage's log keeps where it comes from."""
+    try:
+        yield
+    except (ValueError, NotImplementedError, ImportError) as error:
+        said = " ".join(str(error).split())
+        raise PipelineError(f"train: {trainer} refuses it: {said}", "Mend the recipe and run it again.") from error
 
 
 @contextmanager

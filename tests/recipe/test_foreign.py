@@ -52,15 +52,17 @@ AT_THE_TOP = {
     "the reference is the incoming policy": "ref_model ref_model_adapters",
     "a stage trains one adapter, or every weight": "freeze_trainable_layers use_llama_pro unfrozen_parameters pissa_init",
     "mean stages.<stage>.data.path?": "dataset datasets dataset_dir pretraining_dataset train_file",
-    "mean data.max_rows?": "max_samples max_train_samples",
+    "mean data.max_rows?": "max_train_samples",
+    "mean data.max_rows? (there it is of each file, here of all rows of a stage)": "max_samples",
     "mean evaluation.max_rows?": "max_eval_samples",
     "mean data.held_out?": "val_size val_set_size validation_split",
     "files are given to a stage": "eval_dataset test_datasets validation_file",
     "mean data.on_too_long?": "excess_length_strategy",
     "mean data.duplicates?": "dataset_exact_deduplication",
     "mean stages.<stage>.data.learn?": "train_on_prompt train_on_inputs mask_history",
+    "learned through the stop token behind it": "train_on_eos",
     "see data.learn": "response_template completion_only_loss",
-    "set data.columns instead": "dataset_text_field",
+    "set data.columns: {text: its name} instead, or nothing where it is text": "dataset_text_field",
     "prepared rows are kept": "overwrite_cache tokenized_path dataset_prepared_path",
     "one fixed order": "shuffle_merged_datasets disable_shuffling dispatch_batches",
     "prepares and pads the rows itself": "pad_to_sequence_len eval_sample_packing data_collator padding_side",
@@ -74,8 +76,10 @@ AT_THE_TOP = {
     "mean train.run_name?": "wandb_name run_name",
     "mean train.report_to?": "report_to use_wandb",
     "mean train.logging_steps?": "logging_steps",
-    "mean train.save_steps?": "save_steps saves_per_epoch",
-    "mean train.eval_steps?": "eval_steps evals_per_epoch",
+    "mean train.save_steps?": "save_steps",
+    "mean train.save_strategy? (epoch for once an epoch": "saves_per_epoch",
+    "mean train.eval_steps?": "eval_steps",
+    "mean train.eval_strategy? (epoch for once an epoch": "evals_per_epoch",
     "mean train.eval_strategy?": "evaluation_strategy eval_strategy",
     "resuming is automatic": "resume_from_checkpoint auto_resume_from_checkpoints",
     "nothing is uploaded": "push_to_hub hub_model_id hub_token",
@@ -92,13 +96,15 @@ AT_THE_TOP = {
     "mean train.gradient_checkpointing?": "gradient_checkpointing",
     "mean train.gradient_checkpointing_kwargs?": "use_reentrant_gc gradient_checkpointing_kwargs",
     "mean train.use_liger_kernel?": "enable_liger_kernel liger_rope",
-    "mean train.dataset_num_proc?": "preprocessing_num_workers dataset_processes",
+    "mean threads?": "preprocessing_num_workers dataset_processes",
+    "as many threads as the recipe's top-level threads": "dataset_num_proc",
     "in one process, on one device": "ddp_timeout deepspeed fsdp fsdp_config local_rank ray_run_name",
     "set the recipe's top-level seed instead": "data_seed",
     "set use_unsloth instead": "lora_mlp_kernel use_unsloth_gc",
     "mean stages.<stage>.train.beta?": "pref_beta rl_beta",
     "mean stages.<stage>.train.loss_type?": "pref_loss",
-    "mean stages.<stage>.train.loss_weights?": "rpo_alpha pref_ftx",
+    "mean stages.<stage>.train.loss_weights? (loss_type: [sigmoid, sft], loss_weights: [1.0, 1])": "rpo_alpha pref_ftx",
+    "(only with loss_type: robust, exo_pair, aot or aot_unpaired)": "dpo_label_smoothing pref_label_smoothing",
     "no stage has such a loss": "pref_bco_weight",
     "stages.kto.train.desirable_weight": "kto_chosen_weight",
     "stages.orpo.train.beta": "orpo_alpha",
@@ -150,6 +156,34 @@ def test_every_key_of_another_tool_is_answered(tmp_path):
     assert len(found) == len(expected) == len(dict(expected))
     for line, ((key, words), said) in enumerate(zip(expected, found, strict=True), 1):
         assert said.startswith(f"{line}: {key}: ") and words in said, (key, words, said)
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("group_by_length: false", "(its value is random)"),
+        ("group_by_length: true", "(its value is group_by_length, the default)"),
+        ("group_by_length:", "is empty, and no key of a recipe; leave it out"),
+        ("deepspeed:", "is empty, and no key of a recipe; leave it out"),
+        ("rl:", "is empty, and no key of a recipe; leave it out"),
+        ("rl: dpo", "a stage stands by its name under stages, here as stages.dpo"),
+        ("rl: ipo", "here as stages.dpo, with train.loss_type: ipo"),
+        ("stage: rm", "here as stages.reward"),
+        ("pref_loss: sigmoid", "mean stages.<stage>.train.loss_type?"),
+    ],
+)
+def test_what_is_said_of_a_key_depends_on_its_value(tmp_path, written, words):
+    (said,) = problems(tmp_path, f"{written}\nmodel: {{id: m}}\nstages: {{sft: {{data: {{path: c}}}}}}\n")
+    assert said.startswith(f"1: {written.partition(':')[0]}: ") and words in said
+
+
+@pytest.mark.parametrize("written", ["rl: {}", "pref_loss: {}"])
+@pytest.mark.parametrize("method", ["kto", "orpo", "simpo", "grpo"])
+def test_a_method_of_another_tool_is_a_stage_or_is_not_there(tmp_path, written, method):
+    (said,) = problems(
+        tmp_path, f"{written.format(method)}\nmodel: {{id: m}}\nstages: {{sft: {{data: {{path: c}}}}}}\n"
+    )
+    assert (f"here as stages.{method}" if method in specs() else f"no stage is {method} (there are pretrain, ") in said
 
 
 @pytest.mark.parametrize(("section", "key", "words"), WITHIN)

@@ -1,0 +1,202 @@
+"""Fields that would be accepted and do nothing: where each takes effect, as data about the pinned libraries.
+
+A test holds it to them: it trains with each field where it takes effect and where it does not, and compares.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from pipeline.recipe.fields import COMMON, LORA
+from pipeline.recipe.owned import by_name
+
+Values = tuple[str, Callable[[object], bool]]  # in words, and whether a value is one of them
+
+
+@dataclass(frozen=True)
+class Only:
+    """`fields` are read only where `key` has certain values."""
+
+    fields: str
+    key: str
+    values: Values
+    even_off: bool = False  # also where `key` is written and off: that is not argued with, but here it would fail
+
+
+def _words(value: object) -> set[str]:
+    return {str(word) for word in value} if isinstance(value, list) else {str(value)}
+
+
+def _any(words: str, said: str = "") -> Values:
+    return said or ", ".join(words.split()), lambda value: bool(_words(value) & {*words.split()})
+
+
+def _each(words: str) -> Values:
+    return f"nothing but {', '.join(words.split())}", lambda value: _words(value) <= {*words.split()}
+
+
+def _other(words: str, said: str = "any other") -> Values:
+    return said, lambda value: not _words(value) <= {*words.split()}
+
+
+def _none(words: str) -> Values:
+    return "any other", lambda value: not _words(value) & {*words.split()}
+
+
+_ADAM = """adamw_torch adamw_torch_fused adamw_torch_4bit adamw_torch_8bit adamw_bnb_8bit adamw_8bit paged_adamw_32bit
+    paged_adamw_8bit ademamix ademamix_8bit paged_ademamix_32bit paged_ademamix_8bit stable_adamw"""
+_OF_PAIRS = """sigmoid hinge ipo exo_pair nca_pair robust bco_pair sppo_hard aot aot_unpaired apo_zero apo_down discopop
+    sigmoid_norm"""
+_LION = "lion_8bit lion_32bit paged_lion_32bit paged_lion_8bit"
+# What an optimizer reads of optim_args; `name=value` where it takes whatever is written for that value.
+OPTIM_ARGS = by_name(
+    {
+        "momentum dampening nesterov": "sgd",
+        "lr_decay eps": "adagrad",
+        "momentum alpha eps centered": "rmsprop",
+        "beta1 beta2 beta3 alpha eps t_alpha t_beta3": "ademamix ademamix_8bit paged_ademamix_32bit paged_ademamix_8bit",
+        "block_size bf16_stochastic_round": "adamw_torch_4bit adamw_torch_8bit",
+        "max_lr kahan_sum=true decouple_lr=true": "stable_adamw",
+    }
+)
+# What optim_args are given for and fields of `train` say.
+_OWN_FIELDS = {
+    "betas": "adam_beta1 and adam_beta2",
+    "beta1": "adam_beta1",
+    "beta2": "adam_beta2",
+    "eps": "adam_epsilon",
+    "lr": "learning_rate",
+    "weight_decay": "weight_decay",
+}
+_TRACKIO = "project trackio_space_id trackio_bucket_id trackio_static_space_id"
+_WORKERS = "dataloader_persistent_workers dataloader_prefetch_factor dataloader_multiprocessing_context"
+_VLLM = """vllm_mode vllm_model_impl vllm_enable_sleep_mode vllm_structured_outputs_regex vllm_server_base_url
+    vllm_server_host vllm_server_port vllm_server_timeout vllm_group_port vllm_gpu_memory_utilization vllm_max_model_length
+    vllm_tensor_parallel_size vllm_importance_sampling_correction vllm_importance_sampling_mode
+    vllm_importance_sampling_clip_max vllm_importance_sampling_clip_min"""
+_ADAPTIVE = "entropy_coef_min entropy_coef_max entropy_coef_delta entropy_target"
+_TRUE: Values = ("true", bool)
+_NUMBER: Values = ("a number", lambda value: value is not None)
+
+ONLY = {
+    COMMON: (
+        Only("warmup_steps", "lr_scheduler_type", _other("constant", "constant_with_warmup and others")),
+        Only("lr_scheduler_kwargs", "lr_scheduler_type", _other("constant constant_with_warmup")),
+        Only("adam_beta1 adam_beta2", "optim", _any(f"{_ADAM} {_LION}", "an Adam or a Lion")),
+        Only("adam_epsilon", "optim", _any(_ADAM, "an Adam")),
+        Only("logging_steps", "logging_strategy", _any("steps")),
+        Only("eval_steps", "eval_strategy", _any("steps")),
+        Only("eval_delay", "eval_strategy", _any("steps epoch")),
+        Only("save_steps", "save_strategy", _any("steps")),
+        Only("save_total_limit", "save_strategy", _any("steps epoch")),
+        Only("run_name", "report_to", _other("None none", "a tracker's name")),
+        Only(_TRACKIO, "report_to", _any("trackio all")),
+        Only("liger_kernel_config", "use_liger_kernel", _TRUE),
+        Only(_WORKERS, "dataloader_num_workers", ("1 or more", lambda value: value >= 1), even_off=True),
+    ),
+    "SFTConfig": (
+        Only("label_smoothing_factor", "loss_type", _any("None nll", "nll")),
+        Only("label_smoothing_factor", "use_liger_kernel", ("false", lambda value: not value)),
+        Only("packing", "max_length", _NUMBER, even_off=True),
+    ),
+    "DPOConfig": (
+        Only("label_smoothing", "loss_type", _any("robust exo_pair aot aot_unpaired")),
+        Only("discopop_tau", "loss_type", _any("discopop")),
+        Only("beta ld_alpha f_divergence_type", "loss_type", _any(_OF_PAIRS, "a loss of pairs")),
+        Only("f_divergence_type", "loss_type", _each("sigmoid sigmoid_norm hinge ipo exo_pair robust discopop sft")),
+        Only("f_alpha_divergence_coef", "f_divergence_type", _any("alpha_divergence")),
+        Only("loss_weights", "loss_type", ("several losses", lambda value: len(value) > 1)),
+        Only("use_weighting", "loss_type", _none("aot aot_unpaired")),
+    ),
+    "PPOConfig": (Only("kl_horizon", "kl_target", _NUMBER),),
+    "RLOOConfig": (Only(_VLLM, "use_vllm", _TRUE),),
+    "GRPOConfig": (
+        Only(_VLLM, "use_vllm", _TRUE),
+        Only(_ADAPTIVE, "use_adaptive_entropy", _TRUE),
+        Only("sapo_temperature_neg sapo_temperature_pos", "loss_type", _any("sapo")),
+        Only("vespo_k_pos vespo_lambda_pos vespo_k_neg vespo_lambda_neg", "loss_type", _any("vespo")),
+        Only("use_bias_correction_kl", "beta", ("more than 0", lambda value: value > 0)),
+    ),
+    LORA: (
+        Only("layers_to_transform layers_pattern", "target_modules",
+             ("a list of names", lambda value: isinstance(value, list)), even_off=True),
+        Only("layers_pattern", "layers_to_transform", ("the numbers of layers", _NUMBER[1]), even_off=True),
+    ),
+}  # fmt: skip
+
+# Fields that a config has and its trainer never reads, or that would spoil what it does.
+_NOISE = {"noise would make the policy another one than its reference from the start": "neftune_noise_alpha"}
+NEVER = {
+    "SFTConfig": by_name({"rows come in an order drawn from the seed; see train_sampling_strategy": "shuffle_dataset"}),
+    "DPOConfig": by_name({"its losses are smoothed by label_smoothing": "label_smoothing_factor"} | _NOISE),
+    "RewardConfig": by_name({"scores are not labels": "label_smoothing_factor"}),
+    "PPOConfig": by_name(
+        {
+            "its loss has no labels": "label_smoothing_factor",
+            "its rows are made while it trains": f"""dataloader_drop_last dataloader_num_workers dataloader_pin_memory
+                {_WORKERS} include_num_input_tokens_seen""",
+            "its prompts come in an order drawn from the seed": "train_sampling_strategy",
+            "noise would make its log-probabilities inexact": "neftune_noise_alpha",
+        }
+    ),
+}
+
+
+def idle(config: str, key: str, values: Mapping[str, object], written: Mapping[str, object]) -> str | None:
+    """Why a field would do nothing in a stage with these values, or None; `written` are those that its author gave."""
+    if reason := NEVER.get(config, {}).get(key):
+        return f"cannot take effect: {reason}"
+    rules = (*ONLY.get(config, ()), *(ONLY[COMMON] if config != LORA else ()))
+    for rule in rules:
+        if key not in rule.fields.split():
+            continue
+        wanted, holds = rule.values
+        on = values[rule.key]
+        off = rule.key in written and on in (False, None, "no", "none") and not rule.even_off
+        if not off and not holds(on):
+            return f"cannot take effect with {rule.key}: {_shown(on)}; it does with {wanted}"
+    return None
+
+
+def _shown(value: object) -> str:
+    value = value[0] if isinstance(value, list) and len(value) == 1 else value
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def clashes(config: str, values: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """(a field, what is wrong) where values cannot go together, or leave nothing to train."""
+    if values.get("optim_args"):
+        yield from (("optim_args", what) for what in _wrong_arguments(values["optim"], values["optim_args"]))
+    if config == "DPOConfig":
+        losses, weights = values["loss_type"], values["loss_weights"]
+        if not losses:
+            yield "loss_type", "must name at least one loss"
+        if "exo_pair" in losses and not values["label_smoothing"]:
+            yield "loss_type", "exo_pair needs label_smoothing above 0; its paper has 0.001"
+        if weights is not None and len(losses) > 1 and len(weights) != len(losses):
+            yield "loss_weights", f"must be one for each of {', '.join(losses)}, not {json.dumps(weights)}"
+        elif weights is not None and not any(weights):
+            yield "loss_weights", "must not all be 0: nothing would be trained"
+
+
+def _wrong_arguments(optimizer: str, written: str) -> Iterator[str]:
+    """What an optimizer would not read of its arguments."""
+    readable = OPTIM_ARGS.get(optimizer, "").split()
+    for one in re.split(r",(?![^(]*\))", written.replace(" ", "")):
+        name, equals, value = one.partition("=")
+        if not name.isidentifier() or not equals or not value:
+            yield f"must look like name=value,name=value; {one} does not"
+        elif name not in readable and one not in readable:
+            own = f"; set train.{_OWN_FIELDS[name]}" if name in _OWN_FIELDS else ""
+            yield f"cannot take effect: {optimizer} reads {', '.join(readable) or 'none'}, and not {one}{own}"
+
+
+def notes(values: Mapping[str, object], written: Mapping[str, object]) -> Iterator[str]:
+    """What is written, does nothing, and is no mistake where a run is cut short on purpose."""
+    if "num_train_epochs" not in written:
+        return
+    for key in ("max_steps", "total_episodes"):
+        if isinstance(number := values.get(key), int) and number > 0:
+            yield f"{key}: {number} says how long it trains, and num_train_epochs does not"
+            return
