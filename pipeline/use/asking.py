@@ -9,11 +9,13 @@ from pipeline.use.engine.request import Request, Sampling
 from pipeline.use.loaded import Policy
 
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-_OTHERWISE = {  # what a generation config may say that this program does in its own way
-    "do_sample", "eos_token_id", "bos_token_id", "pad_token_id", "max_new_tokens", "max_length", "use_cache",
-    "cache_implementation", "transformers_version", "_from_model_config", "output_attentions", "output_hidden_states",
-    "return_dict_in_generate",
-}  # fmt: skip
+# What a generation config may say that this program does in its own way.
+_OTHERWISE = set(
+    """
+    do_sample eos_token_id bos_token_id pad_token_id max_new_tokens max_length use_cache cache_implementation
+    transformers_version _from_model_config output_attentions output_hidden_states return_dict_in_generate
+    """.split()
+)
 
 
 class TooLong(PipelineError):

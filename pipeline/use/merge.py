@@ -18,8 +18,16 @@ from pipeline.use.weights import Weights
 
 NAME = "merged"
 DTYPES = ("bfloat16", "float16", "float32")
-_STORED = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int64: "I64", torch.int32: "I32",
-           torch.bool: "BOOL", torch.uint8: "U8", torch.int8: "I8"}  # fmt: skip
+_STORED = {
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+}
 _BESIDE = 64 << 20  # bytes for the tokenizer and the rest: more than any has
 
 
@@ -115,9 +123,8 @@ def write_tensors(file: Path, names: Iterable[str], weights: Weights) -> None:
     for name in names:
         shape = weights.shape(name)
         length = shape.numel() * weights.dtype.itemsize
-        header[name] = {
-            "dtype": _STORED[weights.dtype], "shape": list(shape), "data_offsets": [at, at + length]
-        }  # fmt: skip
+        place = {"data_offsets": [at, at + length]}
+        header[name] = {"dtype": _STORED[weights.dtype], "shape": list(shape)} | place
         at += length
     said = json.dumps(header, separators=(",", ":")).encode()
     said += b" " * (-len(said) % 8)
