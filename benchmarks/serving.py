@@ -1,4 +1,4 @@
-"""Answers a second for one client and for many: `align serve` with an adapter, `transformers serve` with it merged. See README.md."""
+"""Tokens a second for one client and for many: `align serve` and `transformers serve`. See README.md."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from statistics import median
@@ -105,29 +105,38 @@ def prepare(trained: Path, adapter: Path, merged: Path, random: bool) -> float:
 
 
 def compared(name: str, adapter: Path, merged: Path, options: argparse.Namespace) -> list[dict]:
-    """Both servers at the same time, asked in turn, so that a machine that slows down wrongs neither."""
-    ours = [sys.executable, "-m", "pipeline.cli", "serve", str(adapter), "--port"]
-    theirs = [str(options.environment / "bin/transformers"), "serve", str(merged), "--port"]
+    """All servers at the same time, asked in turn, so that a machine that slows down wrongs none."""
+    ours = [sys.executable, "-m", "pipeline.cli", "serve"]
+    theirs = [str(options.environment / "bin/transformers"), "serve"]
+    commands = {"adapter": (ours, adapter), "merged": (ours, merged), "transformers": (theirs, merged)}
     rows = []
-    with server(ours, str(adapter), options.threads) as here, server(theirs, str(merged), options.threads) as there:
+    with ExitStack() as running:
+        places = {
+            side: running.enter_context(server([*command, str(folder), "--port"], str(folder), options.threads))
+            for side, (command, folder) in commands.items()
+        }
         for clients in CLIENTS:
-            speeds: dict[str, list[float]] = {"align": [], "transformers": []}
-            firsts: dict[str, list[float]] = {"align": [], "transformers": []}
+            speeds: dict[str, list[float]] = {side: [] for side in places}
+            firsts: dict[str, list[float]] = {side: [] for side in places}
             for repeat in range(options.repeats):
-                for side, place in sorted({"align": here, "transformers": there}.items(), reverse=bool(repeat % 2)):
-                    speeds[side].append(speed(*place, clients, options.tokens))
-                    firsts[side].append(first_token(*place))
-            told = {side: median(values) for side, values in speeds.items()}
-            ratio = median(one / other for one, other in zip(*speeds.values(), strict=True))
-            waited = {side: median(values) for side, values in firsts.items()}
-            verdict = "reached" if ratio >= GOALS[clients] else "missed"
-            console.print(
-                f"  {clients:>2} client(s): {told['align']:,.0f} and {told['transformers']:,.0f} tokens/s, "
-                f"{ratio:.2f} times (goal {GOALS[clients]:g}, {verdict}); first token after "
-                f"{waited['align'] * 1000:.0f} and {waited['transformers'] * 1000:.0f} ms"
-            )
-            rows.append({"model": name, "clients": clients, "ratio": ratio, "speeds": speeds, "first_token": firsts})
+                for side in sorted(places, reverse=bool(repeat % 2)):
+                    speeds[side].append(speed(*places[side], clients, options.tokens))
+                    firsts[side].append(first_token(*places[side]))
+            rows.append({"model": name, "clients": clients, "speeds": speeds, "first_token": firsts})
+            tell(rows[-1])
     return rows
+
+
+def tell(row: dict) -> None:
+    theirs, goal = row["speeds"]["transformers"], GOALS[row["clients"]]
+    row["ratios"] = {}
+    for side, speeds in row["speeds"].items():
+        row["ratios"][side] = ratio = median(one / other for one, other in zip(speeds, theirs, strict=True))
+        verdict = "" if side == "transformers" else f" (goal {goal:g}, {'reached' if ratio >= goal else 'missed'})"
+        console.print(
+            f"  {row['clients']:>2} client(s)  {side:<12} {median(speeds):7,.0f} tokens/s  {ratio:.2f} times{verdict}"
+            f"  first token after {median(row['first_token'][side]) * 1000:.0f} ms"
+        )
 
 
 @contextmanager

@@ -109,8 +109,6 @@ def chain(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def recipe(chain):
-    from pipeline.recipe.reading import load_recipe
-
     return load_recipe(chain / "micro.yaml")
 
 

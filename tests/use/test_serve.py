@@ -318,7 +318,7 @@ def test_killed_server_starts_again_at_its_port(chain):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "pipeline.cli", "serve", "-r", "micro.yaml", "--port", str(port)]
-    for end in (signal.SIGKILL, signal.SIGINT):
+    for end in (signal.SIGKILL, signal.SIGTERM):
         with subprocess.Popen(command, cwd=chain, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
             try:
                 said = ""

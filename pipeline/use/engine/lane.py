@@ -100,7 +100,7 @@ class Lane:
         """The next token of every row, after the first of those that join. Answers that fail are told so."""
         try:
             self._drop_cancelled()
-            with self.policy.acting() as model:
+            with torch.inference_mode(), self.policy.acting() as model:
                 self._admit(model)
                 if self._rows:
                     self._advance(model)

@@ -22,7 +22,7 @@ from pipeline.data.shapes.turns import check_asks, turns_of, unweighted
 from pipeline.errors import PipelineError
 from pipeline.use import asking
 from pipeline.use.asking import Defaults, TooLong, Unshowable
-from pipeline.use.engine.request import Answers, Full, Piece, Ticket
+from pipeline.use.engine.request import Answers, Full, Piece, Ticket, Token
 from pipeline.use.engine.request import Request as Asked
 from pipeline.use.loaded import Policy
 from pipeline.use.serve.bodies import BadRequest, ChatBody, CompletionBody, read
@@ -138,8 +138,8 @@ class Reply:
         loop = asyncio.get_running_loop()
         try:
             for choice, one in zip(self._choices, asked, strict=True):
-                deliver = partial(_hand_over, loop, self._arriving, choice)
-                self._tickets.append(engine.ask(one, deliver))
+                hand_over = partial(_hand_over, loop, self._arriving, choice)
+                self._tickets.append(engine.ask(one, hand_over if body.stream else Together(hand_over)))
         except Full:
             self._cancel()
             raise
@@ -187,6 +187,21 @@ class Reply:
             choice.count, choice.finish = piece.count, piece.finish
             going -= piece.finish is not None
             yield choice, piece
+
+
+class Together:
+    """Hands an answer over when all of it is there: waking the server at every token would slow the engine down."""
+
+    def __init__(self, hand_over: Callable[[Piece], None]):
+        self._hand_over = hand_over
+        self._texts: list[str] = []
+        self._tokens: list[Token] = []
+
+    def __call__(self, piece: Piece) -> None:
+        self._texts.append(piece.text)
+        self._tokens += piece.tokens
+        if piece.finish:
+            self._hand_over(replace(piece, text="".join(self._texts), tokens=tuple(self._tokens)))
 
 
 def _hand_over(loop: asyncio.AbstractEventLoop, arriving: asyncio.Queue, choice: Choice, piece: Piece) -> None:
