@@ -8,6 +8,7 @@
 #   make status         where every stage stands, and what it learned
 #   make chat           talk to the last policy, or to STAGE=dpo, or side by side to STAGE="sft dpo"
 #   make serve          serve every finished stage as OpenAI does: PORT=8000; WEB=1 for a page, too
+#   make publish        on the hub: REPO=owner/name STAGE=dpo WHAT=merged; TO=folder sends nothing
 #   make compare        a stage with and without Unsloth: STAGE=sft STEPS=40 REPEATS=2
 #   make merge          what was trained as a plain folder: STAGE=dpo DTYPE=bfloat16
 #   make export         the same as another file: FORMAT=gguf or onnx, STAGE=dpo TYPE=q8_0 ADAPTER=1
@@ -43,7 +44,7 @@ OPTIONS = $(WHERE) $(if $(POLICY),--policy $(POLICY)) $(if $(filter 1,$(FRESH)),
 GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
 
 .PHONY: help $(STAGES) all plan status compare unsloth-there unsloth test lint readme newest clean
-.PHONY: chat serve merge export
+.PHONY: chat serve merge export publish
 .PHONY: bench bench-ppo bench-rollouts bench-data bench-merge
 .DEFAULT_GOAL := help
 
@@ -94,6 +95,10 @@ unsloth-there:
 
 status: $(VENV)/.ready
 	@$(ALIGN) status $(GOALS) $(WHERE) $(if $(POLICY),--policy $(POLICY))
+
+publish: $(VENV)/.ready
+	@$(ALIGN) publish $(STAGE) $(WHERE) $(if $(REPO),--repo $(REPO)) $(if $(TO),--to $(TO)) $(if $(WHAT),--what $(WHAT)) \
+		$(if $(BASE),--base $(BASE)) $(if $(LICENSE),--license '$(LICENSE)') $(if $(filter 1,$(PUBLIC)),--public)
 
 unsloth: $(VENV)/.ready-unsloth
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import artifacts, chain, compare, data, exports, recipes, talk
+from pipeline.cli import artifacts, chain, compare, data, exports, publishing, recipes, talk
 from pipeline.console.screen import Screen, make_console
 from pipeline.errors import PipelineError
 
@@ -14,6 +14,8 @@ recipe_app = typer.Typer(no_args_is_help=True, help="Look at one recipe.")
 data_app = typer.Typer(no_args_is_help=True, help="Look at data.")
 chains = (chain.run, chain.plan, chain.status, compare.compare, artifacts.gc)
 for command in (*chains, talk.chat, talk.serve, exports.merge, exports.export):
+    app.command()(command)
+for command in (publishing.publish, publishing.verify):
     app.command()(command)
 app.command("recipes")(recipes.list_recipes)
 recipe_app.command("show")(recipes.show_recipe)
