@@ -119,11 +119,15 @@ ONLY = {
         Only("use_bias_correction_kl", "beta", ("more than 0", lambda value: value > 0)),
     ),
     LORA: (
-        Only("layers_to_transform layers_pattern", "target_modules",
-             ("a list of names", lambda value: isinstance(value, list)), even_off=True),
+        Only(
+            "layers_to_transform layers_pattern",
+            "target_modules",
+            ("a list of names", lambda value: isinstance(value, list)),
+            even_off=True,
+        ),
         Only("layers_pattern", "layers_to_transform", ("the numbers of layers", _NUMBER[1]), even_off=True),
     ),
-}  # fmt: skip
+}
 
 # Fields that a config has and its trainer never reads, or that would spoil what it does.
 _NOISE = {"noise would make the policy another one than its reference from the start": "neftune_noise_alpha"}

@@ -237,8 +237,11 @@ def test_what_is_accepted_changes_what_is_trained(stage_of, name):
     steps = {"max_steps": 9} if name == "ppo" else {}  # in the first rollout the KL is 0
     for key in [key for key in what_is_trained(config) if key in OTHERS]:
         value, beside = OTHERS[key]
-        stage = stage_of(name, f"stages.{name}.train.{key}={json.dumps(value)}",
-                         *(f"stages.{name}.train.{one}={json.dumps(other)}" for one, other in beside.items()))  # fmt: skip
+        stage = stage_of(
+            name,
+            f"stages.{name}.train.{key}={json.dumps(value)}",
+            *(f"stages.{name}.train.{one}={json.dumps(other)}" for one, other in beside.items()),
+        )
         if str(beside) not in found:
             found[str(beside)] = trained(stage_of(name), **steps | beside)[1]
         stage.rows.prepare()

@@ -83,9 +83,13 @@ class Hub:
     def environment(self, home: object) -> dict[str, str]:
         """What leads a process of its own here."""
         return {
-            "HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_CACHE": f"{home}/hub", "HF_HUB_OFFLINE": "0",
-            "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
-        }  # fmt: skip
+            "HF_ENDPOINT": self.url,
+            "HF_HOME": str(home),
+            "HF_HUB_CACHE": f"{home}/hub",
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+        }
 
     def answer(self, method: str, path: str, body: bytes, known: bool) -> tuple[int, dict, bytes]:
         if found := re.fullmatch(r"/lfs/([0-9a-f]{64})", path):
