@@ -15,7 +15,8 @@
 #   make unsloth        install Unsloth beside the rest
 #   make test           the tests, offline: ARGS="-k resume"; UNSLOTH=0 leaves Unsloth out
 #   make lint           the style
-#   make bench          against TRL's own command line; bench-ppo, bench-rollouts, bench-data, bench-merge: see benchmarks/
+#   make bench          against TRL's own command line; bench-ppo, bench-rollouts, bench-data and
+#                       bench-merge: see benchmarks/
 #   make readme         what README.md quotes of a run, by running it
 #   make newest         the tests against the newest releases, in .venv-newest: ARGS="--keep torch"
 #   make clean          remove .venv

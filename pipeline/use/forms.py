@@ -1,7 +1,7 @@
 """A model in one of its forms, as a proof asks it; here those that PyTorch runs."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Protocol
@@ -86,12 +86,18 @@ class Words:
 class TorchForm(Words):
     """A model of transformers with its tokenizer."""
 
-    def __init__(self, model, tokenizer):
+    def __init__(self, model, tokenizer, stops: Collection[int] | None = None):
+        """`stops` of what is trained: those at which `align chat` and `serve` end an answer."""
         import transformers
 
         super().__init__(tokenizer, model.generation_config if model.can_generate() else None)
+        self._stops = stops
         self.model, self.has_adapter = model, isinstance(model, PeftModel)
         self.runtime = f"transformers {transformers.__version__} on {next(model.parameters()).device.type}"
+
+    @property
+    def stops(self) -> set[int]:
+        return super().stops if self._stops is None else set(self._stops)
 
     def answers(self, prompts: Sequence[list[int]], count: int) -> list[list[int]]:
         found: list[list[int]] = [[] for _ in prompts]

@@ -13,7 +13,7 @@ from pipeline.use import proof
 from pipeline.use.forms import Form, TorchForm, merged_form
 from pipeline.use.loaded import load
 from pipeline.use.questions import Questions
-from pipeline.use.subject import Subject
+from pipeline.use.subject import SCORE, Subject
 from pipeline.use.weights import Weights
 
 NAME = "merged"
@@ -74,7 +74,8 @@ def against_trained(subject: Subject, folder: Path, exported, questions: Questio
 
     def trained() -> Form:
         (policy,) = load([subject])
-        return TorchForm(policy.model, policy.tokenizer)
+        stops = policy.stops if policy.tokenizer.chat_template and subject.head != SCORE else None
+        return TorchForm(policy.model, policy.tokenizer, stops)
 
     with TemporaryDirectory(dir=folder) as scratch:
         return proof.prove(trained, exported, questions, limits, Path(scratch), head=subject.head)

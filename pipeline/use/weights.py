@@ -14,6 +14,7 @@ from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper, Tra
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from pipeline.data.tokens.stops import Stops
 from pipeline.errors import PipelineError
 from pipeline.hub import asking
 from pipeline.model.loader import NOT_IN_4_BITS, Loader
@@ -63,8 +64,14 @@ class Weights(Mapping):
 
     @property
     def generation_config(self):
-        """None of a model that generates nothing."""
-        return self._bare.generation_config if self._bare.can_generate() else None
+        """With every token that ends what an assistant says; None of a model that generates nothing."""
+        if not self._bare.can_generate():
+            return None
+        config, tokenizer = self._bare.generation_config, self.tokenizer
+        if tokenizer.chat_template:
+            every = tokenizer.convert_tokens_to_ids(sorted(Stops(tokenizer).every))
+            config.eos_token_id = list(dict.fromkeys([*config.eos_token_id, *every]))
+        return config
 
     @property
     def left_out(self) -> list[str]:

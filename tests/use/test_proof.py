@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import numpy
 import pytest
@@ -98,6 +99,7 @@ def test_force_keeps_it_marked_and_it_is_never_up_to_date(dpo, chain):
         export(dpo, Broken(dpo, lose_stop))
     assert kept.folder in [one.folder for one in exports_of(dpo.attempt)]  # what was kept is not taken away
     assert attempt(chain, "dpo") in kept.folder.parents
+    shutil.rmtree(kept.folder)
 
 
 def test_proof_asks_the_held_out_rows_of_the_stage_and_judges_them_as_the_recipe_does(dpo, chain):
