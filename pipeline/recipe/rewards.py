@@ -110,7 +110,7 @@ def reward_problems(name: str, own: Mapping[str, Any], stages: Iterable[str]) ->
         yield where, f"needs a reward: a stage {' or '.join(spec.rewarded_by)}, {ways}"
     if len(functions) > 1:
         yield (*where, "reward_function"), "stands beside reward_functions; give it a name there"
-    if own.get("reward_function_weight") is not None and "reward_function" not in functions:
+    if own.get("reward_function_weight", 1) not in (None, 1) and "reward_function" not in functions:
         yield (*where, "reward_function_weight"), "cannot take effect: there is no reward_function to weigh"
     if isinstance(own.get("reward_functions"), dict):
         for one, value in own["reward_functions"].items():
