@@ -25,7 +25,7 @@ def test_the_version_is_told():
 
 def test_recipes_are_listed_with_their_chain():
     said = align("recipes", cwd=PROJECT).stdout
-    assert "recipes/tiny.yaml  pretrain -> sft -> dpo, reward, grpo, ppo, rloo\n" in said
+    assert "recipes/tiny.yaml  pretrain -> sft -> dpo, reward, grpo, kto, orpo, ppo, rloo, simpo\n" in said
     assert "recipes/qwen3-4b-16gb.yaml  sft -> reward, (dpo -> ppo)\n" in said
 
 
