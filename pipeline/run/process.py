@@ -1,16 +1,18 @@
-"""The process of a stage: started, given its job, and told of when it died."""
+"""The process of a stage: started, given its job, watched, and told of when it died."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 
+from pipeline.console.display import Display
 from pipeline.errors import MachineError, PipelineError
-from pipeline.plan.step import Step
-from pipeline.train.job import Job
+from pipeline.train.job import INTERRUPTED, Job
 
 
 def start_worker(options: Sequence[str] = ()) -> subprocess.Popen:
@@ -33,10 +35,57 @@ def give(process: subprocess.Popen, job: Job) -> None:
         process.stdin.flush()
 
 
-def died(step: Step, code: int) -> PipelineError:
-    log = step.attempt.folder / "stage.log"
+def watch(process: subprocess.Popen, job: Job, display: Display, listen: Callable[[dict], None] | None = None) -> int:
+    """Give a process its job and show what it tells until it is gone; `listen` hears every event, too.
+
+    Returns 0, or INTERRUPTED: Ctrl-C once asks it to save and stop, twice stops it. Raises PipelineError for what went
+    wrong.
+    """
+    give(process, job)
+    try:
+        error = _until_it_ends(process, display, listen or (lambda event: None))
+        code = process.wait()
+    finally:
+        display.end()
+    if error:
+        raise (PipelineError if code == 2 else MachineError)(error["what"], error["fix"])
+    if code not in (0, INTERRUPTED):
+        raise died(job, code)
+    return code
+
+
+def _until_it_ends(process: subprocess.Popen, display: Display, listen: Callable[[dict], None]) -> dict | None:
+    """The event of its error, where there was one."""
+    error, interrupted = None, False
+    while True:
+        try:
+            for line in process.stdout:
+                event = json.loads(line)
+                if event["kind"] == "error":
+                    error = event
+                elif event["kind"] == "interrupted":
+                    display.end()
+                    display.say(f"  saved a checkpoint at step {event['step']}; the same command continues from there")
+                listen(event)
+                display.event(event)
+            if interrupted and error is None and process.wait() == INTERRUPTED:
+                display.end()
+                display.say("  stopped; the same command continues")
+            return error
+        except KeyboardInterrupt:
+            if interrupted:
+                process.kill()
+            else:
+                display.say("  stopping after this step (Ctrl-C again: at once)")
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGINT)
+            interrupted = True
+
+
+def died(job: Job, code: int) -> PipelineError:
+    log = Path(job.folder) / "stage.log"
     if code < 0:
         name = signal.Signals(-code).name
         hint = " (the system may have run out of memory)" if name == "SIGKILL" else ""
-        return MachineError(f"{step.stage}: its process was killed by {name}{hint}.", "The same command continues.")
-    return MachineError(f"{step.stage}: its process ended with code {code}.", f"The whole story is in {log}.")
+        return MachineError(f"{job.stage}: its process was killed by {name}{hint}.", "The same command continues.")
+    return MachineError(f"{job.stage}: its process ended with code {code}.", f"The whole story is in {log}.")

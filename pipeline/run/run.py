@@ -1,24 +1,19 @@
 """The spine: plan, then one process a stage, then what was learned."""
 
-import json
-import os
-import signal
 import subprocess
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipeline.artifact import command
 from pipeline.artifact.attempt import point_latest
 from pipeline.console import tables
 from pipeline.console.display import Display
-from pipeline.errors import MachineError, PipelineError
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import UP_TO_DATE, Step
 from pipeline.recipe.reading import load_recipe
 from pipeline.run.pending import Pending
-from pipeline.run.process import died, give, start_worker
-from pipeline.train.job import INTERRUPTED, Job
+from pipeline.run.process import start_worker, watch
+from pipeline.train.job import Job
 
 WARM_UP_AT = 0.8  # the share of a stage's steps after which the next stage's process is started
 
@@ -108,49 +103,20 @@ class Run:
         if self._warm and self._warm[1] != step.backend.name:
             self._cool_down()
         process, self._warm = self._warm[0] if self._warm else start_worker(), None
-        give(process, job)
-        error = self._watch(process, coming[0].backend.name if coming else None)
-        code = process.wait()
-        self.display.end()
-        if error:
-            raise (PipelineError if code == 2 else MachineError)(error["what"], error["fix"])
-        if code == INTERRUPTED:
-            return INTERRUPTED
-        if code:
-            raise died(step, code)
-        return 0
+        return watch(process, job, self.display, self._get_ready(coming[0].backend.name) if coming else None)
 
-    def _watch(self, process: subprocess.Popen, coming: str | None) -> dict | None:
-        """Show what the stage says until it is gone. Ctrl-C once asks it to save and stop, twice stops it."""
-        error, interrupted, steps = None, False, None
-        while True:
-            try:
-                for line in process.stdout:
-                    event = json.loads(line)
-                    if event["kind"] == "error":
-                        error = event
-                    elif event["kind"] == "train":
-                        steps = event["steps"]
-                    elif event["kind"] == "step" and coming and event["step"] >= WARM_UP_AT * steps:
-                        self._warm, coming = (start_worker(self._warm_up_options(coming)), coming), None
-                    elif event["kind"] == "interrupted":
-                        self.display.end()
-                        self.display.say(
-                            f"  saved a checkpoint at step {event['step']}; the same command continues from there"
-                        )
-                    self.display.event(event)
-                if interrupted and error is None and process.wait() == INTERRUPTED:
-                    self.display.end()
-                    self.display.say("  stopped; the same command continues")
-                return error
-            except KeyboardInterrupt:
-                if interrupted:
-                    process.kill()
-                else:
-                    self.display.say("  stopping after this step (Ctrl-C again: at once)")
-                    with suppress(ProcessLookupError):
-                        os.kill(process.pid, signal.SIGINT)
-                interrupted = True
+    def _get_ready(self, backend: str) -> Callable[[dict], None]:
+        """Listens to a stage's events: towards its end the process of the next one is started."""
+        steps = None
+
+        def listen(event: dict) -> None:
+            nonlocal steps
+            if event["kind"] == "train":
+                steps = event["steps"]
+            elif event["kind"] == "step" and self._warm is None and event["step"] >= WARM_UP_AT * steps:
+                self._warm = start_worker(self._warm_up_options(backend)), backend
+
+        return listen
 
     def _cool_down(self) -> None:
         if self._warm:
