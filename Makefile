@@ -10,6 +10,8 @@
 #   make serve          serve every finished stage as OpenAI does: PORT=8000; WEB=1 for a page, too
 #   make publish        on the hub: REPO=owner/name STAGE=dpo WHAT=merged; TO=folder sends nothing
 #   make compare        a stage with and without Unsloth: STAGE=sft STEPS=40 REPEATS=2
+#   make trial          methods from one start: METHODS="dpo kto" SEEDS=3 TOKENS=50000; a sweep with
+#                       VARY="stages.dpo.train.beta=0.05,0.1"
 #   make merge          what was trained as a plain folder: STAGE=dpo DTYPE=bfloat16
 #   make export         the same as another file: FORMAT=gguf or onnx, STAGE=dpo TYPE=q8_0 ADAPTER=1
 #   make unsloth        install Unsloth beside the rest
@@ -44,7 +46,7 @@ OPTIONS = $(WHERE) $(if $(POLICY),--policy $(POLICY)) $(if $(filter 1,$(FRESH)),
 # All stages named in one call are one `align run`: the first of them does it, the others are then done.
 GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
 
-.PHONY: help $(STAGES) all plan status compare unsloth-there unsloth test lint readme newest clean
+.PHONY: help $(STAGES) all plan status compare trial unsloth-there unsloth test lint readme newest clean
 .PHONY: chat serve merge export publish
 .PHONY: bench bench-ppo bench-rollouts bench-data bench-merge
 .DEFAULT_GOAL := help
@@ -87,6 +89,10 @@ merge: $(VENV)/.ready
 FORMAT ?= gguf
 export: $(VENV)/.ready-$(FORMAT)
 	@$(ALIGN) export $(STAGE) $(WHERE) --format $(FORMAT) $(if $(TYPE),--type $(TYPE)) $(if $(filter 1,$(ADAPTER)),--adapter) $(KEEP)
+
+trial: $(VENV)/.ready-compare
+	@$(ALIGN) compare --methods $(METHODS) $(WHERE) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(TOKENS),--tokens $(TOKENS)) \
+		$(foreach key,$(VARY),--vary '$(key)')
 
 # Before anything is installed; and Unsloth never is unasked.
 unsloth-there:

@@ -59,7 +59,7 @@ def draw(result: dict, file: Path) -> None:
     speed.set_xlabel("optimizer step")
     speed.legend(frameon=False, fontsize="small")
     below = BELOW.format(**result["what_ran"], **{key: result[key] for key in ("recipe", "stage", "repeats")})
-    figure.suptitle(_wrapped(result["verdict"]), fontsize=12, fontweight="bold")
+    figure.suptitle(wrapped(result["verdict"]), fontsize=12, fontweight="bold")
     figure.text(0.5, 0.005, below, ha="center", fontsize=8, color="#555555")
     for axes in (loss, apart, speed):
         axes.spines[["top", "right"]].set_visible(False)
@@ -67,7 +67,7 @@ def draw(result: dict, file: Path) -> None:
     figure.savefig(file, dpi=120)
 
 
-def _wrapped(text: str, width: int = 88) -> str:
+def wrapped(text: str, width: int = 88) -> str:
     import textwrap
 
     return "\n".join(textwrap.wrap(text, width))

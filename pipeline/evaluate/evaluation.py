@@ -8,7 +8,7 @@ import torch
 
 from pipeline.data.shapes.kinds import KINDS, Kind, Prompt
 from pipeline.data.tokens.encoder import Encoder
-from pipeline.evaluate.figures import Figures, share_above
+from pipeline.evaluate.figures import Figures, above
 from pipeline.evaluate.forward import precision_of, untouched_random_state
 from pipeline.evaluate.generate import greedy
 from pipeline.evaluate.judge import Judge
@@ -72,10 +72,10 @@ class Evaluation:
             if settings.answer_pattern and None not in answers:
                 # The row's may be the answer alone, or stand in a text as the policy's does.
                 right = [self.judge.answer(str(answer)) or str(answer) for answer in answers]
-                metrics["exact_match"] = self.judge.matches(figures.completions, right)
+                figures.mean_of("exact_match", self.judge.each_match(figures.completions, right))
         elif settings.answer_pattern:
             right = [None if one.reference is None else self.judge.answer(one.reference) for one in self.held_out]
-            metrics["exact_match"] = self.judge.matches(figures.completions, right)
+            figures.mean_of("exact_match", self.judge.each_match(figures.completions, right))
             # It needs no model, so it is what it was before.
             known = before.metrics.get("nearest_question") if before else None
             metrics["nearest_question"] = (
@@ -87,9 +87,10 @@ class Evaluation:
                 shots = [self._few_shot(messages) for messages in asked]
                 metrics["few_shot_exact_match"] = self.judge.matches(self._generate(model, shots, stop="\n"), right)
         if settings.score_function:
-            metrics["mean_score"], now = self.judge.score(self.held_out, figures.completions)
+            now = self.judge.score(self.held_out, figures.completions)[1]
+            figures.mean_of("mean_score", now)
             if before:
-                metrics["win_rate"] = share_above(now, self.judge.score(self.held_out, before.completions)[1])
+                figures.mean_of("win_rate", above(now, self.judge.score(self.held_out, before.completions)[1]))
 
     @cached_property
     def worked(self) -> Sequence[Kind]:

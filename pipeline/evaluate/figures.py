@@ -11,17 +11,29 @@ class Figures:
     """What one evaluation found. `metrics` are plain numbers with their `n` beside them.
 
     `completions` are greedy answers to the held-out prompts, in order; `margins` are, for each held-out
-    pair, the policy's log p(chosen) - log p(rejected), summed over tokens.
+    pair, the policy's log p(chosen) - log p(rejected), summed over tokens. `each` has, for a figure that is a mean
+    over answers, the numbers that it is the mean of, one a row that counts.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
     completions: list[str] = field(default_factory=list)
     margins: list[float] = field(default_factory=list)
+    each: dict[str, list[float]] = field(default_factory=dict)
 
     def to_json(self) -> dict:
-        return {"metrics": self.metrics, "completions": self.completions, "margins": self.margins}
+        return vars(self)
+
+    def mean_of(self, name: str, numbers: Sequence[float]) -> None:
+        """A figure that is the mean of one number a row."""
+        self.each[name] = [float(number) for number in numbers]
+        self.metrics[name] = float(numpy.mean(self.each[name]))
+
+
+def above(these: Sequence[float], those: Sequence[float]) -> list[float]:
+    """For each pair 1 where the one is above the other, 0 where it is below; ties count half."""
+    return [(a > b) + 0.5 * (a == b) for a, b in zip(these, those, strict=True)]
 
 
 def share_above(these: Sequence[float], those: Sequence[float]) -> float:
     """How often one is above the other; ties count half."""
-    return float(numpy.mean([(a > b) + 0.5 * (a == b) for a, b in zip(these, those, strict=True)]))
+    return float(numpy.mean(above(these, those)))

@@ -23,7 +23,11 @@ class Judge:
         return (found[1] if found.re.groups else found[0]).strip() if found else None
 
     def matches(self, texts: Sequence[str], right: Sequence[str | None]) -> float:
-        """Over the rows whose own answer the pattern finds. Raises PipelineError where it finds none."""
+        """The share of right answers, see `each_match`."""
+        return float(numpy.mean(self.each_match(texts, right)))
+
+    def each_match(self, texts: Sequence[str], right: Sequence[str | None]) -> list[bool]:
+        """Of the rows whose own answer the pattern finds. Raises PipelineError where it finds none."""
         known = [(text, answer) for text, answer in zip(texts, right, strict=True) if answer is not None]
         if not known:
             raise PipelineError(
@@ -31,7 +35,7 @@ class Judge:
                 "held-out rows, so nothing could be right.",
                 "Mend the pattern, or leave it out.",
             )
-        return float(numpy.mean([self.answer(text) == answer for text, answer in known]))
+        return [self.answer(text) == answer for text, answer in known]
 
     def score(self, examples: Sequence[Kind], completions: Sequence[str]) -> tuple[float, list[float]]:
         """The mean of what the recipe's function makes of each completion, and each by itself."""

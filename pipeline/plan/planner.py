@@ -27,11 +27,19 @@ from pipeline.wording import did_you_mean
 class Planner:
     """Plans the stages of one recipe over one runs folder."""
 
-    def __init__(self, recipe: Recipe, runs: Path, policy: str | None = None, digests: Digests | None = None):
+    def __init__(
+        self,
+        recipe: Recipe,
+        runs: Path,
+        policy: str | None = None,
+        digests: Digests | None = None,
+        place: Path | None = None,
+    ):
         self.recipe = recipe
         self.runs = runs
         self.folder = runs / recipe.name
         self.policy = policy  # overrides the parent of the first goal
+        self.place = place  # where attempts are kept that are none of the recipe's own
         self.digests = digests or Digests(runs / ".digests.json")
         self.parents = Parents(recipe, self.folder, self.digests)
         self.inputs = Inputs(recipe, self.folder, self.digests)
@@ -100,7 +108,7 @@ class Planner:
         common = {"inputs": inputs, "parent": parent, "base": base, "given": given, "reward": reward}
         common["notes"] = (note,) if note else ()
         backend_of = partial(self._backend, name, above, policy, base)
-        stage_folder = self.folder / name
+        stage_folder = self.place or self.folder / name
         tries = attempts(stage_folder, fingerprint(inputs))
         newest, finished = (tries[-1] if tries else None), [one for one in tries if one.finished]
         if fresh and tries and (newest.finished or newest.number == 1):

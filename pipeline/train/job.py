@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from pipeline.model.backend import ASKED, TRANSFORMERS
 
+JUDGE = "judge"  # a mode beside those of a step: measure other attempts by the evaluation of this stage
 INTERRUPTED = 130  # the exit code of a stage that saved and stopped
 
 
@@ -17,10 +18,11 @@ class Job:
     stage: str
     folder: str
     fingerprint: str
-    mode: str
+    mode: str  # a step's state, or JUDGE
     policy: str | None = None
     backend: str = TRANSFORMERS
     backend_why: str = ASKED
     goals: tuple[str, ...] = ()  # of the whole run
     goals_policy: str | None = None  # what the first of them starts from
     ahead: tuple[str, ...] = ()  # the stages to be run after this one that it looks ahead at
+    judged: tuple[str, ...] = ()  # the folders of the attempts to be measured

@@ -1,11 +1,13 @@
 """The held-out figures of a stage: before its first step, in the middle of training, and after the last."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
+from pathlib import Path
 
 import numpy
 
+from pipeline.artifact.attempt import Attempt
 from pipeline.artifact.writing import write_json
 from pipeline.data.prepare.table import PROMPT_HASH, numbers, tokens
 from pipeline.evaluate.evaluation import Evaluation
@@ -79,11 +81,23 @@ class Measuring:
         model = self.models.on_device(self.models.at_the_start())
         self.report("phase", name="evaluation before")
         before = self.evaluation.run(model)
-        model = self.models.trained(model)
+        model = self.models.trained(model, self.checked.attempt)
         self.report("phase", name="evaluation after")
         after = self.evaluation.run(model, before)
         write_json(self.checked.folder / "before.json", before.to_json())
         return before, after
+
+    def others(self, folders: Iterable[Path]) -> Iterator[tuple[Path, Figures]]:
+        """Of finished attempts that start where this stage starts, each asked what this stage is asked."""
+        self.report("phase", name="model")
+        model = self.models.on_device(self.models.at_the_start())
+        before = self.before(model)
+        for folder in folders:
+            self.report("phase", name=f"evaluation of {folder.name}")
+            attempt = Attempt(folder)
+            attempt.check_content()
+            model = self.models.other(model, attempt)
+            yield folder, self.evaluation.run(model, before)
 
 
 def effective_beta(spec: Spec, given: dict) -> float | None:

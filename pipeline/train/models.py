@@ -6,6 +6,7 @@ from functools import cached_property
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from pipeline.artifact.attempt import Attempt
 from pipeline.model.backend import UNSLOTH
 from pipeline.model.base import Base
 from pipeline.model.loader import Loader, load_adapter
@@ -28,15 +29,26 @@ class StageModels:
         fields = {key: value for key, value in checked.settings.adapter.items() if key != "method"}
         makes_one = isinstance(step.inputs["adapter"], dict)
         model = self._loader.model(checked.parent_adapter, fields if makes_one else step.inputs.get("adapter_changes"))
-        return add_reward(model, step.reward.folder) if step.reward else model
+        return self._rewarded(model)
 
-    def trained(self, start: PreTrainedModel | PeftModel) -> PreTrainedModel | PeftModel:
-        """With the weights of the finished attempt: an adapter's are put into the model `start`."""
-        output = self.checked.attempt.output
-        if self.checked.attempt.manifest["output"] == "model":
+    def trained(self, start: PreTrainedModel | PeftModel, attempt: Attempt) -> PreTrainedModel | PeftModel:
+        """With the weights of a finished attempt: an adapter's are put into the model `start`."""
+        output = attempt.output
+        if attempt.manifest["output"] == "model":
             return self.on_device(replace(self._loader, base=Base(None, str(output))).model(None, None))
         load_adapter(start, output)
         return start
+
+    def other(self, start: PreTrainedModel | PeftModel, attempt: Attempt) -> PreTrainedModel | PeftModel:
+        """With the weights of a finished attempt of another stage, whose adapter may be another where none goes on."""
+        if self.checked.parent_adapter is None and attempt.manifest["output"] != "model":
+            return self.on_device(self._rewarded(self._loader.model(attempt.output, {})))
+        return self.trained(start, attempt)
+
+    def _rewarded(self, model: PeftModel) -> PeftModel:
+        """With the adapter of the reward model, where the stage has one."""
+        reward = self.checked.step.reward
+        return add_reward(model, reward.folder) if reward else model
 
     def on_device(self, model):
         in_place = self.checked.recipe.model.load_in_4bit

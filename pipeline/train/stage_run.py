@@ -6,6 +6,7 @@
 
 import importlib
 from collections.abc import Callable
+from pathlib import Path
 
 from pipeline.artifact.writing import write_json
 from pipeline.data.prepare.table import tokens
@@ -65,6 +66,14 @@ class StageRun:
         self.attempt.check_content()
         self.rows.prepare()
         self.record.sign_again(*self.measuring.again())
+
+    def judge(self) -> None:
+        """Measure other attempts, of whatever stages, by the evaluation of this one: the figures of each get a file by
+        the attempt's name, beside `before.json` of the policy that this stage, and they, start from.
+        """
+        self.rows.prepare()
+        for folder, figures in self.measuring.others(map(Path, self.job.judged)):
+            write_json(self.folder / f"{folder.name}.json", figures.to_json())
 
     def trainer(self, model):
         """The stage's own, around the model."""

@@ -23,7 +23,7 @@ from pipeline.plan.step import EVALUATE
 from pipeline.train.checked_job import check
 from pipeline.train.events import Channel
 from pipeline.train.interruption import Interruption
-from pipeline.train.job import INTERRUPTED, Job
+from pipeline.train.job import INTERRUPTED, JUDGE, Job
 from pipeline.train.machine import before_imports
 
 
@@ -111,6 +111,9 @@ def _run(job: Job, channel: Channel, interruption: Interruption) -> int:
     stage = StageRun(checked, channel.report, interruption)
     if job.mode == EVALUATE:
         stage.evaluate_again()
+        return 0
+    if job.mode == JUDGE:
+        stage.judge()
         return 0
     return stage.run()
 
