@@ -7,6 +7,7 @@ of the base's files in memory beyond what a process has that only opens it.
 
 import argparse
 import json
+import multiprocessing
 import os
 import shutil
 import statistics
@@ -46,8 +47,8 @@ print(time.perf_counter() - started)
 """
 
 
-def make(folder: Path, layers: int) -> tuple[Path, Path]:
-    """The base in files of at most 1 GB, and a LoRA of rank 16 on all its linear layers."""
+def make(folder: Path, layers: int) -> None:
+    """The base, in files of at most 1 GB, and a LoRA of rank 16 on all its linear layers."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -63,7 +64,6 @@ def make(folder: Path, layers: int) -> tuple[Path, Path]:
     adapted.peft_config["default"].base_model_name_or_path = str(folder / "base")
     adapted.save_pretrained(folder / "adapter", save_embedding_layers=False)
     small_models.tokenizer().save_pretrained(folder / "adapter")
-    return folder / "base", folder / "adapter"
 
 
 def copied(base: Path, to: Path) -> float:
@@ -99,7 +99,11 @@ def main() -> None:
     given = options.parse_args()
     with TemporaryDirectory(dir=given.folder) as name:
         folder = Path(name)
-        base, adapter = make(folder, given.layers)
+        # In a process of its own: a child's peak begins at what its parent has.
+        making = multiprocessing.get_context("spawn").Process(target=make, args=(folder, given.layers))
+        making.start()
+        making.join()
+        base, adapter = folder / "base", folder / "adapter"
         files = [file.stat().st_size for file in base.glob("*.safetensors")]
         _, idle = merged(base, adapter, folder / "nothing", "only opened")
         runs = []
