@@ -18,7 +18,7 @@
 #   make test           the tests, offline: ARGS="-k resume"; UNSLOTH=0 leaves Unsloth out
 #   make lint           the style
 #   make bench          against TRL's own command line; bench-ppo, bench-rollouts, bench-data and
-#                       bench-merge: see benchmarks/
+#                       bench-merge, bench-serving: see benchmarks/
 #   make readme         what README.md quotes of a run, by running it
 #   make newest         the tests against the newest releases, in .venv-newest: ARGS="--keep torch"
 #   make clean          remove .venv
@@ -48,7 +48,7 @@ GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
 
 .PHONY: help $(STAGES) all plan status compare trial unsloth-there unsloth test lint readme newest clean
 .PHONY: chat serve merge export publish
-.PHONY: bench bench-ppo bench-rollouts bench-data bench-merge
+.PHONY: bench bench-ppo bench-rollouts bench-data bench-merge bench-serving
 .DEFAULT_GOAL := help
 
 help:
@@ -124,6 +124,9 @@ bench-ppo: $(VENV)/.ready
 
 bench-rollouts: $(VENV)/.ready
 	$(VENV)/bin/python benchmarks/rollouts.py $(ARGS)
+
+bench-serving: $(VENV)/.ready-serve
+	$(VENV)/bin/python benchmarks/serving.py $(ARGS)
 
 bench-data: $(VENV)/.ready
 	$(VENV)/bin/python benchmarks/data_scale.py $(ARGS)

@@ -47,6 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=48, help="of each answer")
+    parser.add_argument("--only", choices=("tiny", "80m"), help="one of the models")
     parser.add_argument("--threads", type=int, default=CORES, help="of either server; fewer on a machine that is busy")
     parser.add_argument("--runs", default="runs", help="where the tiny recipe's dpo has been trained")
     parser.add_argument("--environment", type=Path, default=ENVIRONMENT, help="one with transformers[serving]")
@@ -64,20 +65,20 @@ def main() -> None:
         "servers": [],
     }
     with tempfile.TemporaryDirectory() as scratch:
-        for name in ("tiny", "80m"):
+        for name in [options.only] if options.only else ["tiny", "80m"]:
             adapter, merged = Path(scratch) / f"{name}-adapter", Path(scratch) / f"{name}-merged"
             millions = in_own_process(prepare, trained, adapter, merged, name == "80m")
             console.print(f"{name}: {millions:.1f} million parameters, fp32, {options.threads} thread(s)")
             found["servers"] += compared(name, adapter, merged, options)
         found["first_answer"] = first_answers(trained, options.repeats)
     RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / f"serving-{datetime.now():%Y-%m-%d}.json"
+    file = RESULTS / f"serving-{options.only or 'all'}-{datetime.now():%Y-%m-%d}.json"
     file.write_text(json.dumps(found, indent=1) + "\n")
     console.print(f"{file.relative_to(PROJECT)}")
 
 
 def prepare(trained: Path, adapter: Path, merged: Path, random: bool) -> float:
-    """An adapter on its base, and both as one folder; millions of parameters. Answers never end by themselves."""
+    """An adapter on its base, and both as one folder; millions of parameters. Of the random model no answer ends by itself."""
     import torch
     from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -87,6 +88,9 @@ def prepare(trained: Path, adapter: Path, merged: Path, random: bool) -> float:
         torch.manual_seed(0)
         ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
         base = LlamaForCausalLM(LlamaConfig(**SHAPE, **ids, vocab_size=VOCABULARY))
+        base.lm_head.weight.data[[*range(4), *range(len(tokenizer), VOCABULARY)]] = (
+            0  # special ones and no tokens at all
+        )
         base.save_pretrained(adapter.with_name("base"))
         config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
         model = get_peft_model(base, config)

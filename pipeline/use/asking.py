@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.data.shapes.fields import BadRow
+from pipeline.data.tokens.template_files import named
 from pipeline.errors import PipelineError
 from pipeline.use.engine.request import Request, Sampling
 from pipeline.use.loaded import Policy
@@ -53,6 +54,14 @@ class Defaults:
     def changed(self, **said: object) -> Sampling:
         """The sampling with what is not None in its place."""
         return replace(self.sampling, **{key: value for key, value in said.items() if value is not None})
+
+
+def give_template(policy: Policy) -> str | None:
+    """A base that was never trained here may have no chat template; as in training, it gets the plain one. Returns the note."""
+    if policy.tokenizer.chat_template:
+        return None
+    policy.tokenizer.chat_template = named("plain")
+    return f"{policy.subject.name}: has no chat template; the plain one is used"
 
 
 def chat_request(

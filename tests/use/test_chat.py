@@ -163,3 +163,12 @@ def test_terminal_streams_and_ends_at_the_end_of_input(chain):
 def test_command_over_a_pipe(chain):
     done = align("chat", "sft", "-r", "micro.yaml", "--max-new-tokens", "3", cwd=chain, input="Colour?\nAnd?\n")
     assert len(done.stdout.strip("\n").split("\n")) == 2 and done.stderr == ""
+
+
+def test_base_without_a_chat_template_gets_the_plain_one_and_says_so(shared, monkeypatch, capsys):
+    model = shared / "models/stories260K-hf"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Once upon a time\n"))
+    with pytest.raises(SystemExit) as ended:
+        app(["chat", str(model), "--max-new-tokens", "20"])
+    out, err = capsys.readouterr()
+    assert not ended.value.code and len(out.split()) > 3 and "no chat template; the plain one is used" in err

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.console.screen import Screen, make_console
 from pipeline.errors import PipelineError
-from pipeline.use.asking import Defaults
+from pipeline.use.asking import Defaults, give_template
 from pipeline.use.chat.conversation import Conversation
 from pipeline.use.chat.session import Session, header
 from pipeline.use.engine.engine import Engine
@@ -18,6 +18,9 @@ def start(subjects: Sequence[Subject], system: str | None, options: Mapping[str,
     console = make_console()
     with console.status(f"Loading {', '.join(one.name for one in subjects)}"):
         policies = load(subjects)
+    for policy in policies:
+        if note := give_template(policy):
+            Screen(make_console(stderr=True)).say(note)
     defaults = [Defaults.of(policy) for policy in policies]
     samplings = [one.changed(**options) for one in defaults]
     for policy, sampling in zip(policies, samplings, strict=True):

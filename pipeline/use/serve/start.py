@@ -94,7 +94,7 @@ def _serve(
     import uvicorn
 
     from pipeline.data.shapes.turns import turn
-    from pipeline.use.asking import Defaults, prompt_of
+    from pipeline.use.asking import Defaults, give_template, prompt_of
     from pipeline.use.chat.start import how
     from pipeline.use.engine.engine import Engine
     from pipeline.use.loaded import load
@@ -104,6 +104,8 @@ def _serve(
     with console.status(f"Loading {', '.join(one.name for one in subjects)}"):
         policies = load(subjects)
     for policy in policies:
+        if note := give_template(policy):
+            screen.say(note)
         prompt_of(policy, [turn("user", "?")])  # a broken template is told now
         defaults = Defaults.of(policy)
         unused = f" ({', '.join(defaults.unused)} of its generation config: not applied)" if defaults.unused else ""
