@@ -17,11 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
-from conftest import align, attempt, manifest, write_micro
+from conftest import align, attempt, manifest
+from rollouts import write_rollouts
 
 from pipeline.artifact.digests import file_sha256
 
@@ -31,6 +32,8 @@ PARENTS = {
     "reward": ("pretrain", "sft"),
     "dpo": ("pretrain", "sft"),
     "ppo": ("pretrain", "sft", "reward"),
+    "grpo": ("pretrain", "sft", "reward"),
+    "rloo": ("pretrain", "sft", "reward"),
 }
 VICTIMS = ("the command", "the stage's process", "the whole group")
 LONGER = [
@@ -38,6 +41,10 @@ LONGER = [
     "train.max_steps=150",
     "--set",
     "train.save_steps=10",
+    "--set",
+    "stages.grpo.train.save_steps=7",  # inside a rollout, which lasts four
+    "--set",
+    "stages.rloo.train.save_steps=7",
 ]  # so that training outweighs loading libraries
 
 
@@ -45,16 +52,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path)
     parser.add_argument("--moments", type=int, default=10)
+    parser.add_argument("--victims", nargs="*", default=VICTIMS, choices=VICTIMS)
     parser.add_argument("--stages", nargs="*", default=list(PARENTS))
     options = parser.parse_args()
     trials: list[dict] = []
     with tempfile.TemporaryDirectory() as scratch:
         whole = Path(scratch) / "whole"
         whole.mkdir()
-        write_micro(whole)
-        align("run", "-r", "micro.yaml", *LONGER, cwd=whole)
+        write_rollouts(whole)
+        align("run", *options.stages, "-r", "micro.yaml", *LONGER, cwd=whole)
         for stage in options.stages:
-            trials += campaign(whole, stage, options.moments)
+            trials += campaign(whole, stage, options.moments, options.victims)
     failed = [trial for trial in trials if not trial["same"]]
     print(f"{len(trials)} kills, {len(failed)} ended otherwise than the uninterrupted run")
     if options.results:
@@ -62,12 +70,12 @@ def main() -> None:
     sys.exit(bool(failed))
 
 
-def campaign(whole: Path, stage: str, moments: int) -> list[dict]:
+def campaign(whole: Path, stage: str, moments: int, victims: Sequence[str]) -> list[dict]:
     started = time.monotonic()
     begun(whole, stage)[0].wait()
     wall = time.monotonic() - started
     trials = []
-    for victim in VICTIMS:
+    for victim in victims:
         for number in range(moments):
             moment = wall * (number + 0.5) / moments
             trials.append(trial(whole, stage, victim, f"{moment:.1f} s of {wall:.1f}", after(moment)))
@@ -77,10 +85,10 @@ def campaign(whole: Path, stage: str, moments: int) -> list[dict]:
         "the final weights": [seen(stage, ".model/*" if stage == "pretrain" else ".adapter/*")] * 2,
         "the manifest": [logged(stage, "manifest")] * 2,
     }
-    if stage == "ppo":
+    if stage in ("ppo", "grpo", "rloo"):
         phases["a rollout"] = [logged(stage, "rollout")] * 2
     for phase, moments in phases.items():
-        for victim, moment in zip(VICTIMS, moments, strict=False):
+        for victim, moment in zip(victims, moments, strict=False):
             trials.append(trial(whole, stage, victim, f"while writing {phase}", moment))
     return trials
 
@@ -88,7 +96,7 @@ def campaign(whole: Path, stage: str, moments: int) -> list[dict]:
 def begun(whole: Path, stage: str) -> tuple[subprocess.Popen, Path]:
     """The stage, started in a folder of its own in which its parents are finished."""
     folder = Path(tempfile.mkdtemp(dir=whole.parent))
-    write_micro(folder)
+    write_rollouts(folder)
     for parent in PARENTS[stage]:
         shutil.copytree(whole / "runs" / "micro" / parent, folder / "runs" / "micro" / parent, symlinks=True)
     command = [sys.executable, "-m", "pipeline.cli", "run", stage, "-r", "micro.yaml", *LONGER]
@@ -137,8 +145,14 @@ def trial(whole: Path, stage: str, victim: str, moment: str, wait: Callable) -> 
 
 
 def value_of(folder: Path, stage: str) -> str | None:
-    """The digest of all that PPO's last checkpoint holds beside the policy: value model, rollout."""
-    files = attempt(folder, stage).glob("checkpoints/checkpoint-*/ppo.safetensors")
+    """The digest of all that the last checkpoint of a stage with rollouts holds beside the policy: them, a value model."""
+    checkpoints = attempt(folder, stage).glob("checkpoints/checkpoint-*")
+    files = (
+        one / name
+        for one in checkpoints
+        for name in ("ppo.safetensors", "rollout.safetensors")
+        if (one / name).is_file()
+    )
     last = max(files, key=lambda file: int(file.parent.name.partition("-")[2]), default=None)
     return file_sha256(last) if last else None
 
