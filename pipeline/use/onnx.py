@@ -89,6 +89,7 @@ class Onnx:
                 "Export it as GGUF, or merge it into a plain folder.",
             ) from None
         _rename(program.model.graph)
+        _forget_origins(program.model)
         return program
 
 
@@ -111,6 +112,13 @@ def _rename(graph) -> None:
         if "past_key_values" in parts:
             kind = "past_key_values" if parts[0] == "input" else "present"
             value.name = f"{kind}.{parts[-2]}.{parts[-1].removesuffix('s')}"
+
+
+def _forget_origins(model) -> None:
+    """The exporter notes with each node which line of which file of this machine it came from: nobody else's business."""
+    for graph in (model.graph, *model.functions.values()):
+        for node in graph.all_nodes():
+            node.metadata_props.clear()
 
 
 class OnnxForm(Words):
