@@ -27,3 +27,4 @@ def test_policies_and_reward_models_say_the_same_in_onnxruntime(chain, monkeypat
     names = {one.name for one in session.get_inputs()}
     caches = {f"past_key_values.{layer}.{kind}" for layer in (0, 1) for kind in ("key", "value")}
     assert names == {"input_ids", "attention_mask"} | ({"position_ids"} | caches if stage == "dpo" else set())
+    assert b"site-packages" not in (made.folder / "model.onnx").read_bytes()  # nor any path of this machine
