@@ -77,7 +77,9 @@ def publish(
             "yellow",
         )
     if to:
-        going = going.told(known(going.lineage, repo or str(to), license))
+        place = to.absolute()  # the card tells the way to it from here, and nothing of what is above
+        shown = place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place.name
+        going = going.told(known(going.lineage, repo or str(shown), license))
         going.write(to)
         _list(screen, going)
         screen.say(f"{to}: what would go{f' to {repo}' if repo else ''}; nothing was sent")

@@ -14,7 +14,7 @@ FIGURES = {  # for readers who never saw this program
     "loss": "of the stage's own training objective, on held-out rows; lower is better",
     "perplexity": "e to the loss; lower is better",
     "exact_match": "share of greedy answers whose checked part equals the reference's",
-    "preference_accuracy": "share of pairs whose chosen answer has the higher mean log-probability a token",
+    "preference_accuracy": "share of pairs of a better and a worse answer in which the better has the higher mean log-probability a token",
     "reward_accuracy": "share of pairs whose chosen answer has the higher score",
     "mean_score": "mean of the author's own score of the greedy answers",
     "win_rate": "share of answers that score higher than those before the stage, ties counting half",

@@ -83,7 +83,7 @@ def python(lineage: dict, repository: str) -> str:
 
 def _ids(lineage: dict, scores: bool) -> list[str]:
     spec = specs().get(lineage["stage"])
-    if spec and spec.rows == "text":  # it knows no conversation
+    if spec and spec.row_kind == "text":  # it knows no conversation
         return ['ids = tokenizer("Once", return_tensors="pt")']
     said = _SAID if scores else _ASKED
     more = "" if scores else "add_generation_prompt=True, "
