@@ -95,10 +95,13 @@ def verdict(found: dict) -> str:
     first, second = (found["contestants"][ahead[place]] for place in ("first", "second"))
     overlap = second[ahead["figure"]]["high"] >= first[ahead["figure"]]["low"]
     told = "the intervals overlap" if overlap else "the intervals do not overlap"
-    chance = " and chance could have turned it round" if by["low"] <= 0 else ""
+    if by["low"] <= 0:
+        told += ", and chance could have turned it round"
+    elif overlap:
+        told += ", but on the same rows the difference is above 0"
     said = (
         f"{name} has the highest {figure}, {first[ahead['figure']]['value']:.3f}, {by['value']:.3f} above "
-        f"{ahead['second']} (95% of the difference: {by['low']:+.3f} to {by['high']:+.3f}); {told}{chance}"
+        f"{ahead['second']} (95% of the difference: {by['low']:+.3f} to {by['high']:+.3f}); {told}"
     )
     if ahead["figure"] != "exact_match" and "exact_match" in first and "exact_match" in found["start"]:
         said += f"; its exact match is {first['exact_match']['value']:.3f}, {found['start']['exact_match']:.3f} at the start"

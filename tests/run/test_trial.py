@@ -18,7 +18,7 @@ from pipeline.run.reckoning import reckoned_from
 SCORE = "def score(prompt, completion):\n    return len(set(completion))\n"
 # Two methods that run, and one whose data are not there.
 TRIAL = (
-    "compare", "--methods", "dpo", "orpo", "kto", "-r", "micro.yaml", "--seeds", 2, "--tokens", 1000,
+    "compare", "--methods", "dpo", "orpo", "kto", "-r", "micro.yaml", "--seeds", 2, "--tokens", 1200,
     "--set", "stages.orpo.data={path: pairs.jsonl, held_out: 0.2}", "--set", "stages.kto.data={path: gone.jsonl}",
     "--set", "stages.dpo.evaluation.score_function=score.py:score", "--json",
 )  # fmt: skip
@@ -50,11 +50,10 @@ def test_each_starts_from_the_same_policy_with_its_own_seed_and_as_many_tokens(t
     sft = json.loads((folder / "runs/micro/sft/latest/manifest.json").read_text())
     assert [(one["stage"], one["inputs"]["seed"]) for one in made] == [("dpo", 0), ("dpo", 1), ("orpo", 0), ("orpo", 1)]
     assert {one["parents"]["policy"]["sha256"] for one in made} == {sft["weights_sha256"]}
-    assert (
-        len(list(folder.glob("runs/micro/sft/*/manifest.json"))) == 2
-    )  # itself and `latest`: no seed trained it again
+    trained = [one for one in folder.glob("runs/micro/sft/*/manifest.json") if not one.parent.is_symlink()]
+    assert len(trained) == 1  # no seed trained it again
     assert len({one["weights_sha256"] for one in made}) == 4
-    assert all(one["tokens"] == pytest.approx(1000, rel=0.15) for one in made)
+    assert all(one["tokens"] == pytest.approx(1200, rel=0.1) for one in made)
     assert not list(folder.glob("runs/micro/dpo")) and not list(folder.glob("runs/micro/trial/.reckoning"))
 
 
@@ -183,5 +182,6 @@ def test_the_verdict_says_how_sure_it_is():
     sure = said({"value": 0.1, "low": 0.05, "high": 0.15}, low=0.67)
     assert sure.startswith("dpo has the highest win rate, 0.700, 0.100 above kto") and "do not overlap" in sure
     assert "chance" not in sure and "NOT the same number of tokens, 1,000: dpo 900" in sure
-    assert "the intervals overlap and chance" in said({"value": 0.1, "low": -0.02, "high": 0.22}, low=0.64)
+    assert "overlap, but on the same rows" in said({"value": 0.1, "low": 0.01, "high": 0.19}, low=0.64)
+    assert "the intervals overlap, and chance" in said({"value": 0.1, "low": -0.02, "high": 0.22}, low=0.64)
     assert said({"value": 0.0, "low": -0.1, "high": 0.1}, low=0.6).startswith("Nobody is ahead")
