@@ -43,12 +43,15 @@ GOALS = {"function": {"training_seconds": 1.05, "peak_mib": 1.05}, "model": {"pe
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--threads", type=int, default=CORES, help="on a busy machine 1: threads that spin cost minutes"
+    )
     options = parser.parse_args()
     runs: dict[str, dict[str, list[dict]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         world = Path(scratch)
-        parameters = in_own_process(prepare, world)
-        console.print(f"a random Llama of {parameters / 1e6:.0f} million parameters, {CORES} threads; {WORK}")
+        parameters = in_own_process(prepare, world, options.threads)
+        console.print(f"a random Llama of {parameters / 1e6:.0f} million parameters, {options.threads} threads; {WORK}")
         for repeat in range(options.repeats):
             for stage in TRAINERS:
                 for reward in REWARDS:
@@ -56,15 +59,15 @@ def main() -> None:
                     both = commands(stage, reward, repeat)
                     for name in both if repeat % 2 == 0 else reversed(both):
                         environment = environment_of(world, f"{stage}-{reward}-{name}-{repeat}")
-                        environment |= {"OMP_NUM_THREADS": str(CORES), "HF_HUB_OFFLINE": "1"}
+                        environment |= {"OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1"}
                         done = measure(both[name], world, environment)
                         found = figures(done) | {"training_seconds": trained(world, name, stage, reward, repeat)}
                         sides[name].append(found)
                         console.print(f"{repeat + 1}/{options.repeats}  {stage} {reward:<8} {name:<4} {found}")
-    show(runs, parameters)
+    show(runs, parameters, options.threads)
 
 
-def prepare(world: Path) -> int:
+def prepare(world: Path, threads: int) -> int:
     """The base, an SFT adapter and a reward adapter with random weights, and prompts; returns the base's parameters.
 
     No response of a random model ends before it is cut: both sides do the same work.
@@ -114,7 +117,7 @@ def prepare(world: Path) -> int:
             }
             for stage in TRAINERS
         }
-        recipe = {"model": {"id": str(world / "base")}, "adapter": LORA, "threads": CORES, "stages": stages}
+        recipe = {"model": {"id": str(world / "base")}, "adapter": LORA, "threads": threads, "stages": stages}
         (world / f"{reward}.yaml").write_text(json.dumps(recipe))
     (world / "trl_side.py").write_text(TRL_SCRIPT.replace("WORK", repr(WORK)))
     return parameters
@@ -159,7 +162,7 @@ def trained(world: Path, name: str, stage: str, reward: str, repeat: int) -> flo
     return json.loads(file.read_text())["seconds"]["training"]
 
 
-def show(runs: dict[str, dict[str, list[dict]]], parameters: int) -> None:
+def show(runs: dict[str, dict[str, list[dict]]], parameters: int, threads: int) -> None:
     table = Table(box=None)
     for heading in ("", "figure", "TRL", "ours", "ours / TRL, pair by pair", "goal"):
         table.add_column(heading, justify="left" if heading in ("", "figure") else "right")
@@ -179,7 +182,7 @@ def show(runs: dict[str, dict[str, list[dict]]], parameters: int) -> None:
         "shape": SHAPE,
         "lora": LORA,
         "work": WORK,
-        "threads": CORES,
+        "threads": threads,
         "load_after": os.getloadavg(),
         "runs": runs,
         "ratios": ratios,
