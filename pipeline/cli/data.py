@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -128,7 +129,7 @@ def _checked(
     from pipeline.train.rows import enough
 
     stage = stage or next(iter(kinds.stages_of(kind)))
-    tokenizer = of_recipe(loaded, runs).tokenizer
+    prepared = of_recipe(loaded, runs)
     if stage in loaded.stages and not max_length:
         given = effective(specs()[stage].config, loaded.given(stage, full=False))
         response = specs()[stage].response
@@ -137,13 +138,14 @@ def _checked(
             limits = [one for one in (given.get("max_length"), most) if one]
             max_length = min(limits) - (given[response] if response else 0) if limits else None  # that has its own room
     encoder = Encoder(
-        tokenizer,
+        prepared.tokenizer,
         max_length,
         data.on_too_long,
         through_suffix=specs()[stage].head == "score",
         learn=data.learn,
     )
-    return check.check(data, kind, encoder, enough(own, stage, max_length) if own else None, available_cores())
+    report = check.check(data, kind, encoder, enough(own, stage, max_length) if own else None, available_cores())
+    return replace(report, notes=prepared.notes)
 
 
 @contextmanager

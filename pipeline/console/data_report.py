@@ -73,6 +73,8 @@ def of_file(screen: Screen, report, name: str) -> None:
     if report.labels:
         _labeled(screen, report)
     _notes(screen, rows | {"max_length": report.max_length}, OF_A_FILE)
+    for note in report.notes:
+        screen.message(f"  {escape(note)}", "yellow")
     if report.unused:
         screen.message(f"  {escape(unused_said(report.unused))}", "yellow")
     for reason, count in rows["dropped_by_reason"].items():

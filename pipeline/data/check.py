@@ -51,6 +51,7 @@ class Report:
     max_length: int | None
     loss_share: float | None  # of the tokens, or words
     sample: list[Token]
+    notes: tuple[str, ...] = ()  # of the tokenizer and its chat template
 
     def to_json(self) -> dict:
         return {key: value for key, value in vars(self).items() if key != "sample"}

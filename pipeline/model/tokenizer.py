@@ -1,6 +1,5 @@
 """The chain's tokenizer: fixed at its first stage, with a pad token that is not EOS and a chat template."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from pipeline.data.source import Data
+from pipeline.data.tokens import in_use
 from pipeline.data.tokens.template import Template
 from pipeline.data.tokens.template_files import file_of, named
 from pipeline.errors import PipelineError
@@ -19,8 +19,6 @@ from pipeline.stage import specs
 UNUSED = """
     <pad> [PAD] <|pad|> <|finetune_right_pad_id|> <|fim_pad|> <|reserved_special_token_0|> <|vision_pad|> <unk> [UNK]
 """.split()
-# What a chat template writes as one token where the vocabulary has it: <|im_start|>, <start_of_turn>, ...
-MARKER = re.compile(r"<\|[^|<>\s]+\|>|<(?:start|end)_of_turn>")
 
 
 @dataclass(frozen=True)
@@ -88,6 +86,13 @@ def train(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     )
 
 
+def inherited(parent: Path, wanted: Model, *, tried: bool) -> Prepared:
+    """That of an adapter or a model to go on from; its template is tried out where no stage has done so."""
+    tokenizer = load(parent, wanted)
+    notes = () if tried else in_use.check(Template(tokenizer, f"{parent}: its chat template"))
+    return Prepared(tokenizer, notes=tuple(notes))
+
+
 def prepare(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Prepared:
     """Give the first stage's tokenizer its template, pad token and stop token; later stages inherit them."""
     notes, new = [], []
@@ -103,7 +108,12 @@ def prepare(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Prepared:
     Template(tokenizer, name).check()
     vocabulary = tokenizer.get_vocab()
     if wanted:
-        new = [token for token in dict.fromkeys(MARKER.findall(tokenizer.chat_template)) if token not in vocabulary]
+        new = [
+            token for token in dict.fromkeys(in_use.MARKER.findall(tokenizer.chat_template)) if token not in vocabulary
+        ]
+        if new:
+            told = ", ".join(token + in_use.misspelled(token, vocabulary) for token in new)
+            notes.append(f"new tokens, written by the chat template and still to be learned: {told}")
         tokenizer.add_special_tokens({"additional_special_tokens": new}, replace_extra_special_tokens=False)
     pad = _pad(tokenizer, recipe)
     if pad not in vocabulary:
@@ -117,6 +127,7 @@ def prepare(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Prepared:
         notes.append(f"answers end in {stop}, which becomes the tokenizer's EOS (it was {tokenizer.eos_token})")
         tokenizer.eos_token = stop
     tokenizer.padding_side = "right"
+    notes += in_use.check(Template(tokenizer, name))
     return Prepared(tokenizer, tuple(new), tuple(notes))
 
 

@@ -92,7 +92,8 @@ class StageRows:
         """The parent's, else the base's, else a new one."""
         recipe = self.recipe
         if parent and (parent / "tokenizer_config.json").is_file():
-            return tokenizers.Prepared(tokenizers.load(parent, recipe.model))
+            made_here = Attempt(parent.parent).finished
+            return tokenizers.inherited(parent, recipe.model, tried=made_here)
         if base.source is not None:
             return tokenizers.prepare(tokenizers.load(base.source, recipe.model, base.commit), recipe)
         return tokenizers.from_scratch(recipe, stage, recipe.stage(stage).data.pinned(self.planner.folder))

@@ -82,7 +82,7 @@ class Answers(Stops):
         was said: then no example can tell where an answer begins.
         """
         seams = {}
-        if not _invites_alike(self.tokenizer.get_chat_template()):
+        if not _invites_alike(self.source):
             return {}
         for roles in _TALKS:
             talk = [{"role": role, "content": f"what-is-said-{number}"} for number, role in enumerate(roles)]
@@ -102,15 +102,19 @@ class Answers(Stops):
         return seams if shown else {}
 
     def _calling(self, message: dict, number: int, asked: str, text: str) -> tuple[int, int]:
-        """Where a turn that calls tools stands. Its words are the template's: all that follows the invitation."""
-        words = [message.get("reasoning", "").strip(), message["content"].strip(), *names(message["tool_calls"])]
-        at = len(asked) if text.startswith(asked) else -1
-        for word in words:
+        """Where a turn that calls tools stands. Its words are the template's: all that follows the invitation.
+
+        Of that it may show less than it asks with (no empty thought, say): then all that follows what it shows.
+        """
+        thought = message.get("reasoning", "").strip()
+        start = _shared(asked, text, thought) if thought else _shared_marks(asked, text)
+        at = start
+        for word in (thought, message["content"].strip(), *names(message["tool_calls"])):
             at = -1 if at < 0 or (found := text.find(word, at)) < 0 else found + len(word)
         end = text.find(self._stop_of_call, at) if at >= 0 else -1
         if end < 0:
             raise BadRow(f"the chat template does not show where the tool call of turn {number + 1} begins and ends")
-        return len(asked), end + len(self._stop_of_call)
+        return start, end + len(self._stop_of_call)
 
 
 def _turns(messages: list[dict]) -> list[str]:
@@ -149,6 +153,14 @@ def _shared(asked: str, text: str, content: str) -> int:
         if content.startswith(text[start:end]):
             return start
         start += 1
+    return end
+
+
+def _shared_marks(asked: str, text: str) -> int:
+    """How far the two agree, in whole words and marks: "<" may begin <think> in the one and <tool_call> in the other."""
+    end = agreed(asked, text)
+    while 0 < end < len(asked) and not text[end - 1].isspace() and text[end - 1] not in ">]":
+        end -= 1
     return end
 
 

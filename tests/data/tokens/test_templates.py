@@ -145,6 +145,25 @@ def test_reasoning_before_a_tool_call_is_learned_with_it(tmp_path):
     assert [line["reasoning_left_out_of_turns"] for line in lines(found, "truncated.jsonl")] == [[2]]
 
 
+@pytest.mark.parametrize(
+    "name, before, earlier",
+    [
+        ("qwen3_5_nothink", "I weigh it\n</think>\n\n", ""),  # it invites with an empty thought, as minimind does
+        ("qwen3_5_think", "I weigh it\n</think>\n\n", ""),  # it invites with <think>, and shows earlier calls without
+        ("nemotron_3_nano", "I weigh it\n</think>\n", "</think>\n"),  # an earlier thought is shown as none
+    ],
+)
+def test_a_call_is_learned_where_the_template_invites_with_another_thought(tmp_path, name, before, earlier):
+    talk = [*ASK, CALLING[1] | {"reasoning_content": "I weigh it"}, *CALLING[2:]]
+    rows = [{"messages": some, "tools": TOOLS} for some in (talk, [*talk, *TALK])]
+    tokenizer = tokenizer_like(name)
+    (last, going_on), _ = encode(tokenizer, tmp_path, rows)
+    for row, words in ((last, before), (going_on, earlier)):
+        call = learned(tokenizer, row)[0]
+        assert call.startswith(f"{words}<tool_call>\n<function=weigh>"), call
+        assert call.endswith("<|im_end|>") and "3 grams" not in call
+
+
 @pytest.mark.parametrize("make", [lambda: tokenizer_with("qwen3"), gpt_oss])
 @pytest.mark.parametrize("options", [{}, {"max_length": 60}])
 def test_reasoning_that_is_shown_only_until_the_next_question_is_accounted_for(tmp_path, make, options):
