@@ -28,8 +28,13 @@ _LABELED = (
     "  {fields} labels the answers as wanted or unwanted, as for KTO. {stages} learns wanted ones only: {left}; "
     "{unwanted} are unwanted, and data.on_bad_row: drop leaves them out"
 )
+_SHARE = (
+    "  {held_out} held out, where data.held_out asks for {held_out_asked} of the rows: it goes by the prompt, and rows that "
+    "ask the same stay together"
+)
 # A number of an account, what is said of it where it is not 0, and its color.
 OF_A_FILE = (
+    ("held_out_asked", _SHARE, "yellow"),
     ("duplicates_kept", "  {duplicates_kept} say the same as an earlier row", "yellow"),
     ("contradictions", "  {contradictions} pairs prefer what an earlier pair rejects", "yellow"),
     (
@@ -41,6 +46,7 @@ OF_A_FILE = (
     ("garbled", _GARBLED, "yellow"),
 )
 OF_A_STAGE = (
+    ("held_out_asked", f"  {_SHARE}", "yellow"),
     (
         "duplicates_kept",
         "    {duplicates_kept} say the same as an earlier row (kept; duplicates.jsonl; data.duplicates: drop)",

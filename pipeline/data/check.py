@@ -12,7 +12,8 @@ import pyarrow.compute
 
 from pipeline.data.prepare import kinds, table
 from pipeline.data.prepare.account import LABELED
-from pipeline.data.prepare.one_pass import HELD_OUT, TRAINED, Enough, prepare
+from pipeline.data.prepare.one_pass import Enough, prepare
+from pipeline.data.prepare.sides import HELD_OUT, TRAINED
 from pipeline.data.prepare.work import good_rows
 from pipeline.data.shapes.kinds import KINDS, Kind
 from pipeline.data.source import Data

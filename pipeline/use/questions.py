@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.artifact.attempt import ROWS
 from pipeline.data.prepare import table
-from pipeline.data.prepare.one_pass import HELD_OUT
+from pipeline.data.prepare.sides import HELD_OUT
 from pipeline.data.shapes.kinds import KINDS, Kind, Prompt
 from pipeline.data.shapes.kinds.kind import from_bytes
 from pipeline.data.tokens.encoder import Encoder

@@ -31,6 +31,7 @@ class Account:
     read: int = 0
     trained: int = 0
     held_out: int = 0
+    held_out_asked: float = 0.0  # the share of the rows that it should be, where it is another one
     dropped_by_reason: Counter[str] = field(default_factory=Counter)
     bad_by_reason: Counter[str] = field(default_factory=Counter)  # those among them that nobody asked to leave out
     duplicates: int = 0
@@ -79,6 +80,7 @@ class Account:
             "dropped_by_reason": dict(self.dropped_by_reason),
             "duplicates_kept": self.duplicates - self.dropped_by_reason[SAME],
             "contradictions": self.contradictions,
+            **({"held_out_asked": self.held_out_asked} if self.held_out_asked else {}),
             "truncated": self.truncated,
             "answers_cut": self.answers_cut,
             "tokens_cut": self.tokens_cut,

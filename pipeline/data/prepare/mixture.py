@@ -21,8 +21,8 @@ def chosen(table: pyarrow.Table, weights: Sequence[float]) -> numpy.ndarray:
 
     So it is a random choice that stays the same. A text in several pieces is one row.
     """
-    begins = _begins(table)
-    part, prompt_hash = (table.column(name).to_numpy()[begins] for name in ("part", PROMPT_HASH))
+    first = begins(table)
+    part, prompt_hash = (table.column(name).to_numpy()[first] for name in ("part", PROMPT_HASH))
     taken = numpy.zeros(len(part), dtype=bool)
     for number, share in enumerate(shares(numpy.bincount(part, minlength=len(weights)).tolist(), weights)):
         (here,) = numpy.nonzero(part == number)
@@ -32,17 +32,21 @@ def chosen(table: pyarrow.Table, weights: Sequence[float]) -> numpy.ndarray:
 
 def row_of(table: pyarrow.Table) -> numpy.ndarray:
     """(pieces,) the row that each belongs to, counted from 0."""
-    return numpy.cumsum(_begins(table)) - 1
+    return numpy.cumsum(begins(table)) - 1
 
 
 def left_out(table: pyarrow.Table, taken: numpy.ndarray) -> Iterator[str]:
     """The place of every row that is not taken."""
-    gone = _begins(table)
+    gone = begins(table)
     gone[gone] = ~taken
     for batch in table.select(["place"]).filter(pyarrow.array(gone)).to_batches():
         yield from batch.column("place").to_pylist()
 
 
-def _begins(table: pyarrow.Table) -> numpy.ndarray:
+def rows_in(table: pyarrow.Table) -> int:
+    return int(begins(table).sum())
+
+
+def begins(table: pyarrow.Table) -> numpy.ndarray:
     """(pieces,) where a row begins."""
     return table.column("first").to_numpy().astype(bool)

@@ -5,8 +5,9 @@ each, by which rows that say the same are found.
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, islice
@@ -16,11 +17,12 @@ from typing import TYPE_CHECKING
 import numpy
 import pyarrow
 
-from pipeline.data.prepare import mixture, table
+from pipeline.data.prepare import mixture, split, table
 from pipeline.data.prepare.account import SAME, Account, Ledger
 from pipeline.data.prepare.choice import Choice
 from pipeline.data.prepare.kinds import PROBED, looks_like
 from pipeline.data.prepare.pool import in_order
+from pipeline.data.prepare.sides import HELD_OUT, TRAINED, Sides
 from pipeline.data.prepare.work import CHUNK, Chunk, Labels, Outcome, Work, Worked, choose, rows_of
 from pipeline.data.read.reader import Row
 from pipeline.data.shapes.kinds import KINDS, Kind
@@ -31,7 +33,7 @@ from pipeline.data.tokens.encoder import Encoder
 if TYPE_CHECKING:
     from datasets import Dataset
 
-TRAINED, HELD_OUT, ACCOUNT = "trained.arrow", "held_out.arrow", "account.json"
+ACCOUNT = "account.json"
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def prepare(
     All rows are read, or with `data.streaming` as many as are `enough`; the account is then marked as partial.
 
     `data.held_out` is a share, or rows of their own. A share is cut by the hash of the prompt, so that a question
-    never stands on both sides and rows added later move none. With `on_bad_row: error` nothing is tokenized any more
+    never stands on both sides and rows added later move none (but see split). With `on_bad_row: error` nothing is tokenized any more
     once a row was not understood: the rest is read only to count all that are bad. With `data.max_rows` the files are
     read twice: which rows it leaves only all of them tell.
     """
@@ -127,19 +129,16 @@ class Pass:
         self._seen: dict[int, str] = {}  # sameness: place
         self._share = data.held_out if isinstance(data.held_out, float) else 0.0
         self._parts = [Taken() for _ in data.parts]
-        self._trained = 0  # rows
-        self._shortened: list[tuple[int, Row, Outcome]] = []  # of trained rows that weights may yet leave out
-        self._folder, self._open = folder, ExitStack()
-        self._sides = {
-            name: self._open.enter_context(pyarrow.ipc.new_stream(str(folder / name), table.schema(KINDS[kind])))
-            for name in (TRAINED, HELD_OUT)
-        }
+        self._shortened: dict[str, list[tuple[Row, Outcome]]] = defaultdict(
+            list
+        )  # by place; weights may leave them out
+        self._sides = Sides(folder, KINDS[kind])
 
     def __enter__(self) -> "Pass":
         return self
 
     def __exit__(self, *_) -> None:
-        self._open.close()
+        self._sides.close()
 
     @property
     def not_understood(self) -> bool:
@@ -164,10 +163,10 @@ class Pass:
         account.read += len(sides)
         account.trained += trained
         account.held_out += int((sides == HELD_OUT).sum())
-        for name, stream in self._sides.items():
+        for name in (TRAINED, HELD_OUT):
             if (chosen := sides[worked.row_of] == name).any():
                 batch = worked.pieces.filter(pyarrow.array(chosen))
-                stream.write_batch(batch)
+                self._sides.write(name, batch)
                 if name == TRAINED:
                     part = self._parts[chunk.part]
                     part.rows += trained
@@ -192,30 +191,26 @@ class Pass:
         return all(part.rows >= most * weight for part, weight in zip(self._parts, weights, strict=True))
 
     def finish(self) -> None:
-        """Say what the rows are where they are not what they were taken for; leave out what weights have no room for."""
-        if self._strange and self.ledger.account.nearly_all_bad:
-            self.ledger.account.looks_like = looks_like(self._strange, self._kind)
-        if self.data.weights is None:
-            return
-        self._open.close()
-        file, whole = self._folder / TRAINED, self._folder / f"all-{TRAINED}"
-        file.rename(whole)
-        with pyarrow.memory_map(str(whole)) as source:
-            rows = pyarrow.ipc.open_stream(source).read_all()
-            kept = mixture.chosen(rows, self.data.weights)
-            for number, row, outcome in self._shortened:
-                if kept[number]:
-                    self._list_loss(row, outcome)
-            for place in mixture.left_out(rows, kept):
-                name, _, line = place.rpartition(":")
-                self.ledger.drop(Row(name, int(line), None), mixture.LEFT_OUT, bad=False)
-                self.ledger.account.trained -= 1
-            with pyarrow.ipc.new_stream(str(file), rows.schema) as stream:
-                at, taken = 0, kept[mixture.row_of(rows)]
-                for batch in rows.to_batches():
-                    stream.write_batch(batch.filter(pyarrow.array(taken[at : at + len(batch)])))
-                    at += len(batch)
-        whole.unlink()
+        """Say what the rows are where they are not what they were taken for; hold out what was asked for, as nearly as
+        may be; leave out what weights have no room for."""
+        account = self.ledger.account
+        if self._strange and account.nearly_all_bad:
+            account.looks_like = looks_like(self._strange, self._kind)
+        self._sides.close()
+        if self._share:
+            more = self._sides.hold_out(self._share)
+            account.held_out += more
+            account.trained -= more
+            if split.is_far_from(account.held_out, account.held_out + account.trained, self._share):
+                account.held_out_asked = self._share
+        for place in self._sides.weigh(self.data.weights) if self.data.weights else ():
+            name, _, line = place.rpartition(":")
+            self.ledger.drop(Row(name, int(line), None), mixture.LEFT_OUT, bad=False)
+            account.trained -= 1
+            if self._shortened[place]:
+                self._shortened[place].pop()
+        for row, outcome in chain.from_iterable(self._shortened.values()):
+            self._list_loss(row, outcome)
 
     def _side(self, row: Row, outcome: Outcome, held_out: bool) -> str | None:
         """Where the row goes; None if nowhere."""
@@ -233,11 +228,10 @@ class Pass:
             side = HELD_OUT if held_out or outcome.prompt_hash < self._share * 2**64 else TRAINED
             if outcome.garbled:
                 self.ledger.garbled(row)
-            if side == TRAINED and self.data.weights and (outcome.cut or outcome.unshown):
-                self._shortened.append((self._trained, replace(row, value=None), outcome))
+            if self.data.weights and (outcome.cut or outcome.unshown):
+                self._shortened[row.place].append((replace(row, value=None), outcome))
             else:
                 self._list_loss(row, outcome)
-            self._trained += side == TRAINED
             return side
         return None
 
