@@ -9,12 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from pipeline.data.read.content import SAMPLE, compressed, likeliest, marked, unmarked_utf_16
+from pipeline.data.read.content import compressed, marked, unmarked_utf_16
 from pipeline.data.read.files import compression
+from pipeline.data.read.likely import SAMPLE, likeliest
 from pipeline.errors import PipelineError
 
 BLOCK = 1 << 20  # bytes or characters read at once
 _OWN_MARKS = ("utf-16", "utf-32")  # whose decoders drop a byte-order mark themselves
+_WESTERN = ("iso8859-1", "iso8859-15", "cp1252")  # in which nobody writes what a letter of UTF-8 reads as: Ã¼ for ü
+_TELLING = 4  # letters of a text in any other encoding; so many are UTF-8 by chance in none
+_IS_UTF_8, _LEAVE_OUT = "not {} text; it is UTF-8.", "Leave data.encoding (--encoding) out for this file."
 
 
 def known_encoding(name: str) -> str:
@@ -36,10 +40,12 @@ def opened(place: str, path: str, encoding: str) -> Iterator[TextIO]:
 
     What the file says of itself goes first: how it is compressed, whatever its name, and a byte-order mark where
     `encoding` is UTF-8. What goes wrong while it is read becomes a PipelineError: bytes that are not in `encoding`,
-    with their line, and a compressed file that is broken or cut short.
+    with their line, a file that is UTF-8 where another one was named, and a compressed file that is broken or cut short.
     """
     packed = compressed(path) or compression(path)
     try:
+        if encoding != "utf-8-sig" and (line := _utf_8_from(path, packed, encoding)):
+            raise PipelineError(f"{place}:{line}: {_IS_UTF_8.format(encoding)}", _LEAVE_OUT)
         try:
             with _bytes(path, packed) as stream:
                 encoding = _begun(place, stream, encoding)
@@ -63,6 +69,8 @@ def _begun(place: str, stream: io.BufferedReader, encoding: str) -> str:
                 f"{place}:1: not UTF-8 text: it looks like UTF-16 without a byte-order mark.", _names(found)
             )
         return marked(start) or encoding
+    if not encoding.startswith(_OWN_MARKS) and (found := marked(start)):
+        raise PipelineError(f"{place}:1: not {encoding} text; it begins with the mark of {found}.", _LEAVE_OUT)
     if encoding not in _OWN_MARKS and start.startswith(mark := _mark(encoding)):
         stream.read(len(mark))
     return encoding
@@ -92,6 +100,32 @@ def _bytes(path: str, packed: str) -> io.BufferedReader:
     return open(path, "rb")
 
 
+def _utf_8_from(path: str, packed: str, encoding: str) -> int:
+    """The line of the first letter that is read wrong, since all of the file is UTF-8; 0 where it is in `encoding`.
+
+    Most encodings take any bytes, and would tell nothing. Looked at until it is known: in a file that is really in
+    `encoding`, no further than its first letters that are not ASCII.
+    """
+    wide, decoder = encoding.startswith(_OWN_MARKS), codecs.getincrementaldecoder("utf-8")()
+    line, first, letters = 1, 0, 0
+    with _bytes(path, packed) as stream:
+        while block := stream.read(BLOCK):
+            try:
+                text = decoder.decode(block)
+            except UnicodeError:
+                return 0
+            if wide and "\0" in text:  # the empty half of a plain letter
+                return 0
+            if not text.isascii():
+                at = next(number for number, letter in enumerate(text) if not letter.isascii())
+                first = first or line + text.count("\n", 0, at)
+                letters += sum(not letter.isascii() for letter in text)
+            line += text.count("\n")
+    if wide:
+        return first or 1
+    return first if letters >= (1 if encoding in _WESTERN else _TELLING) else 0
+
+
 def _is_utf_8(sample: bytes) -> bool:
     """Whether it reads as UTF-8, but for a character that its end may have cut."""
     try:
@@ -107,7 +141,7 @@ def _not_decoded(place: str, path: str, packed: str, encoding: str) -> PipelineE
     line, sample = _first_not_decoded(path, packed, encoding)
     what = f"{place}:{line}: not {name} text"
     if encoding != "utf-8-sig" and _is_utf_8(sample):
-        return PipelineError(f"{what}; it is UTF-8.", "Leave data.encoding (--encoding) out.")
+        return PipelineError(f"{place}:{line}: {_IS_UTF_8.format(name)}", _LEAVE_OUT)
     if not (found := likeliest(sample)):
         return PipelineError(
             f"{what}.", "Name the file's encoding as data.encoding in the recipe, or convert the file to UTF-8."
@@ -121,7 +155,7 @@ def _not_decoded(place: str, path: str, packed: str, encoding: str) -> PipelineE
 
 
 def _first_not_decoded(path: str, packed: str, encoding: str) -> tuple[int, bytes]:
-    """The line of the first bytes that cannot be decoded, and what follows from there.
+    """The line of the first bytes that cannot be decoded, and what follows from there; of UTF-16 and -32 all from the first.
 
     Found in a second pass so that the first is quick.
     """
@@ -134,13 +168,17 @@ def _first_not_decoded(path: str, packed: str, encoding: str) -> tuple[int, byte
             try:
                 line += ends.decode(decoder.decode(block, final=not block)).count("\n")
             except UnicodeDecodeError as error:
+                if encoding.startswith(_OWN_MARKS):  # in which nearly any bytes are letters for a while
+                    break
                 good = error.object[: error.start].decode(encoding, "replace")
                 bad = error.object.rfind(b"\n", 0, error.start) + 1
                 return line + ends.decode(good, final=True).count("\n"), _lines_from(error.object, bad, stream)
-            except UnicodeError:
-                return line, b""
+            except UnicodeError:  # it lacks the mark that it begins with
+                break
             if not block:
                 return line, b""
+    with _bytes(path, packed) as stream:
+        return 1, _lines_from(b"", 0, stream)
 
 
 def _lines_from(block: bytes, start: int, stream: io.BufferedReader) -> bytes:
