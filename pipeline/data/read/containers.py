@@ -2,9 +2,9 @@
 
 import csv
 import re
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
-from itertools import chain
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import chain, islice
 from typing import TextIO
 
 from pipeline.data.read.row import Row, nothing_in
@@ -13,6 +13,7 @@ from pipeline.errors import PipelineError
 
 _LONGEST_VALUE = 1 << 26  # characters; beyond, a quote was hardly meant to be closed
 _SHOWN = 8
+_TELLING = 20  # lines that tell how a file is parted whose header does not
 _NUMBER = re.compile(r"[-+]?\d+([.,]\d+)*%?")
 _LONGEST_NAME, _MOST_WORDS = 60, 5  # of a column
 _ROWS_AT_ONCE = 500
@@ -37,7 +38,8 @@ def csv_rows(path: str, text: TextIO, delimiter: str, known: Collection[str] = (
     while ahead[-1].isspace():
         ahead.append(text.readline())
     said = _SEPARATOR.fullmatch(ahead[-1].strip())
-    delimiter = said[1] if said else _delimiter_of(ahead[-1], delimiter)
+    known = {name.lower() for name in known}
+    delimiter = said[1] if said else _delimiter_of(ahead, text, delimiter, known)
     records = _records(path, csv.reader(chain(ahead, text), strict=True, delimiter=delimiter))
     if said:
         next(records)
@@ -45,7 +47,7 @@ def csv_rows(path: str, text: TextIO, delimiter: str, known: Collection[str] = (
     if not names:
         raise nothing_in(path)
     names = [name.strip() for name in names]
-    if not {name.lower() for name in names} & {name.lower() for name in known} and any(map(_is_value, names)):
+    if not _names_of(names) & known and any(map(_is_value, names)):
         raise _no_header(path, first, names, delimiter)
     if len(set(names)) < len(names):
         raise PipelineError(
@@ -84,14 +86,43 @@ def _no_header(path: str, line: int, cells: list[str], delimiter: str) -> Pipeli
     )
 
 
-def _delimiter_of(header: str, expected: str) -> str:
-    def parts(delimiter: str) -> int:
-        try:
-            return len(next(csv.reader([header], strict=True, delimiter=delimiter), []))
-        except csv.Error:  # it is quoted otherwise, or goes on in the next line
-            return 0
+def _delimiter_of(ahead: list[str], text: TextIO, expected: str, known: Collection[str]) -> str:
+    """What parts the values: the one by which the header has a known name; else all of the first rows as many values.
 
-    return expected if parts(expected) > 1 else max((expected, ";", "\t"), key=parts)
+    `ahead` are the lines that were read, the header the last of them; more are read where it alone does not tell.
+    """
+    choices = dict.fromkeys((expected, ";", "\t"))
+    parted = {one: _parted(ahead[-1:], one) for one in choices}
+    if found := [one for one, rows in parted.items() if rows and _names_of(rows[0]) & known]:
+        return found[0]
+    several = sorted(
+        (one for one, rows in parted.items() if rows and len(rows[0]) > 1), key=lambda one: one != expected
+    )
+    if len(several) > 1:
+        header = len(ahead) - 1
+        ahead += islice(text, _TELLING)
+        rows = {one: _parted(ahead[header:], one) for one in several}
+        alike = [one for one in several if len({len(row) for row in rows[one]}) == 1]
+        # A comma in a sentence has a space behind it.
+        return min(alike, key=lambda one: _begin_with_space(rows[one]), default=several[0])
+    return several[0] if several else expected
+
+
+def _parted(lines: Sequence[str], delimiter: str) -> list[list[str]]:
+    """As far as they can be: the last row may go on in a line that was not read, or the quoting be broken."""
+    rows = []
+    with suppress(csv.Error):
+        for row in csv.reader(lines, strict=True, delimiter=delimiter):
+            rows.append(row)
+    return [row for row in rows if row]
+
+
+def _begin_with_space(rows: Sequence[list[str]]) -> int:
+    return sum(value.startswith(" ") for row in rows for value in row[1:])
+
+
+def _names_of(header: Sequence[str]) -> set[str]:
+    return {name.strip().lower() for name in header}
 
 
 def _columns(number: int) -> str:

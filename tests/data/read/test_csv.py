@@ -76,6 +76,24 @@ def test_a_header_tells_the_delimiter(tmp_path, name, delimiter):
     assert [row.value for row in read(str(file))] == [{"a": "x; y, z", "b": "2"}]
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ["Wie geht es, mein Freund?;Danke, mir geht es gut, und dir?", "Was ist rot?;Eine Farbe"],  # as many or not
+        ["1;Hello, world;Hi, there", "2;How are you, dear?;Fine, thanks"],
+    ],
+)
+def test_a_missing_header_is_asked_for_with_the_separator_of_the_file(tmp_path, rows):
+    told = refused(written(tmp_path, "rows.csv", "\n".join(rows)))
+    first = rows[0].replace(";", " | ")
+    assert f"looks like a row: {first}" in told and "such as prompt;" in told and "prompt," not in told
+
+
+def test_a_known_name_tells_the_separator_though_another_has_a_comma(tmp_path):
+    path = written(tmp_path, "rows.csv", "prompt;answer, as given\na, b;c\n")
+    assert [row.value for row in read(path)] == [{"prompt": "a, b", "answer, as given": "c"}]
+
+
 def test_excels_line_about_the_separator_is_no_header(tmp_path):
     (tmp_path / "rows.csv").write_text("sep=;\nprompt;completion\na, b;c\n")
     (row,) = read(str(tmp_path / "rows.csv"))
