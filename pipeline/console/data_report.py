@@ -32,10 +32,12 @@ _SHARE = (
     "  {held_out} held out, where data.held_out asks for {held_out_asked} of the rows: it goes by the prompt, and rows that "
     "ask the same stay together"
 )
+_SCORES = "  {scored_against} pairs have a higher score for the rejected answer than for the chosen one: {first_scored_against}"
 # A number of an account, what is said of it where it is not 0, and its color.
 OF_A_FILE = (
     ("held_out_asked", _SHARE, "yellow"),
     ("duplicates_kept", "  {duplicates_kept} say the same as an earlier row", "yellow"),
+    ("scored_against", _SCORES, "yellow"),
     ("contradictions", "  {contradictions} pairs prefer what an earlier pair rejects", "yellow"),
     (
         "truncated",
@@ -47,6 +49,7 @@ OF_A_FILE = (
 )
 OF_A_STAGE = (
     ("held_out_asked", f"  {_SHARE}", "yellow"),
+    ("scored_against", f"  {_SCORES} (see doubtful.jsonl)", "yellow"),
     (
         "duplicates_kept",
         "    {duplicates_kept} say the same as an earlier row (kept; duplicates.jsonl; data.duplicates: drop)",
@@ -79,7 +82,7 @@ def of_file(screen: Screen, report, name: str) -> None:
     if report.labels:
         _labeled(screen, report)
     _notes(screen, rows | {"max_length": report.max_length}, OF_A_FILE)
-    for note in report.notes:
+    for note in (*report.notes, *report.remarks):
         screen.message(f"  {escape(note)}", "yellow")
     if report.unused:
         screen.message(f"  {escape(unused_said(report.unused))}", "yellow")

@@ -13,6 +13,7 @@ import pyarrow.compute
 from pipeline.data.prepare import kinds, table
 from pipeline.data.prepare.account import LABELED
 from pipeline.data.prepare.one_pass import Enough, prepare
+from pipeline.data.prepare.remarks import remarks
 from pipeline.data.prepare.sides import HELD_OUT, TRAINED
 from pipeline.data.prepare.work import good_rows
 from pipeline.data.shapes.kinds import KINDS, Kind
@@ -43,6 +44,7 @@ class Report:
     left_out: list[str]  # the reasons for which rows are dropped though they are not bad
     looks_like: str  # what the rows rather are, where nearly all are bad
     unused: list[str]  # the fields with words in them that nothing reads
+    remarks: list[str]  # on fields that could be meant otherwise than they were taken
     labels: list[str]  # the fields by which rows say whether they are wanted
     unwanted: int  # of the bad rows, those that are so labeled
     wanted: int | None  # of the good ones, where the kind learns from both
@@ -78,7 +80,8 @@ def check(data: Data, kind: str, encoder: Encoder | Words, enough: Enough | None
             mistakes=account.mistakes(),
             left_out=[reason for reason in account.dropped_by_reason if reason not in account.bad_by_reason],
             looks_like=account.looks_like,
-            unused=kinds.unused(first, kind),
+            unused=[] if account.nearly_all_bad else kinds.unused(first, kind),
+            remarks=remarks(first, kind),
             labels=kinds.labels_of(first) if KINDS[kind].LABELED else [],
             unwanted=sum(count for reason, count in account.bad_by_reason.items() if reason.startswith(LABELED)),
             wanted=_wanted(trained, held_out) if "label" in KINDS[kind].NUMBERS else None,

@@ -12,6 +12,7 @@ from pipeline.artifact.attempt import Attempt
 from pipeline.data.prepare import account, kinds
 from pipeline.data.prepare.cache import prepared_once
 from pipeline.data.prepare.one_pass import Enough, Prepared
+from pipeline.data.prepare.remarks import remarks
 from pipeline.data.prepare.table import PROMPT_HASH, numbers
 from pipeline.data.shapes.kinds import KINDS
 from pipeline.data.tokens.encoder import Encoder
@@ -77,8 +78,11 @@ class StageRows:
         if wanted and most and wanted > most:
             self.report("note", text=f"max_length is {most}: the model has no more positions")
         self.report("account", **made.account.summary())
-        if unused := kinds.unused(kinds.probed(self.data), self.spec.row_kind):
+        first = kinds.probed(self.data)
+        if unused := kinds.unused(first, self.spec.row_kind):
             self.report("note", text=kinds.unused_said(unused))
+        for remark in remarks(first, self.spec.row_kind):
+            self.report("note", text=remark)
         self._compare_with_earlier_stages(made)
         return made
 

@@ -21,7 +21,12 @@ REASONS = 100  # that are counted each by itself
 OTHERS = "other reasons"
 SAME = "says the same as an earlier row"  # which one, duplicates.jsonl has
 BEYOND = "is beyond max_rows"
-LISTS = ("rejected.jsonl", "truncated.jsonl", "duplicates.jsonl")  # absent where there is nothing to list
+LISTS = (
+    "rejected.jsonl",
+    "truncated.jsonl",
+    "duplicates.jsonl",
+    "doubtful.jsonl",
+)  # absent where there is nothing to list
 
 
 @dataclass
@@ -42,6 +47,8 @@ class Account:
     unshown: int = 0  # rows that lost reasoning of turns in which the chat template does not show it
     garbled: int = 0  # rows that read like UTF-8 taken for something else
     first_garbled: str = ""
+    scored_against: int = 0  # pairs whose rejected answer has the higher score
+    first_scored_against: list[str] = field(default_factory=list)  # places, a few
     partial: bool = False  # there are more rows than were read
     first_bad: list[dict] = field(default_factory=list)  # place and reason, a few of each mistake
     looks_like: str = ""  # what the rows rather are, where nearly all are bad
@@ -86,8 +93,16 @@ class Account:
             "tokens_cut": self.tokens_cut,
             **({"reasoning_left_out": self.unshown} if self.unshown else {}),
             **({"garbled": self.garbled, "first_garbled": self.first_garbled} if self.garbled else {}),
+            **self._scores(),
             **({"partial": True} if self.partial else {}),
         }
+
+    def _scores(self) -> dict:
+        if not self.scored_against:
+            return {}
+        more = ["..."] if self.scored_against > len(self.first_scored_against) else []
+        places = ", ".join([*self.first_scored_against, *more])
+        return {"scored_against": self.scored_against, "first_scored_against": places}
 
     def to_json(self) -> dict:
         return vars(self)
@@ -164,6 +179,12 @@ class Ledger:
     def garbled(self, row: Row) -> None:
         self.account.garbled += 1
         self.account.first_garbled = self.account.first_garbled or row.place
+
+    def doubtful(self, row: Row, why: str) -> None:
+        self.account.scored_against += 1
+        if len(self.account.first_scored_against) < ALIKE:
+            self.account.first_scored_against.append(row.place)
+        self._list("doubtful.jsonl", row, why=why)
 
     def _list(self, name: str, row: Row, /, **what: object) -> None:
         if name not in self._files:

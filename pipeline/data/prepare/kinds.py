@@ -6,7 +6,8 @@ from itertools import islice
 from pipeline.data.prepare.work import labels_in, shaped
 from pipeline.data.read.files import container
 from pipeline.data.read.reader import Row, read_rows
-from pipeline.data.shapes.forms import SHAPES
+from pipeline.data.shapes.fields import renamed
+from pipeline.data.shapes.forms import SHAPES, Shape
 from pipeline.data.shapes.kinds import KINDS
 from pipeline.data.shapes.labels import Unwanted
 from pipeline.data.shapes.shape import BadRow, recognized
@@ -30,7 +31,7 @@ def kind_of(data: Data) -> str:
     rows, paths = probed(data), ", ".join(path for part in data.parts for path in part.paths)
     if not rows:
         raise PipelineError(f"{paths}: has no rows.", "Give a file with at least one row.")
-    if kind := _likeliest(rows):
+    if kind := _likeliest(rows) or _by_fields(rows):
         return kind
     raise PipelineError(
         f"{paths}: its first {len(rows)} rows have no shape that is known; their fields are {_fields(rows) or 'none'}.",
@@ -91,12 +92,40 @@ def _likeliest(rows: Probed) -> str | None:
 
     def good(row: Row, kind: str, source: Source) -> bool:
         example = shaped(row, kind, source, labels)
-        return not isinstance(example, BadRow) or isinstance(example, Unwanted)
+        return not isinstance(example, BadRow) or isinstance(example, Unwanted) or _answers(row, kind, source)
 
     number = {kind: sum(good(row, kind, source) for row, source in rows) for kind in KINDS}
     most = max(number.values())
     # A bad row of one kind may be a good one of another.
     return next(kind for kind in KINDS if 2 * number[kind] >= most) if most else None
+
+
+def _answers(row: Row, kind: str, source: Source) -> bool:
+    """Whether it has answers with words in them beside what is asked: then it is no mere prompt, though it may be bad."""
+    if not (whole := _whole(row, kind, source)):
+        return False
+    written, value = whole
+    answers = ("chosen", "rejected") if kind == "preference" else written.answer
+    words = [value[one] for one in answers if one in value]
+    return bool(words) and all(isinstance(one, str) and one.strip() for one in words)
+
+
+def _by_fields(rows: Probed) -> str | None:
+    """The kind whose fields most of the rows have, though none is a good one."""
+    number = {kind: sum(_whole(row, kind, source) is not None for row, source in rows) for kind in KINDS}
+    return next((kind for kind in KINDS if 2 * number[kind] > len(rows)), None)
+
+
+def _whole(row: Row, kind: str, source: Source) -> tuple[Shape, dict] | None:
+    """The shape all of whose fields a row has, and the row by their names. A label, which any field may be, tells none."""
+    name = source.shape or recognized(row.value, kind, source.columns)
+    if not name or not isinstance(row.value, dict) or not set(source.columns.values()) <= row.value.keys():
+        return None
+    value, written = renamed(row.value, source.columns), SHAPES[name]
+    fits = (
+        "label" not in KINDS[kind].NUMBERS and name in KINDS[kind].SHAPES and KINDS[kind].present(written, value) == 1
+    )
+    return (written, value) if fits else None
 
 
 def _has_all_fields(rows: Probed, kind: str) -> bool:

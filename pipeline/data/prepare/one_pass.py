@@ -228,6 +228,8 @@ class Pass:
             side = HELD_OUT if held_out or outcome.prompt_hash < self._share * 2**64 else TRAINED
             if outcome.garbled:
                 self.ledger.garbled(row)
+            if outcome.doubt:
+                self.ledger.doubtful(row, outcome.doubt)
             if self.data.weights and (outcome.cut or outcome.unshown):
                 self._shortened[row.place].append((replace(row, value=None), outcome))
             else:

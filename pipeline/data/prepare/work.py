@@ -36,6 +36,7 @@ class Outcome:
     answer_cut: bool = False
     unshown: tuple[int, ...] = ()  # see Encoded
     garbled: bool = False
+    doubt: str = ""  # what a good row says against itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class Work:
     def __call__(self, chunk: Chunk) -> Worked:
         source = self.data.held_out_rows if chunk.part is None else self.data.parts[chunk.part]
         examples = [shaped(row, self.kind, source, chunk.labels.get(row.file, ())) for row in chunk.rows]
-        understood = [self._outcome(one) for one in examples]
+        understood = [self._outcome(one, row) for one, row in zip(examples, chunk.rows, strict=True)]
         wanted = [self._wanted(outcome, chunk) for outcome in understood]
         encode = self.encoder is not None and not chunk.checked_only
         some = [example for example, one in zip(examples, wanted, strict=True) if one]
@@ -103,7 +104,7 @@ class Work:
             return False
         return chunk.part is None or not self.choice or self.choice.may_take(outcome.prompt_hash, outcome.sameness)
 
-    def _outcome(self, example: Kind | BadRow) -> Outcome:
+    def _outcome(self, example: Kind | BadRow, row: Row) -> Outcome:
         if isinstance(example, BadRow):
             return Outcome(str(example), bad=True)
         opposite, text = example.opposite, said(example)
@@ -112,6 +113,7 @@ class Work:
             sameness=sameness(text),
             opposite=sameness(said(opposite)) if opposite else None,
             garbled=garbled(text),
+            doubt=example.doubt(row.value),
         )
 
 

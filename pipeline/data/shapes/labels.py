@@ -9,13 +9,68 @@ from pipeline.data.shapes.fields import BadRow
 
 # What can be nothing else (TRL has label, LLaMA-Factory kto_tag or a name of one's own), and what may also be a class.
 NAMES = {"kto_tag", "kto_label", "desirable", "is_desirable", "is_good", "is_chosen", "is_preferred", "is_wanted"}
-NAMES |= {"thumbs_up", "liked"}
+NAMES |= {"thumbs_up", "liked", "is_correct", "is_accepted"}
 POSSIBLE_NAMES = {"label", "tag", "feedback", "rating", "verdict", "thumbs", "good", "wanted", "preferred", "accepted"}
-POSSIBLE_NAMES |= {"chosen"}
-WANTED = {"true", "yes", "1", "+1", "good", "chosen", "accepted", "desirable", "desired", "wanted", "preferred"}
-WANTED |= {"thumbs up", "thumb up", "up", "like", "liked", "upvote", "upvoted", "👍"}
-UNWANTED = {"false", "no", "0", "-1", "bad", "rejected", "undesirable", "undesired", "unwanted", "dispreferred"}
-UNWANTED |= {"thumbs down", "thumb down", "down", "dislike", "disliked", "downvote", "downvoted", "👎"}
+POSSIBLE_NAMES |= {"chosen", "correct"}
+# Of these true says that the answer is not wanted.
+OPPOSITE = {
+    "is_bad",
+    "is_rejected",
+    "is_undesirable",
+    "is_unwanted",
+    "is_wrong",
+    "is_incorrect",
+    "is_disliked",
+    "disliked",
+}
+OPPOSITE |= {"undesirable", "thumbs_down"}
+POSSIBLE_OPPOSITE = {"bad", "rejected", "unwanted", "wrong", "incorrect"}
+NAMES |= OPPOSITE
+POSSIBLE_NAMES |= POSSIBLE_OPPOSITE
+YES, NO = {"true", "yes", "1", "+1", "是"}, {"false", "no", "0", "-1", "否"}
+WANTED = {
+    "good",
+    "chosen",
+    "accepted",
+    "desirable",
+    "desired",
+    "wanted",
+    "preferred",
+    "correct",
+    "好",
+    "对",
+    "赞",
+    "正确",
+}
+WANTED |= {"thumbs up", "thumb up", "up", "like", "liked", "upvote", "upvoted", "👍", "喜欢"}
+UNWANTED = {
+    "bad",
+    "rejected",
+    "undesirable",
+    "undesired",
+    "unwanted",
+    "dispreferred",
+    "incorrect",
+    "坏",
+    "错",
+    "踩",
+    "错误",
+}
+UNWANTED |= {
+    "thumbs down",
+    "thumb down",
+    "down",
+    "dislike",
+    "disliked",
+    "downvote",
+    "downvoted",
+    "👎",
+    "不好",
+    "不喜欢",
+}
+# What a text about which the row asks may be as well; of a judgment, which these names have, it is plain.
+MOODS = {"positive": True, "pos": True, "negative": False, "neg": False}
+JUDGMENTS = {"feedback", "rating", "verdict", "thumbs"}
 LABELED = "labeled as unwanted"  # how the reason begins
 _MOST = 0.8  # of the values; beside them a few may be slips
 
@@ -24,14 +79,22 @@ class Unwanted(BadRow):
     """A row that says of itself that its answer is not to be learned."""
 
 
-def is_wanted(value: object) -> bool | None:
+def is_wanted(value: object, field: object = "label") -> bool | None:
     """What a label says; None where it is none."""
+    yes = not _says_unwanted(field)
     if isinstance(value, int | float):
         value = int(value) if value in (-1, 0, 1) else value
-        return {-1: False, 0: False, 1: True}.get(value)
-    words = _plain(value).replace("_", " ") if isinstance(value, str) else ""
-    words = words.removesuffix(".0")
-    return True if words in WANTED else False if words in UNWANTED else None
+        return {-1: not yes, 0: not yes, 1: yes}.get(value)
+    words = _plain(value).replace("_", " ").removesuffix(".0") if isinstance(value, str) else ""
+    if words in YES | NO:
+        return (words in YES) == yes
+    return True if words in WANTED else False if words in UNWANTED else MOODS.get(words)
+
+
+@lru_cache
+def _says_unwanted(field: object) -> bool:
+    """Where it says yes."""
+    return _plain(field) in OPPOSITE | POSSIBLE_OPPOSITE
 
 
 @lru_cache
@@ -54,8 +117,31 @@ def label_fields(rows: Iterable[object], mapped: Collection[str] = ()) -> frozen
     return frozenset(
         field
         for field, values in found.items()
-        if _plain(field) in NAMES or field in mapped or _are_labels([value for value in values if value is not None])
+        if _plain(field) in NAMES or field in mapped or _are_labels(field, values)
     )
+
+
+def taken_for_classes(rows: Iterable[object], labels: Collection[str]) -> dict[str, list]:
+    """The fields that may be labels and are taken for something else, with their values: two of which one says whether
+    an answer is wanted, or grades."""
+    found: dict[str, dict] = defaultdict(dict)
+    for row in rows:
+        for field, value in row.items() if isinstance(row, dict) else ():
+            if may_be_label(field) and field not in labels and isinstance(value, str | int | float):
+                found[field][value] = None
+    return {
+        field: list(values)
+        for field, values in found.items()
+        if (len(values) == 2 and any(isinstance(value, str) and is_wanted(value) is not None for value in values))
+        or (len(values) > 2 and _plain(field) in JUDGMENTS and all(map(_is_number, values)))
+    }
+
+
+def labels_in(row: dict, labels: Collection[str]) -> list[str]:
+    """The fields of a row that are labels: those that the file's rows have for it, and what is one beyond doubt."""
+    return [
+        field for field, value in row.items() if field in labels or _is_surely_label(field, isinstance(value, bool))
+    ]
 
 
 def check_wanted(row: dict, labels: Collection[str]) -> None:
@@ -75,17 +161,12 @@ def wanted(row: dict, labels: Collection[str]) -> bool | None:
 
 
 def _labels(row: dict, labels: Collection[str]) -> Iterator[tuple[str, str, bool]]:
-    """(field, its value as it is shown, whether that says wanted).
-
-    `labels` are the fields that the file's rows have for it; what is one beyond doubt need not be among them.
-    """
-    for field, value in row.items():
-        if field not in labels and not _is_surely_label(field, isinstance(value, bool)):
-            continue
-        said = is_wanted(value)
-        shown = json.dumps(value, ensure_ascii=False, default=str)
+    """(field, its value as it is shown, whether that says wanted)."""
+    for field in labels_in(row, labels):
+        said, shown = is_wanted(row[field], field), json.dumps(row[field], ensure_ascii=False, default=str)
         if said is None:
-            raise BadRow(f'"{field}" is {shown}; a label says wanted (true, 1, good) or unwanted (false, 0, bad)')
+            yes, no = ("false, 0", "true, 1") if _says_unwanted(field) else ("true, 1, good", "false, 0, bad")
+            raise BadRow(f'"{field}" is {shown}; a label says wanted ({yes}) or unwanted ({no})')
         yield field, shown, said
 
 
@@ -94,14 +175,15 @@ def _is_surely_label(field: object, is_bool: bool) -> bool:
     return _plain(field) in (NAMES | POSSIBLE_NAMES if is_bool else NAMES)
 
 
-def _are_labels(values: list) -> bool:
+def _are_labels(field: object, values: list) -> bool:
+    values = [value for value in values if value is not None]
     if any(isinstance(value, bool) for value in values):
         return True
     numbers = {float(value) for value in values if _is_number(value)}
     if not (numbers <= {0, 1} or numbers <= {-1, 1}):  # there are more classes than two
         return False
-    understood = sum(is_wanted(value) is not None for value in values)
-    return bool(values) and understood >= _MOST * len(values)
+    plain = [value for value in values if _plain(field) in JUDGMENTS or _plain(value) not in MOODS]
+    return bool(plain) and sum(is_wanted(value) is not None for value in plain) >= _MOST * len(values)
 
 
 def _is_number(value: object) -> bool:

@@ -43,6 +43,11 @@ class Kind:
         return ""
 
     @classmethod
+    def doubt(cls, row: Mapping) -> str:
+        """What a row that is read as this kind says against itself."""
+        return ""
+
+    @classmethod
     def apart(cls, value: object, shape: str | None, columns: Mapping[str, str]) -> list[object]:
         """The rows that a row of the file is, where `shape`, named in the recipe, asks to take it apart."""
         return [value]

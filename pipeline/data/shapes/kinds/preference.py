@@ -1,12 +1,13 @@
 """Two answers to one prompt: given beside it, or as two transcripts that part at their last turn."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from pipeline.data.shapes.fields import BadRow, first_present, text
-from pipeline.data.shapes.forms import TALKS, Shape
+from pipeline.data.shapes.forms import SHAPES, TALKS, Shape
 from pipeline.data.shapes.kinds.kind import Kind
+from pipeline.data.shapes.labels import labels_in
 from pipeline.data.shapes.turns import (
     check_answered,
     check_asks,
@@ -18,6 +19,8 @@ from pipeline.data.shapes.turns import (
     with_system,
 )
 
+_GRADE = re.compile("score|rating|reward|grade", re.IGNORECASE)
+_SIDES = {side for name in (*TALKS, "transcripts") for pair in SHAPES[name].pairs for side in pair}
 _SPEAKER = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 
 
@@ -43,6 +46,9 @@ class Preference(Kind):
 
     @classmethod
     def read(cls, row: dict, shape: Shape, labels: Collection[str]) -> "Preference":
+        if not row.keys() & _SIDES and (labeled := labels_in(row, labels)):
+            said = f'is one answer, labeled by "{labeled[0]}", and no pair: it has no "rejected"'
+            raise BadRow(f"{said}; kto learns from such answers")
         if shape.asked:
             asked = first_present(row, *shape.asked)
             prompt = with_system(row, shape.turns(row, asked))
@@ -55,6 +61,16 @@ class Preference(Kind):
     def _of(cls, prompt: list[dict], chosen: dict, rejected: dict, tools: list[dict] | None) -> "Preference":
         thoughts = (one.get("reasoning", "") for one in (chosen, rejected))
         return cls(prompt, chosen["content"], rejected["content"], tools, *thoughts)
+
+    @classmethod
+    def doubt(cls, row: Mapping) -> str:
+        """What its scores say against it, as in {"score_chosen": 1, "score_rejected": 4}."""
+        for field, score in row.items():
+            other = str(field).replace("chosen", "rejected")
+            scored = other != field and _GRADE.search(other) and _is_number(score) and _is_number(row.get(other))
+            if scored and score < row[other]:
+                return f'"{field}" is {score}, and "{other}" is {row[other]}'
+        return ""
 
     @property
     def answers(self) -> list[dict]:
@@ -86,6 +102,10 @@ def _beside_prompt(prompt: list[dict], row: dict, field: str) -> tuple[list[dict
     check_asks(prompt, field)
     prompt, _ = unweighted(prompt)
     return (prompt, *_different(*(_answer(row, side, prompt) for side in ("chosen", "rejected"))))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _transcripts(row: dict, chosen: str, rejected: str) -> tuple[list[dict], dict, dict]:
