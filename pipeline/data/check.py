@@ -81,7 +81,7 @@ def check(data: Data, kind: str, encoder: Encoder | Words, enough: Enough | None
             left_out=[reason for reason in account.dropped_by_reason if reason not in account.bad_by_reason],
             looks_like=account.looks_like,
             unused=[] if account.nearly_all_bad else kinds.unused(first, kind),
-            remarks=remarks(first, kind),
+            remarks=remarks(first, kind, encoder.tokenizer if isinstance(encoder, Encoder) else None),
             labels=kinds.labels_of(first) if KINDS[kind].LABELED else [],
             unwanted=sum(count for reason, count in account.bad_by_reason.items() if reason.startswith(LABELED)),
             wanted=_wanted(trained, held_out) if "label" in KINDS[kind].NUMBERS else None,

@@ -81,7 +81,7 @@ class StageRows:
         first = kinds.probed(self.data)
         if unused := kinds.unused(first, self.spec.row_kind):
             self.report("note", text=kinds.unused_said(unused))
-        for remark in remarks(first, self.spec.row_kind):
+        for remark in remarks(first, self.spec.row_kind, self.tokenizer.tokenizer):
             self.report("note", text=remark)
         self._compare_with_earlier_stages(made)
         return made

@@ -1,20 +1,32 @@
 """What a person should know of a file's first rows though they are good: how something was taken that could be meant otherwise."""
 
 import json
+import re
 from collections.abc import Sequence
 
 from pipeline.data.prepare.kinds import Probed, labels_of
 from pipeline.data.shapes.fields import renamed
+from pipeline.data.shapes.kinds import KINDS
 from pipeline.data.shapes.labels import is_wanted, taken_for_classes
 from pipeline.data.shapes.shape import FIELDS
+from pipeline.data.shapes.turns import REASONING
+from pipeline.data.tokens import in_use
+from pipeline.data.tokens.template import Template
 
 _SHOWN = 5  # values
+_NAMES = "|".join(REASONING)
+_REASONING = re.compile(rf'"(?:{_NAMES})": "[^"]|"type": "(?:{_NAMES})"|<think>')
 
 
-def remarks(rows: Probed, kind: str) -> list[str]:
-    """Of conversations: fields that may be labels of the answers and were not taken for that."""
-    if kind != "conversation":
-        return []
+def remarks(rows: Probed, kind: str, tokenizer: object = None) -> list[str]:
+    """Fields that may be labels of the answers and were not taken for that; what the chat template does to reasoning."""
+    found = _classes(rows) if kind == "conversation" else []
+    if tokenizer and KINDS[kind].ASKS and any(_REASONING.search(json.dumps(row.value, default=str)) for row, _ in rows):
+        found += in_use.with_reasoning(Template(tokenizer))
+    return found
+
+
+def _classes(rows: Probed) -> list[str]:
     values = [
         renamed(row.value, source.columns)
         for row, source in rows

@@ -27,7 +27,7 @@ def check(template: Template) -> list[str]:
     """What a person should know of the template. Raises PipelineError where training and use would surely differ."""
     _check_steady(template)
     asked, plain = template.render(ASKS, ask=True), template.render([*ASKS, ANSWERS])
-    invitation = asked[agreed(asked, template.render(ASKS)) :]
+    invitation = _invitation(template, asked)
     return [
         *_otherwise(template, asked, invitation, plain),
         *_seam(template, asked),
@@ -36,6 +36,27 @@ def check(template: Template) -> list[str]:
         *_dated(template),
         *_unknown(template, plain),
     ]
+
+
+def with_reasoning(template: Template) -> list[str]:
+    """What to know of it where rows have reasoning."""
+    asked, thinking = template.render(ASKS, ask=True), _thinking(template)
+    if _THOUGHT not in thinking or thinking.startswith(asked):
+        return []
+    return [_other(_invitation(template, asked), "answers with reasoning", "leave it out of the rows")]
+
+
+def _invitation(template: Template, asked: str) -> str:
+    return asked[agreed(asked, template.render(ASKS)) :]
+
+
+def _thinking(template: Template) -> str:
+    """An answer with reasoning."""
+    return next(template.tried([[*ASKS, ANSWERS | {"reasoning": _THOUGHT}]]), "")
+
+
+def _other(invitation: str, what: str, way: str) -> str:
+    return f"the chat template asks for an answer with {invitation!r}, which {what} are not trained behind ({way})"
 
 
 def misspelled(marker: str, vocabulary: Iterable[str]) -> str:
@@ -77,7 +98,6 @@ def _otherwise(template: Template, asked: str, invitation: str, plain: str) -> I
 
     That is meant where the invitation opens the model's thought, or says that there is none. Raises PipelineError else.
     """
-    thinking = next(template.tried([[*ASKS, ANSWERS | {"reasoning": _THOUGHT}]]), "")
     talk = next(template.tried([[*ASKS, ANSWERS, *ASKS, ANSWERS]]), asked)
     if not (is_asked := plain.startswith(asked)) and not _REASONS.search(invitation):
         start = _part(asked, plain, len(asked) - len(invitation))
@@ -86,20 +106,12 @@ def _otherwise(template: Template, asked: str, invitation: str, plain: str) -> I
             f"{plain[start : plain.index(ANSWERED)]!r}: the model would be trained on the one and asked with the other.",
             f"Let add_generation_prompt write what stands before an answer, {_OTHER}",
         )
-    other = {}  # what is shown otherwise, and what to do about it
-    if not is_asked and _THOUGHT in thinking:
-        other["answers without reasoning"] = "give every row its reasoning_content"
+    if not is_asked and _THOUGHT in _thinking(template):
+        yield _other(invitation, "answers without reasoning", "give every row its reasoning_content")
     elif not is_asked:
-        other["answers"] = "model.template names another"
+        yield _other(invitation, "answers", "model.template names another")
     elif not talk.startswith(asked):
-        other["earlier answers of a conversation"] = "data.learn: last leaves them out"
-    if _THOUGHT in thinking and not thinking.startswith(asked):
-        other["answers with reasoning"] = "leave it out of the rows"
-    if other:
-        yield (
-            f"the chat template asks for an answer with {invitation!r}, which {' and '.join(other)} are not trained behind "
-            f"({'; '.join(other.values())})"
-        )
+        yield _other(invitation, "earlier answers of a conversation", "data.learn: last leaves them out")
 
 
 def _part(asked: str, plain: str, most: int) -> int:

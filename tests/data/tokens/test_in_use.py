@@ -9,6 +9,9 @@ import pytest
 from conftest import align, write_rows
 from prepared import encode, learned
 
+from pipeline.data.check import check
+from pipeline.data.source import Data
+from pipeline.data.tokens.encoder import Encoder
 from pipeline.data.tokens.template_files import FOLDER
 from pipeline.errors import PipelineError
 from pipeline.model.tokenizer import inherited, prepare, train
@@ -72,12 +75,27 @@ def test_what_would_be_trained_on_one_thing_and_asked_for_another_is_refused(tem
         (talk(first="{{ strftime_now('%d %b %Y') }}"), ["writes the date"]),
         (talk(asked=""), ["does not heed add_generation_prompt"]),
         (talk(END.replace("EARLIER", "")), ["no stop token after an earlier answer"]),
-        (talk(END.replace("EARLIER", "<|end|>")), ["ends the last answer of a conversation in <|im_end|> and earlier ones"]),
-        (talk(TURN.replace("end", "ned")), ["no stop token", "<|im_ned|> (did you mean <|im_end|>?), which is no token"]),
-        (talk(TURN.replace("im_start", "' + m.role + '"), "{% if add_generation_prompt %}<|assistant|>assistant\n{% endif %}"), ["<|assistant|>, <|user|> as text"]),
-        (talk(asked=ASKED.replace("t\n", "t\n<think>\n")), ["asks for an answer with '<|im_start|>assistant\\n<think>"]),
+        (
+            talk(END.replace("EARLIER", "<|end|>")),
+            ["ends the last answer of a conversation in <|im_end|> and earlier ones"],
+        ),
+        (
+            talk(TURN.replace("end", "ned")),
+            ["no stop token", "<|im_ned|> (did you mean <|im_end|>?), which is no token"],
+        ),
+        (
+            talk(
+                TURN.replace("im_start", "' + m.role + '"),
+                "{% if add_generation_prompt %}<|assistant|>assistant\n{% endif %}",
+            ),
+            ["<|assistant|>, <|user|> as text"],
+        ),
+        (
+            talk(asked=ASKED.replace("t\n", "t\n<think>\n")),
+            ["asks for an answer with '<|im_start|>assistant\\n<think>"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_may_be_meant_is_told(template, said):
     found = [note for note in notes(template) if "<|im_start|>assistant" not in note or "stands" not in note]
     if said and "asks for" in said[0]:
@@ -105,8 +123,8 @@ def test_a_misspelled_marker_of_a_template_of_ones_own_becomes_a_token_that_is_t
 TOLD = {
     "deepseek": "asks for an answer with '<｜Assistant｜><think>\\n', which answers are not",
     "nemotron": "asks for an answer with '<|im_start|>assistant\\n<think>\\n', which answers without reasoning are not",
-    "qwen3_5_nothink_training": "which answers with reasoning are not",
-    "qwen3_5_nothink": "which earlier answers of a conversation and answers with reasoning are not",
+    "qwen3_5_nothink_training": None,
+    "qwen3_5_nothink": "which earlier answers of a conversation are not",
     "qwen3_5_think_training": None,
     "qwen3_5_think": "which earlier answers of a conversation are not",
     "qwen3_6_training": None,
@@ -133,6 +151,27 @@ def test_no_real_template_is_refused(file):
         assert not [note for note in found if "stop token" not in note], found  # not all have theirs here
     else:
         assert said in " ".join(found), found
+
+
+@pytest.mark.parametrize(
+    "row, told",
+    [
+        (ROWS[0] | {"reasoning": "Hm"}, True),
+        (
+            {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho", "thinking": "Hm"}]},
+            True,
+        ),
+        ({"prompt": "Hi", "completion": "<think>Hm</think>Ho"}, True),
+        (ROWS[0] | {"reasoning": None, "thinking": ""}, False),
+    ],
+)
+def test_rows_with_reasoning_are_told_where_the_template_asks_for_none(tmp_path, row, told):
+    write_rows(tmp_path / "rows.jsonl", [row] * 5)
+    tokenizer = tokenizer_of((SHIPPED / "qwen3_5_nothink.jinja").read_text(encoding="utf-8"))
+    found = check(Data(path=str(tmp_path / "rows.jsonl")), "conversation", Encoder(tokenizer)).remarks
+    assert ["which answers with reasoning are not trained behind" in one for one in found] == [True] * told
+    thinks = tokenizer_of((SHIPPED / "qwen3_5_think.jinja").read_text(encoding="utf-8"))
+    assert not check(Data(path=str(tmp_path / "rows.jsonl")), "conversation", Encoder(thinks)).remarks
 
 
 def test_the_template_of_an_adapter_from_elsewhere_is_tried_out(tmp_path):
