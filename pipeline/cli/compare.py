@@ -36,18 +36,20 @@ def compare(
     recipe: RecipeOption = DEFAULT_RECIPE,
     runs: RunsOption = Path("runs"),
     overrides: SetOption = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help=f"Of methods: seeds, from 0 on. [default: {SEEDS}]")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help=f"Of methods: seeds, from 0 on. ({SEEDS} by default)")
+    ] = None,
     tokens: Annotated[
-        int | None, typer.Option(min=1, help="Of methods: trained on by each. [default: the fewest of the recipe's]")
+        int | None, typer.Option(min=1, help="Of methods: trained on by each. (the fewest of the recipe's by default)")
     ] = None,
     judge: Annotated[
         str | None, typer.Option(help="Of methods: the stage whose held-out prompts and evaluation judge all.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=4, help=f"Of backends: optimizer steps of a trial. [default: {STEPS}]")
+        int | None, typer.Option(min=4, help=f"Of backends: optimizer steps of a trial. ({STEPS} by default)")
     ] = None,
     repeats: Annotated[
-        int | None, typer.Option(min=1, help=f"Of backends: trials of each, in turn. [default: {REPEATS}]")
+        int | None, typer.Option(min=1, help=f"Of backends: trials of each, in turn. ({REPEATS} by default)")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

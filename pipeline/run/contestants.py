@@ -43,7 +43,7 @@ class Variation:
     @classmethod
     def read(cls, text: str) -> "Variation":
         key, _, values = text.partition("=")
-        several = tuple(value.strip() for value in SEVERAL.split(values))
+        several = tuple(dict.fromkeys(value.strip() for value in SEVERAL.split(values)))
         if not re.fullmatch(r"stages\.[^.]+\..+", key) or len(several) < 2 or "" in several:
             what = f"--vary {text}: must look like stages.dpo.train.beta=0.05,0.1,0.3: a stage's key and two values at least."
             raise PipelineError(what, "Give a value that is the same for all with --set.")
@@ -60,7 +60,7 @@ def contestants(
     """
     variations = [Variation.read(text) for text in vary]
     recipe = load_recipe(path, overrides)
-    named = list(methods) or list(dict.fromkeys(one.stage for one in variations)) or _siblings(recipe)
+    named = list(dict.fromkeys(methods or (one.stage for one in variations))) or _siblings(recipe)
     if unused := [one for one in variations if one.stage not in named]:
         raise PipelineError(
             f"--vary {unused[0].key}: {unused[0].stage} takes no part.", f"Name {unused[0].stage}, too."

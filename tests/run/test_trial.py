@@ -144,7 +144,7 @@ def test_what_cannot_be_compared_is_refused(micro):
             common_start(of(micro, *arguments, **options))
         return str(caught.value)
 
-    assert "nothing to be compared with" in said("dpo")
+    assert "nothing to be compared with" in said("dpo") and "nothing to be compared" in said("dpo", "dpo")
     assert "has no stage kto" in said("dpo", "kto")
     assert "trains a reward model" in said("dpo", "reward")
     assert "stages.ppo.policy=sft" in said("dpo", "ppo", overrides=["stages.ppo.policy=dpo"])
