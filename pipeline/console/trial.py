@@ -83,8 +83,12 @@ def draw(result: dict, file: Path) -> None:
                 value["value"],
                 xerr=[[seconds["mean"] - seconds["min"]], [seconds["max"] - seconds["mean"]]],
                 yerr=[[value["value"] - value["low"]], [value["high"] - value["value"]]],
-                fmt=marker, color=colors[contestant], capsize=3, linewidth=1.2, label=contestant,
-            )  # fmt: skip
+                fmt=marker,
+                color=colors[contestant],
+                capsize=3,
+                linewidth=1.2,
+                label=contestant,
+            )
         if name in result["start"] or name == "win_rate":
             level = result["start"].get(name, 0.5)
             axes.axhline(level, color="#888888", linestyle="--", linewidth=1, label=f"{start}, before")

@@ -18,10 +18,25 @@ from pipeline.run.reckoning import reckoned_from
 SCORE = "def score(prompt, completion):\n    return len(set(completion))\n"
 # Two methods that run, and one whose data are not there.
 TRIAL = (
-    "compare", "--methods", "dpo", "orpo", "kto", "-r", "micro.yaml", "--seeds", 2, "--tokens", 1200,
-    "--set", "stages.orpo.data={path: pairs.jsonl, held_out: 0.2}", "--set", "stages.kto.data={path: gone.jsonl}",
-    "--set", "stages.dpo.evaluation.score_function=score.py:score", "--json",
-)  # fmt: skip
+    "compare",
+    "--methods",
+    "dpo",
+    "orpo",
+    "kto",
+    "-r",
+    "micro.yaml",
+    "--seeds",
+    2,
+    "--tokens",
+    1200,
+    "--set",
+    "stages.orpo.data={path: pairs.jsonl, held_out: 0.2}",
+    "--set",
+    "stages.kto.data={path: gone.jsonl}",
+    "--set",
+    "stages.dpo.evaluation.score_function=score.py:score",
+    "--json",
+)
 
 
 @pytest.fixture(scope="module")

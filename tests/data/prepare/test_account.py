@@ -56,7 +56,11 @@ def test_a_mistake_is_shown_on_three_rows_and_then_counted(tmp_path):
         ),
         ("preference", {"prompt": "a", "completion": "b"}, "like prompts with their answers, for sft"),
         ("conversation", {"text": "a"}, "like texts, for pretrain"),
-        ("conversation", {"messages": [{"role": "user", "content": "a"}]}, "like prompts without answers, for ppo"),
+        (
+            "conversation",
+            {"messages": [{"role": "user", "content": "a"}]},
+            "like prompts without answers, for grpo, ppo and rloo",
+        ),
         (
             "conversation",
             {"frage": "a", "antwort": "b"},
