@@ -78,17 +78,10 @@ def draw(result: dict, file: Path) -> None:
     for axes, name in zip(panels[0], figures, strict=True):
         for marker, (contestant, one) in zip(itertools.cycle(MARKERS), ranked(result).items(), strict=False):
             value, seconds = one[name], one["seconds"]
-            axes.errorbar(
-                seconds["mean"],
-                value["value"],
-                xerr=[[seconds["mean"] - seconds["min"]], [seconds["max"] - seconds["mean"]]],
-                yerr=[[value["value"] - value["low"]], [value["high"] - value["value"]]],
-                fmt=marker,
-                color=colors[contestant],
-                capsize=3,
-                linewidth=1.2,
-                label=contestant,
-            )
+            sideways = [[seconds["mean"] - seconds["min"]], [seconds["max"] - seconds["mean"]]]
+            upright = [[value["value"] - value["low"]], [value["high"] - value["value"]]]
+            style = {"fmt": marker, "color": colors[contestant], "capsize": 3, "linewidth": 1.2, "label": contestant}
+            axes.errorbar(seconds["mean"], value["value"], xerr=sideways, yerr=upright, **style)
         if name in result["start"] or name == "win_rate":
             level = result["start"].get(name, 0.5)
             axes.axhline(level, color="#888888", linestyle="--", linewidth=1, label=f"{start}, before")

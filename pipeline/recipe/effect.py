@@ -22,6 +22,7 @@ class Only:
     key: str
     values: Values
     even_off: bool = False  # also where `key` is written and off: that is not argued with, but here it would fail
+    unless: Callable[[Mapping], bool] = lambda values: False  # what else lets them be read
 
 
 def _words(value: object) -> set[str]:
@@ -75,9 +76,18 @@ _VLLM = """vllm_mode vllm_model_impl vllm_enable_sleep_mode vllm_structured_outp
     vllm_server_host vllm_server_port vllm_server_timeout vllm_group_port vllm_gpu_memory_utilization vllm_max_model_length
     vllm_tensor_parallel_size vllm_importance_sampling_correction vllm_importance_sampling_mode
     vllm_importance_sampling_clip_max vllm_importance_sampling_clip_min"""
-_ADAPTIVE = "entropy_coef_min entropy_coef_max entropy_coef_delta entropy_target"
 _TRUE: Values = ("true", bool)
 _NUMBER: Values = ("a number", lambda value: value is not None)
+_NAMES: Values = ("a list of names", lambda value: isinstance(value, list))
+_AGAIN: Values = ("more, or with several steps for each rollout", lambda value: value > 1)
+
+
+def _later_steps(values: Mapping[str, object]) -> bool:
+    """Whether a rollout lasts more than one step of the optimizer: in the first the policy is still the one that answered."""
+    each, steps = values["per_device_train_batch_size"], values["gradient_accumulation_steps"]
+    generated = values["generation_batch_size"]
+    return (values["steps_per_generation"] or (generated // each if generated else steps)) > steps
+
 
 ONLY = {
     COMMON: (
@@ -109,35 +119,50 @@ ONLY = {
         Only("loss_weights", "loss_type", ("several losses", lambda value: len(value) > 1)),
         Only("use_weighting", "loss_type", _none("aot aot_unpaired")),
     ),
+    "CPOConfig": (
+        Only("label_smoothing", "loss_type", _any("sigmoid simpo alphapo")),
+        Only("simpo_gamma", "loss_type", _any("simpo alphapo")),
+        Only("cpo_alpha", "loss_type", _other("alphapo")),
+    ),
     "PPOConfig": (Only("kl_horizon", "kl_target", _NUMBER),),
-    "RLOOConfig": (Only(_VLLM, "use_vllm", _TRUE),),
+    "RLOOConfig": (
+        Only(_VLLM, "use_vllm", _TRUE),
+        Only("epsilon epsilon_high", "num_iterations", _AGAIN, unless=_later_steps),
+    ),
     "GRPOConfig": (
         Only(_VLLM, "use_vllm", _TRUE),
-        Only(_ADAPTIVE, "use_adaptive_entropy", _TRUE),
+        Only(
+            "epsilon epsilon_high delta off_policy_mask_threshold importance_sampling_level",
+            *("num_iterations", _AGAIN),
+            unless=_later_steps,
+        ),
+        Only("entropy_coef_min entropy_coef_max entropy_coef_delta entropy_target", "use_adaptive_entropy", _TRUE),
         Only("sapo_temperature_neg sapo_temperature_pos", "loss_type", _any("sapo")),
         Only("vespo_k_pos vespo_lambda_pos vespo_k_neg vespo_lambda_neg", "loss_type", _any("vespo")),
         Only("use_bias_correction_kl", "beta", ("more than 0", lambda value: value > 0)),
     ),
     LORA: (
-        Only(
-            "layers_to_transform layers_pattern",
-            "target_modules",
-            ("a list of names", lambda value: isinstance(value, list)),
-            even_off=True,
-        ),
+        Only("layers_to_transform layers_pattern", "target_modules", _NAMES, even_off=True),
         Only("layers_pattern", "layers_to_transform", ("the numbers of layers", _NUMBER[1]), even_off=True),
     ),
 }
 
 # Fields that a config has and its trainer never reads, or that would spoil what it does.
+_ITS_OWN = {"its loss has no labels to smooth": "label_smoothing_factor"}
 _NOISE = {"noise would make the policy another one than its reference from the start": "neftune_noise_alpha"}
+_WHOLE = {"every rollout is a whole one": "dataloader_drop_last"}
 NEVER = {
     "SFTConfig": by_name({"rows come in an order drawn from the seed; see train_sampling_strategy": "shuffle_dataset"}),
+    "RewardConfig": by_name(_ITS_OWN),
     "DPOConfig": by_name({"its losses are smoothed by label_smoothing": "label_smoothing_factor"} | _NOISE),
-    "RewardConfig": by_name({"scores are not labels": "label_smoothing_factor"}),
+    "KTOConfig": by_name(_ITS_OWN | _NOISE),
+    "ORPOConfig": by_name(_ITS_OWN),
+    "CPOConfig": by_name({"its losses are smoothed by label_smoothing": "label_smoothing_factor"}),
+    "RLOOConfig": by_name(_ITS_OWN | _NOISE | _WHOLE),
+    "GRPOConfig": by_name(_ITS_OWN | _NOISE | _WHOLE),
     "PPOConfig": by_name(
         {
-            "its loss has no labels": "label_smoothing_factor",
+            **_ITS_OWN,
             "its rows are made while it trains": f"""dataloader_drop_last dataloader_num_workers dataloader_pin_memory
                 {_WORKERS} include_num_input_tokens_seen""",
             "its prompts come in an order drawn from the seed": "train_sampling_strategy",
@@ -158,7 +183,7 @@ def idle(config: str, key: str, values: Mapping[str, object], written: Mapping[s
         wanted, holds = rule.values
         on = values[rule.key]
         off = rule.key in written and on in (False, None, "no", "none") and not rule.even_off
-        if not off and not holds(on):
+        if not off and not holds(on) and not rule.unless(values):
             return f"cannot take effect with {rule.key}: {_shown(on)}; it does with {wanted}"
     return None
 

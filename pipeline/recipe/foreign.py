@@ -154,8 +154,10 @@ VALUES: dict[str, str | Callable[[object], str]] = {
 }
 
 # Methods, by the names that others have for them: stages here, as far as there are such, or losses of one.
-_STAGES = by_name({"pretrain": "pt", "reward": "rm reward_modeling", "dpo": "ipo hinge", "kto": "kto_pair"})
-_METHODS = {name: name for name in "pretrain sft reward dpo kto orpo simpo cpo grpo rloo ppo".split()} | _STAGES
+_STAGES = by_name(
+    {"pretrain": "pt", "reward": "rm reward_modeling", "dpo": "ipo hinge", "kto": "kto_pair", "simpo": "cpo"}
+)
+_METHODS = {name: name for name in "pretrain sft reward dpo kto orpo simpo grpo rloo ppo".split()} | _STAGES
 _LOSSES = ("ipo", "hinge")
 # Keys whose value is a method.
 _NAME_A_METHOD = ("rl", "stage", "training_stage", "pref_loss", "dpo_loss")

@@ -171,7 +171,7 @@ RANGES = {
         (
             "more than 0 (at 0 nothing is trained; the shortest trial is max_steps: 1)",
             lambda value: value > 0,
-            "learning_rate value_learning_rate DPOConfig.beta",
+            "learning_rate value_learning_rate DPOConfig.beta KTOConfig.beta CPOConfig.beta",
         ),
         ("at least 1, or null to keep them all", lambda value: value >= 1, "save_total_limit"),
         ("at least 1, or -1 for as many as the epochs have", lambda value: value == -1 or value >= 1, "max_steps"),

@@ -30,6 +30,7 @@ def test_recipes_are_listed_with_their_chain():
 
 
 def test_a_shown_recipe_is_whole_and_the_same(tmp_path):
+    from pipeline.recipe.effect import NEVER
     from pipeline.recipe.fields import LORA, ON_A_GPU, fields_of
     from pipeline.recipe.owned import ADAPTER_OWNED, OWNED
 
@@ -40,6 +41,6 @@ def test_a_shown_recipe_is_whole_and_the_same(tmp_path):
     for name, stage in again.stages.items():
         config = specs()[name].config
         left = fields_of(config).keys() - stage.train.keys()
-        assert left == (left & OWNED.keys()) | set(ON_A_GPU)
+        assert left == (left & (OWNED.keys() | NEVER.get(config, {}).keys())) | set(ON_A_GPU)
     adapter = again.stages["sft"].adapter.resolved()
     assert fields_of(LORA).keys() - adapter.keys() == ADAPTER_OWNED.keys()

@@ -92,11 +92,36 @@ def test_a_4_bit_base_in_bf16_trains_adapters_that_stay_fp32(tmp_path, shared):
         assert {tensor.dtype for tensor in adapter.values()} == {torch.float32}
 
 
-@pytest.mark.parametrize("own", ["{target_modules: [q_proj, q_porj]}", "{rank_pattern: {nowhere: 3}}"])
-def test_a_name_of_no_module_is_a_mistake(stage_of, own):
-    stage = stage_of("sft", f"adapter={own}")
-    with pytest.raises(PipelineError, match=r"adapter\.(target_modules: q_porj|rank_pattern: nowhere) is no module"):
-        stage.models.at_the_start()
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        (
+            "{target_modules: [q_proj, q_porj]}",
+            "adapter.target_modules: q_porj is no module of the model; did you mean",
+        ),
+        ("{rank_pattern: {nowhere: 3}}", "adapter.rank_pattern: nowhere is no module of the model"),
+        ("{exclude_modules: [q_porj]}", "adapter.exclude_modules: q_porj is no module of the model; did you mean"),
+        ("{exclude_modules: q_proj}", "adapter.exclude_modules: q_proj is no module"),  # a pattern of a whole path
+        ("{target_parameters: [nowhere]}", "adapter.target_parameters: nowhere is no parameter of the model"),
+        ("{target_modules: [q_proj], layers_to_transform: [0, 2]}", "layers_to_transform: the model has no layer 2"),
+        ("{r: 3, init_lora_weights: orthogonal}", "The adapter does not fit the base: Orthogonal"),
+    ],
+)
+def test_what_the_model_has_not_is_a_mistake(stage_of, own, said):
+    with pytest.raises(PipelineError) as refused:
+        stage_of("sft", f"adapter={own}").models.at_the_start()
+    assert said in refused.value.what
+
+
+def test_an_adapter_where_not_all_is_meant(stage_of):
+    own = "{exclude_modules: '.*layers.0.*q_proj', target_modules: [q_proj, v_proj], layers_to_transform: 0}"
+    model = stage_of("sft", f"adapter={own}").models.at_the_start()
+    trained = {
+        name.partition(".lora")[0][-len("0.self_attn.v_proj") :]
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    }
+    assert trained == {"0.self_attn.v_proj"}
 
 
 def test_an_adapter_made_for_another_base(built):

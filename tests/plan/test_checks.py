@@ -60,3 +60,22 @@ def test_missing_files_of_all_stages_at_once(micro):
     said = refused(micro, "run", "-r", "micro.yaml")
     assert "chat.jsonl: no such file" in said and "pairs.jsonl: no such file" in said
     assert not (micro / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), ()),
+        (("train.num_train_epochs=2",), ("max_steps: 12 says how long it trains, and num_train_epochs does not",)),
+        (("train.num_train_epochs=2", "stages.pretrain.train.max_steps=-1"), ()),
+        (
+            ("model.dtype=bfloat16", "model.attn_implementation=flash_attention_2"),
+            ("model.attn_implementation: flash_attention_2 needs a GPU, and there is none here",),
+        ),
+    ],
+)
+def test_what_is_no_reason_to_stop_is_a_note(micro, monkeypatch, options, said):
+    monkeypatch.chdir(micro)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    (step,) = Planner(load_recipe("micro.yaml", options), Path("runs")).plan(["pretrain"])
+    assert step.notes == said and step.to_json()["notes"] == list(said)

@@ -61,12 +61,14 @@ def test_an_adapter_of_elsewhere_is_held_to_the_base_that_it_names(planned, buil
         ("some/model", "some/model", "another/model"),
     ):
         names(named)
-        assert "cannot be told" not in planned(right, foreign).why
+        assert planned(right, foreign).notes == ()
         with pytest.raises(PipelineError, match="made for another base"):
             planned(wrong, foreign)
     for named in (None, "some/model"):
         names(named)
-        assert "was made for" in (why := planned("./same", foreign).why) and "cannot be told" in why
+        step = planned("./same", foreign)
+        assert step.why == "never run before" and f"policy: whether {foreign} was made for" in step.notes[0]
+    assert "note dpo: policy: whether" in align("plan", "-r", "mine.yaml", "--policy", foreign, cwd=built).stdout
 
 
 def test_what_cannot_take_effect_on_the_adapter_of_another_policy_is_refused(built):

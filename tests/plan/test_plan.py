@@ -3,9 +3,15 @@
 import os
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 from conftest import ALL, align, manifest, plan, states
+
+from pipeline.artifact.attempt import Attempt
+from pipeline.artifact.digests import difference
+from pipeline.plan.planner import Planner
+from pipeline.recipe.reading import load_recipe
 
 
 def test_what_is_done_is_not_done_again(built):
@@ -66,3 +72,26 @@ def test_a_changed_evaluation_evaluates_again_and_retrains_nothing(built):
     assert states(built, *changed) == dict.fromkeys(ALL, "up to date")
     assert {stage: manifest(built, stage)["weights_sha256"] for stage in ALL} == before
     assert manifest(built, "dpo")["metrics"]["after"]["n"] == 4
+
+
+def test_what_is_measured_otherwise_is_named(built, monkeypatch):
+    monkeypatch.chdir(built)
+    Path("score.py").write_text("def score(prompts, completions, **_): return [1.0 for _ in prompts]\n")
+
+    def planned(*overrides: str):
+        (step,) = Planner(load_recipe("micro.yaml", overrides), Path("runs")).plan(["pretrain"])
+        return step.state, step.why
+
+    assert planned("evaluation.samples=1") == ("evaluate", "evaluation.samples: 3 -> 1; the weights stay")
+    two = planned("evaluation.samples=1", "evaluation.answer_pattern=a+")
+    assert two == ("evaluate", "evaluation.samples: 3 -> 1 and 1 more; the weights stay")
+    said = manifest(built, "pretrain")
+    said["evaluation"]["settings"]["score_function"] = "score.py:score"
+    monkeypatch.setattr(Attempt, "manifest", said)
+    scored = planned("evaluation.score_function=score.py:score")
+    assert scored == ("evaluate", "content of score.py; the weights stay")
+
+
+@pytest.mark.parametrize("was, now", [(1, 1.0), (True, 1), ([0], [0.0])])
+def test_what_differs_to_a_digest_differs_in_the_reason(was, now):
+    assert list(difference({"key": was}, {"key": now})) != []

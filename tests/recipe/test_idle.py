@@ -15,6 +15,9 @@ stages:
   reward: {data: {path: pairs.jsonl}}
   dpo: {data: {path: pairs.jsonl}}
   ppo: {data: {path: prompts.jsonl}}
+  kto: {data: {path: labeled.jsonl}}
+  simpo: {data: {path: pairs.jsonl}}
+  grpo: {data: {path: prompts.jsonl}}
 """
 
 
@@ -52,9 +55,8 @@ def problems(tmp_path):
         ("dpo", "loss_type: exo_pair", "exo_pair needs label_smoothing above 0"),
         ("dpo", "loss_type: []", "must name at least one loss"),
         ("dpo", "use_weighting: true, loss_type: aot", "with loss_type: aot; it does with any other"),
-        ("dpo", "precompute_ref_batch_size: 2", "with precompute_ref_log_probs: false; it does with true"),
         ("dpo", "label_smoothing_factor: 0.1", "its losses are smoothed by label_smoothing"),
-        ("reward", "label_smoothing_factor: 0.1", "scores are not labels"),
+        ("reward", "label_smoothing_factor: 0.1", "its loss has no labels to smooth"),
         ("sft", "label_smoothing_factor: 0.1, loss_type: dft", "with loss_type: dft; it does with nll"),
         ("sft", "packing: true, max_length: null", "with max_length: null; it does with a number"),
         ("sft", "warmup_steps: 5, lr_scheduler_type: constant", "it does with constant_with_warmup and others"),
@@ -86,7 +88,25 @@ def problems(tmp_path):
         ("ppo", "dataloader_num_workers: 2", "its rows are made while it trains"),
         ("ppo", "neftune_noise_alpha: 5", "noise would make its log-probabilities inexact"),
         ("ppo", "kl_horizon: 5", "with kl_target: null; it does with a number"),
-        ("sft", "shuffle_dataset: true", "rows come in an order drawn from the recipe's seed"),
+        ("kto", "neftune_noise_alpha: 5", "noise would make the policy another one than its reference"),
+        ("kto", "beta: 0", "must be more than 0 (at 0 nothing is trained"),
+        (
+            "simpo",
+            "label_smoothing: 0.1, loss_type: hinge",
+            "with loss_type: hinge; it does with sigmoid, simpo, alphapo",
+        ),
+        ("simpo", "simpo_gamma: 1.0, loss_type: sigmoid", "with loss_type: sigmoid; it does with simpo, alphapo"),
+        ("simpo", "cpo_alpha: 0.5, loss_type: alphapo", "with loss_type: alphapo; it does with any other"),
+        (
+            "grpo",
+            "epsilon_high: 0.28",
+            "with num_iterations: 1; it does with more, or with several steps for each rollout",
+        ),
+        ("grpo", "vllm_mode: server", "with use_vllm: false; it does with true"),
+        ("grpo", "sapo_temperature_neg: 2", "with loss_type: dapo; it does with sapo"),
+        ("grpo", "entropy_target: 0.1", "with use_adaptive_entropy: false; it does with true"),
+        ("grpo", "use_bias_correction_kl: false", "with beta: 0.0; it does with more than 0"),
+        ("sft", "shuffle_dataset: true", "rows come in an order drawn from the seed"),
         ("sft", "dataset_num_proc: 2", "with as many threads as the recipe's top-level threads says"),
         ("sft", "enable_jit_checkpoint: true", "it would end a stage half trained"),
     ],
@@ -109,6 +129,10 @@ def test_a_key_that_would_do_nothing_is_refused_with_the_reason(problems, stage,
         ("sft", "report_to: none, run_name: x"),
         ("sft", "dataloader_num_workers: 2, dataloader_prefetch_factor: 2"),
         ("ppo", "eval_steps: 5"),  # PPO measures every so many steps by itself
+        ("grpo", "beta: 0.0"),
+        ("grpo", "epsilon_high: 0.28, num_iterations: 2"),
+        ("grpo", "epsilon_high: 0.28, steps_per_generation: 4"),
+        ("grpo", "shuffle_dataset: false"),
     ],
 )
 def test_a_key_that_takes_effect_is_accepted(problems, stage, train):

@@ -17,26 +17,13 @@ from pipeline.run.reckoning import reckoned_from
 
 SCORE = "def score(prompt, completion):\n    return len(set(completion))\n"
 # Two methods that run, and one whose data are not there.
-TRIAL = (
-    "compare",
-    "--methods",
-    "dpo",
-    "orpo",
-    "kto",
-    "-r",
-    "micro.yaml",
-    "--seeds",
-    2,
-    "--tokens",
-    1200,
-    "--set",
+TRIAL = ["compare", "--methods", "dpo", "orpo", "kto", *"-r micro.yaml --seeds 2 --tokens 1200 --json".split()]
+for override in (
     "stages.orpo.data={path: pairs.jsonl, held_out: 0.2}",
-    "--set",
     "stages.kto.data={path: gone.jsonl}",
-    "--set",
     "stages.dpo.evaluation.score_function=score.py:score",
-    "--json",
-)
+):
+    TRIAL += ["--set", override]
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,17 @@
 
 import importlib.metadata
 import json
-import math
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import write_rows
+from rollouts import write_rollouts
+from stage_runs import stage_run
 from transformers import Trainer, get_scheduler, trainer_optimizer
 from transformers.trainer_callback import DefaultFlowCallback, TrainerControl
 
@@ -21,6 +24,7 @@ from pipeline.recipe.fields import COMMON, HOW, effective, fields_of
 from pipeline.recipe.owned import ACCEPTED_ONCE, OWNED
 from pipeline.stage import specs
 from pipeline.train import arguments
+from pipeline.train.trainer import Context
 
 LOSSES = fields_of("DPOConfig")["loss_type"].choices
 # A value of each field that says what is trained and is read by every stage that has it, and what has to stand beside it.
@@ -75,12 +79,49 @@ OTHERS = {
     "missing_eos_penalty": (1.0, {}),
     "reward_clip": (0.01, {}),
     "normalize_reward": (True, {}),
+    "desirable_weight": (1.5, {}),
+    "undesirable_weight": (1.5, {}),
+    "cpo_alpha": (0.5, {}),
+    "simpo_gamma": (1.0, {}),
+    "alpha": (0.5, {}),
+    "num_generations": (4, {"num_generations": 2}),
+    "max_completion_length": (4, {}),
+    "shuffle_dataset": (False, {}),
+    "steps_per_generation": (2, {"steps_per_generation": None}),
+    "generation_batch_size": (8, {"steps_per_generation": None}),
+    "top_p": (0.5, {}),
+    "top_k": (3, {}),
+    "min_p": (0.9, {}),
+    "repetition_penalty": (5.0, {}),
+    "num_iterations": (3, {"num_iterations": 1}),
+    "epsilon": (0.001, {"num_iterations": 3}),
+    "epsilon_high": (0.001, {"num_iterations": 3}),
+    "delta": (1.0001, {"num_iterations": 3}),
+    "off_policy_mask_threshold": (1e-4, {"num_iterations": 3}),
+    "importance_sampling_level": ("sequence", {"num_iterations": 3}),
+    "sapo_temperature_neg": (3.0, {"loss_type": "sapo", "num_iterations": 3}),
+    "sapo_temperature_pos": (3.0, {"loss_type": "sapo", "num_iterations": 3}),
+    "vespo_k_pos": (1.0, {"loss_type": "vespo", "num_iterations": 3}),
+    "vespo_lambda_pos": (1.0, {"loss_type": "vespo", "num_iterations": 3}),
+    "vespo_k_neg": (1.0, {"loss_type": "vespo", "num_iterations": 3}),
+    "vespo_lambda_neg": (1.0, {"loss_type": "vespo", "num_iterations": 3}),
+    "multi_objective_aggregation": ("normalize_then_sum", {}),
+    "scale_rewards": ("none", {}),
+    "mask_truncated_completions": (True, {}),
+    "top_entropy_quantile": (0.5, {}),
+    "entropy_coef": (0.3, {}),
+    "use_bias_correction_kl": (False, {"num_iterations": 3, "beta": 0.1}),
+    "normalize_advantages": (True, {}),
+    "reward_clip_range": ([-0.01, 0.01], {}),
 }
 ELSEWHERE = {
     "loss_type",  # its words are looked at one by one
     "disable_dropout",  # tests/train/test_chain.py
     "router_aux_loss_coef",  # of models with experts; for others it is refused by the trainer
     "kl_limit",  # when a warning is given
+    "use_adaptive_entropy",  # seen in the logs: the coefficient moves a little with every rollout
+    *"entropy_coef_min entropy_coef_max entropy_coef_delta entropy_target".split(),
+    *(name for name in fields_of("GRPOConfig") if name.startswith("vllm_")),  # of a package that needs a GPU
 }
 
 
@@ -98,17 +139,42 @@ def choices_of(field: str) -> list[str]:
 def trained(stage, **given: object) -> tuple[list[float], torch.Tensor]:
     """(the losses, all trained weights) after three steps, or as many as `given` says."""
     stage.step.given.update({"max_steps": 3, "logging_steps": 1, "save_strategy": "no", "eval_strategy": "no"} | given)
-    trainer = stage.trainer(stage.load())
+    trainer = stage.trainer(stage.models.at_the_start())
     trainer.train()
     losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
     return losses, torch.cat([p.flatten() for p in trainer.model.parameters() if p.requires_grad])
+
+
+@pytest.fixture(scope="module")
+def folder(chain, tmp_path_factory) -> Path:
+    """The micro recipe with every stage there is, on the micro chain's, and rewards that differ."""
+    made = tmp_path_factory.mktemp("every")
+    recipe = write_rollouts(made, chain)
+    others = {"kto": "labeled", "orpo": "pairs", "simpo": "pairs"}
+    text = re.sub(r"reward_functions: {.*}}", "reward_functions: {mine: score.py:score}", recipe.read_text())
+    text += "".join(f"  {name}: {{data: {{path: {rows}.jsonl, held_out: 0.2}}}}\n" for name, rows in others.items())
+    recipe.write_text(text)
+    (made / "score.py").write_text(
+        "def score(completions, **_): return [float(sum(map(ord, one)) % 7) for one in completions]\n"
+    )
+    asked = [json.loads(line) for line in (made / "chat.jsonl").read_text().splitlines()]
+    write_rows(made / "labeled.jsonl", [row | {"label": number % 2 == 0} for number, row in enumerate(asked)])
+    return made
+
+
+@pytest.fixture
+def stage_of(folder, tmp_path, monkeypatch):
+    """A stage as its process would set it up, without running it."""
+    monkeypatch.chdir(folder)
+    return partial(stage_run, "micro.yaml", folder=tmp_path)
 
 
 @pytest.fixture
 def dpo(stage_of):
     """A DPO trainer whose policy has left its reference, and a batch."""
     stage = stage_of("dpo")
-    trainer = stage.trainer(stage.load())
+    stage.step.given["precompute_ref_log_probs"] = False
+    trainer = stage.trainer(stage.models.at_the_start())
     torch.manual_seed(0)
     for name, parameter in trainer.model.named_parameters():
         if ".default." in name:
@@ -152,21 +218,62 @@ def test_what_a_loss_reads_is_what_the_table_says(dpo):
     assert not takes_effect("DPOConfig", "loss_weights", loss_type=["sigmoid"])
 
 
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("simpo", {"beta": 0.3, "label_smoothing": 0.2, "simpo_gamma": 1.0, "cpo_alpha": 0.5, "alpha": 0.1}),
+        ("kto", {"beta": 0.3, "desirable_weight": 1.5, "undesirable_weight": 1.5}),
+    ],
+)
+def test_what_a_loss_of_another_method_reads_is_what_the_table_says(stage_of, name, keys):
+    stage, config = stage_of(name), specs()[name].config
+    stage.step.given["precompute_ref_log_probs"] = False
+    trainer = stage.trainer(stage.models.at_the_start())
+    batch = trainer.data_collator([trainer.train_dataset[number] for number in range(4)])
+    plain, wrong = {key: getattr(trainer, key) for key in keys}, []
+
+    def loss(**values: object) -> float:
+        for key, value in (plain | values).items():
+            setattr(trainer, key, value)
+        with torch.no_grad():
+            return float(trainer.compute_loss(trainer.model, dict(batch)))
+
+    for word in fields_of(config)["loss_type"].choices:
+        if word == "alphapo":  # SimPO's with cpo_alpha 0, as the config itself says
+            made = arguments.built(
+                specs()[name],
+                {"loss_type": word, "cpo_alpha": 0.5},
+                seed=0,
+                dtype="float32",
+                folder=stage.folder,
+                config={},
+            )
+            assert (made.loss_type, made.cpo_alpha) == ("simpo", 0.0)
+            assert not takes_effect(config, "cpo_alpha", loss_type=word)
+            continue
+        trainer.loss_type = word
+        for key, value in keys.items():
+            read = loss(**{key: value}) != loss()
+            if read != takes_effect(config, key, loss_type=word):
+                wrong.append(f"{key} with {word}: {'read' if read else 'not read'}")
+    assert not wrong
+
+
 @pytest.mark.parametrize("key, value", [("f_divergence_type", "forward_kl"), ("use_weighting", True)])
 def test_what_a_loss_refuses_is_what_the_table_says(stage_of, key, value):
     stage = stage_of("dpo")
     for name in ("sigmoid", "hinge", "ipo", "nca_pair", "aot", "aot_unpaired", "apo_zero", "sppo_hard"):
         stage.step.given.update({"loss_type": [name], key: value})
         if takes_effect("DPOConfig", key, loss_type=[name]):
-            assert stage.trainer(stage.load())
+            assert stage.trainer(stage.models.at_the_start())
         else:
             with pytest.raises(PipelineError, match="train: DPOTrainer refuses it: "):
-                stage.trainer(stage.load())
+                stage.trainer(stage.models.at_the_start())
 
 
 def test_a_smoothed_loss_is_the_formulas_and_needs_no_other_key(stage_of):
     stage = stage_of("sft", "stages.sft.train.label_smoothing_factor=0.3")
-    trainer = stage.trainer(stage.load())
+    trainer = stage.trainer(stage.models.at_the_start())
     batch = trainer.data_collator(list(tokens(stage.rows.prepared.trained))[:4])
     with torch.no_grad():
         found = float(trainer.compute_loss(trainer.model, dict(batch)))
@@ -182,6 +289,26 @@ def test_a_smoothed_loss_is_the_formulas_and_needs_no_other_key(stage_of):
     assert smoothed[0] == plain[0]
 
 
+def test_the_loss_is_one_that_reads_what_is_trained_whatever_the_recipe_says_of_it(stage_of, monkeypatch):
+    stage = stage_of("sft")
+    stage.step.given["loss_type"] = None  # as `recipe show` prints it
+    monkeypatch.setattr(Context, "_head_is_adapted", lambda context: True)
+    assert stage.trainer(stage.models.at_the_start()).args.loss_type == "nll"
+    stage.step.given["loss_type"] = "chunked_nll"
+    with pytest.raises(PipelineError, match=r"train\.loss_type: chunked_nll goes round"):
+        stage.trainer(stage.models.at_the_start())
+
+
+def test_a_warm_up_longer_than_the_run_is_said(stage_of):
+    said = []
+    stage = stage_of("sft", report=lambda kind, **fields: said.append(fields.get("text")))
+    trained(stage, warmup_steps=10)
+    assert "train.warmup_steps: 10, and there are 3 steps: learning_rate is not reached" in said
+    said.clear()
+    trained(stage, warmup_steps=2)
+    assert not any("warmup_steps" in text for text in said if text)
+
+
 def other(field, value: object) -> object:
     """Another value than its default, one that would be seen if it were read."""
     special = {
@@ -195,12 +322,16 @@ def other(field, value: object) -> object:
     return not value if isinstance(value, bool) else 2
 
 
-@pytest.mark.parametrize("name", ["dpo", "reward", "ppo"])
+SPOILING = {"neftune_noise_alpha"}  # it does take effect, which is why it is refused
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, spec in specs().items() if NEVER.get(spec.config, {}).keys() - SPOILING]
+)
 def test_what_never_takes_effect_in_a_stage_changes_nothing(stage_of, name):
     config = specs()[name].config
     plain, stage = trained(stage_of(name)), stage_of(name)
-    spoiling = {"neftune_noise_alpha"}  # it does take effect, which is why it is refused
-    given = {key: other(key, fields_of(config)[key].default) for key in NEVER[config].keys() - spoiling}
+    given = {key: other(key, fields_of(config)[key].default) for key in NEVER[config].keys() - SPOILING}
     stage.step.given.update(given)
     losses, weights = trained(stage)
     assert losses == plain[0] and torch.equal(weights, plain[1])
@@ -231,17 +362,14 @@ def test_every_field_that_says_what_is_trained_was_looked_at():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["sft", "reward", "dpo", "ppo"])
+@pytest.mark.parametrize("name", [name for name, spec in specs().items() if spec.after])
 def test_what_is_accepted_changes_what_is_trained(stage_of, name):
     config, ignored, found = specs()[name].config, [], {}
     steps = {"max_steps": 9} if name == "ppo" else {}  # in the first rollout the KL is 0
     for key in [key for key in what_is_trained(config) if key in OTHERS]:
         value, beside = OTHERS[key]
-        stage = stage_of(
-            name,
-            f"stages.{name}.train.{key}={json.dumps(value)}",
-            *(f"stages.{name}.train.{one}={json.dumps(other)}" for one, other in beside.items()),
-        )
+        given = [f"stages.{name}.train.{one}={json.dumps(other)}" for one, other in (beside | {key: value}).items()]
+        stage = stage_of(name, *given)
         if str(beside) not in found:
             found[str(beside)] = trained(stage_of(name), **steps | beside)[1]
         stage.rows.prepare()
@@ -330,21 +458,3 @@ def test_when_something_is_logged_measured_or_saved_is_what_the_table_says(strat
         said = takes_effect("SFTConfig", f"{what}_steps", **{f"{what}_strategy": strategy})
         assert done == (strategy == "steps")
         assert said == done or strategy == "no"  # what is switched off on purpose is not argued with
-
-
-def test_the_reference_is_the_parent_also_where_its_log_probabilities_are_kept(stage_of):
-    """TRL takes them from its own copy of the policy, which lacks what the parent trained of the embeddings."""
-
-    def first_loss(kept: bool) -> float:
-        stage = stage_of("dpo")
-        stage.step.given["precompute_ref_log_probs"] = kept
-        model = stage.load()
-        torch.manual_seed(0)
-        for name, parameter in model.named_parameters():
-            if ".default." in name:  # a policy that is not the parent, so that a copy of it would show
-                parameter.data += 0.1 * torch.randn_like(parameter)
-        trainer = stage.trainer(model)
-        with torch.no_grad():
-            return float(trainer.compute_loss(trainer.model, trainer.data_collator(list(trainer.train_dataset)[:4])))
-
-    assert first_loss(True) == pytest.approx(first_loss(False), abs=1e-6) and abs(first_loss(True) - math.log(2)) > 1e-3

@@ -1,5 +1,7 @@
 """Packing: every row once and whole, and none sees another."""
 
+import itertools
+
 import pytest
 import torch
 from conftest import align, attempt, manifest, write_micro
@@ -70,6 +72,25 @@ def test_without_padding_the_same_is_learned(tmp_path):
     assert free["tokens"] == padded["tokens"] and free["fingerprint"] == padded["fingerprint"]
     assert free["metrics"]["after"]["loss"] == pytest.approx(padded["metrics"]["after"]["loss"], abs=1e-5)
     assert free["metrics"]["after"]["loss"] < free["metrics"]["before"]["loss"]
+
+
+@pytest.mark.parametrize("switch", ["packing", "padding_free"])
+def test_the_log_says_what_was_found_and_not_what_might_be(stage_of, switch, capfd):
+    """TRL suspects every attention but FlashAttention; here the model itself was asked."""
+    stage = stage_of("sft", f"stages.sft.train.{switch}=true")
+    trainer = stage.trainer(stage.models.at_the_start())
+    said = "".join(capfd.readouterr())
+    assert f"train.{switch}: looked into: rows in one sequence do not see each other" in said
+    assert "Flash Attention" not in said
+    batch = next(iter(trainer.get_train_dataloader()))
+    ids, places = batch["input_ids"], batch["position_ids"]
+    with torch.no_grad():
+        together = trainer.model.eval()(input_ids=ids, position_ids=places, use_cache=False).logits[0]
+        begins = [*(places[0] == 0).nonzero().flatten().tolist(), ids.shape[1]]
+        assert len(begins) > 2
+        for begin, end in itertools.pairwise(begins):
+            alone = trainer.model(input_ids=ids[:, begin:end], use_cache=False).logits[0]
+            assert torch.allclose(together[begin:end], alone, atol=1e-6)
 
 
 def test_a_stage_that_cannot_do_without_padding_says_so(tmp_path):
