@@ -205,7 +205,7 @@ def test_it_warns_where_nothing_can_be_learned_and_no_response_ends(stage_of):
         ("stages.grpo.train.max_completion_length=64", "leave no room for a prompt in 64"),
         ("stages.grpo.train.max_completion_length=null", "a response has to end"),
         ("stages.grpo.train.use_vllm=true", "vLLM is not installed"),
-        ("stages.grpo.train.vllm_mode=server", "cannot take effect: it needs use_vllm: true"),
+        ("stages.grpo.train.vllm_mode=server", "cannot take effect with use_vllm: false; it does with true"),
         ("stages.grpo.train.reward_weights=[1.0, 2.0]", "set weight beside each of reward_functions instead"),
         ("stages.grpo.train.loss_type=grop", "did you mean grpo?"),
         ("stages.grpo.train.beta=-1", "must be 0 or more"),
