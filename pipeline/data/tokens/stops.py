@@ -118,7 +118,7 @@ class Stops:
     def every(self) -> set[str]:
         """All tokens that end what an assistant says: a last answer, an earlier one, a call of a tool, the text."""
         earlier = self._stop_in(self.earlier_tail)
-        return {self.stop, self._stop_of_call, self.tokenizer.eos_token, *([earlier] if earlier else [])}
+        return {self.stop, self._stop_of_call, self.tokenizer.eos_token, earlier} - {None}
 
     @property
     def suffix(self) -> str:
