@@ -34,7 +34,8 @@ def publish(
         bool, typer.Option("--public", help="Everybody may see it; without it a repository is private.")
     ] = False,
     what: Annotated[
-        str | None, typer.Option("--what", help="adapter, model, or the format of an export: merged, gguf.")
+        str | None,
+        typer.Option("--what", help="adapter, model, or the format of an export: merged, gguf, gguf-adapter, onnx."),
     ] = None,
     base: Annotated[
         str | None, typer.Option("--base", help="Where the base of the adapter is on the hub: owner/name.")

@@ -84,7 +84,7 @@ def check(data: Data, kind: str, encoder: Encoder | Words, enough: Enough | None
             remarks=remarks(first, kind, encoder.tokenizer if isinstance(encoder, Encoder) else None),
             labels=kinds.labels_of(first) if KINDS[kind].LABELED else [],
             unwanted=sum(count for reason, count in account.bad_by_reason.items() if reason.startswith(LABELED)),
-            wanted=_wanted(trained, held_out) if "label" in KINDS[kind].NUMBERS else None,
+            wanted=_wanted(trained, held_out) if KINDS[kind].WANTED else None,
             unit="words" if isinstance(encoder, Words) else "tokens",
             lengths={share: lengths[min(len(lengths) * share // 100, len(lengths) - 1)] for share in PERCENTILES}
             if lengths

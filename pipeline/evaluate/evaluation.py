@@ -95,8 +95,8 @@ class Evaluation:
     @cached_property
     def worked(self) -> Sequence[Kind]:
         """The trained examples that have a right answer."""
-        labeled = "label" in KINDS[self.kind].NUMBERS
-        return [one for one in self.trained if one.reference is not None] if labeled else self.trained
+        both = KINDS[self.kind].WANTED
+        return [one for one in self.trained if one.reference is not None] if both else self.trained
 
     def _rewards(self, model, prompts: Sequence[list[int]], responses: Sequence[list[int]]) -> dict[str, float]:
         each = self.reward.each(model, self.held_out, prompts, responses)

@@ -222,7 +222,7 @@ def prepare(
 
 
 def _refuse_one_kind(made: Prepared, stage: str) -> None:
-    for name in KINDS[made.kind].NUMBERS:
+    if name := KINDS[made.kind].WANTED:
         values = numpy.unique(numbers(made.trained, name))
         if len(values) == 1:
             raise PipelineError(

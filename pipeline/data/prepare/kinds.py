@@ -122,9 +122,7 @@ def _whole(row: Row, kind: str, source: Source) -> tuple[Shape, dict] | None:
     if not name or not isinstance(row.value, dict) or not set(source.columns.values()) <= row.value.keys():
         return None
     value, written = renamed(row.value, source.columns), SHAPES[name]
-    fits = (
-        "label" not in KINDS[kind].NUMBERS and name in KINDS[kind].SHAPES and KINDS[kind].present(written, value) == 1
-    )
+    fits = not KINDS[kind].WANTED and name in KINDS[kind].SHAPES and KINDS[kind].present(written, value) == 1
     return (written, value) if fits else None
 
 

@@ -23,6 +23,7 @@ class Kind:
     ROW: ClassVar[str]  # the simplest row, as in a hint
     COLUMNS: ClassVar[tuple[str, ...]]
     NUMBERS: ClassVar[tuple[str, ...]] = ()  # fields that stand beside the tokens in the table, as numbers
+    WANTED: ClassVar[str | None] = None  # the one of them that says whether an answer is to be learned or avoided
     ASKS: ClassVar[bool] = True  # whether there is a question that a model can be asked
     SHAPES: ClassVar[tuple[str, ...]]  # in which its rows are written
     LABELED: ClassVar[bool] = False  # whether its rows may say of themselves that they are not wanted

@@ -26,6 +26,7 @@ class Labeled(Kind):
     ROW = "{prompt: ..., completion: ..., label: true}"
     COLUMNS = ("prompt_ids", "completion_ids")
     NUMBERS = ("label",)
+    WANTED = "label"
     SHAPES = (*TALKS, PAIRS)
     LABELED = True
 
