@@ -92,7 +92,9 @@ def answers(model, rows: HeldOut, side: str) -> tuple[list[float], list[int]]:
 
 
 def _baselines(rows: HeldOut) -> dict[str, float]:
-    """Preferring the longer answer (or the shorter, whichever is right more often) needs no model at all."""
+    """The share of pairs that are right by the number of tokens alone, the longer answer always being preferred, or the
+    shorter, whichever is right more often. That needs no model at all.
+    """
     lengths = [[len(row[side]) for row in rows.columns] for side in ("chosen_ids", "rejected_ids")]
     longer = share_above(*lengths)
     return {"guess_by_length": max(longer, 1 - longer), "n": len(rows.columns)}

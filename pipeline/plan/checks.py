@@ -12,7 +12,7 @@ from pipeline.model.backend import has_gpu
 from pipeline.plan import trackers
 from pipeline.plan.step import CONTINUE, RUN, Step
 from pipeline.recipe import effect, function
-from pipeline.recipe.fields import effective
+from pipeline.recipe.fields import effective, is_listed
 from pipeline.recipe.recipe import Recipe
 from pipeline.reward.verifiable import missing_library
 from pipeline.stage import specs
@@ -33,8 +33,9 @@ def notes(recipe: Recipe, step: Step) -> Iterator[str]:
     """What a stage that is to be trained says to no purpose, or could not do on this machine."""
     if step.state not in (RUN, CONTINUE):
         return
-    written = recipe.stage(step.stage).train
-    yield from effect.notes(effective(specs()[step.stage].config, written), written)
+    config, written = specs()[step.stage].config, recipe.stage(step.stage).train
+    if is_listed(config):
+        yield from effect.notes(effective(config, written), written)
     if found := attention.obstacle(recipe.model.attn_implementation, gpu=has_gpu()):
         yield f"model.attn_implementation: {found[0]}"
 

@@ -300,6 +300,8 @@ def loss_meant(word: str) -> str | None:
     """What to say of a loss that is a method of its own; None where it is none."""
     if word not in _METHODS or word in _LOSSES:
         return None
+    if word == "dpo":
+        return "must be one of its losses; that of DPO's own paper is sigmoid"
     meant = _METHODS[word]
     there = f"stages.{meant}" if meant in stage.specs() else f"no stage (there are {', '.join(stage.specs())})"
     return f"{word} is no loss here but a method of its own, and that is {there}"

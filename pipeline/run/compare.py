@@ -25,7 +25,7 @@ from pipeline.train.job import Job
 BACKENDS = (TRANSFORMERS, UNSLOTH)
 # Of the stage, beside the steps that are asked for: every step is logged, and nothing else is done in between.
 OVERRIDES = """
-    train.logging_steps=1 train.save_strategy="no" train.eval_strategy="no"
+    train.logging_steps=1 train.logging_strategy=steps train.save_strategy="no" train.eval_strategy="no"
     evaluation.max_new_tokens=1 evaluation.samples=0
 """.split()
 # How far the losses of one step may lie apart by rounding alone, as the weights drift apart with it.
