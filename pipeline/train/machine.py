@@ -23,7 +23,7 @@ def before_imports(bitsandbytes: bool) -> None:
     # idle one a quarter. A few microseconds of spinning cost neither much.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    if not bitsandbytes:
+    if not bitsandbytes and "transformers" not in sys.modules:
         sys.modules["bitsandbytes"] = None  # the libraries that would load it, for seconds, go without
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
