@@ -89,6 +89,15 @@ def _later_steps(values: Mapping[str, object]) -> bool:
     return (values["steps_per_generation"] or (generated // each if generated else steps)) > steps
 
 
+_RATIO = "epsilon epsilon_high delta off_policy_mask_threshold importance_sampling_level"
+_SAPO, _VESPO = "sapo_temperature_neg sapo_temperature_pos", "vespo_k_pos vespo_lambda_pos vespo_k_neg vespo_lambda_neg"
+
+
+def _ratio_counts(values: Mapping[str, object]) -> bool:
+    """Whether that of new and old probabilities is more than 1 in disguise; CISPO's bound may lie below 1."""
+    return _later_steps(values) or values["loss_type"] == "cispo" or values["top_entropy_quantile"] < 1
+
+
 ONLY = {
     COMMON: (
         Only("warmup_steps", "lr_scheduler_type", _other("constant", "constant_with_warmup and others")),
@@ -131,14 +140,10 @@ ONLY = {
     ),
     "GRPOConfig": (
         Only(_VLLM, "use_vllm", _TRUE),
-        Only(
-            "epsilon epsilon_high delta off_policy_mask_threshold importance_sampling_level",
-            *("num_iterations", _AGAIN),
-            unless=_later_steps,
-        ),
         Only("entropy_coef_min entropy_coef_max entropy_coef_delta entropy_target", "use_adaptive_entropy", _TRUE),
-        Only("sapo_temperature_neg sapo_temperature_pos", "loss_type", _any("sapo")),
-        Only("vespo_k_pos vespo_lambda_pos vespo_k_neg vespo_lambda_neg", "loss_type", _any("vespo")),
+        Only(_SAPO, "loss_type", _any("sapo")),
+        Only(_VESPO, "loss_type", _any("vespo")),
+        Only(f"{_RATIO} {_SAPO} {_VESPO}", "num_iterations", _AGAIN, unless=_ratio_counts),
         Only("use_bias_correction_kl", "beta", ("more than 0", lambda value: value > 0)),
     ),
     LORA: (

@@ -333,6 +333,28 @@ def other(field, value: object) -> object:
     return not value if isinstance(value, bool) else 2
 
 
+def test_what_a_policy_reads_only_when_it_has_moved_on_from_its_responses(stage_of):
+    """In a rollout's first step the ratio of new and old probabilities is 1, wherever it is bounded."""
+    once = {"num_iterations": 1, "steps_per_generation": None}
+
+    def weights(**given: object) -> torch.Tensor:
+        return trained(stage_of("grpo"), **once, **given)[1]
+
+    plain = {"dapo": weights(), "sapo": weights(loss_type="sapo"), "cispo": weights(loss_type="cispo")}
+    for key, value, loss in (
+        ("epsilon", 0.001, "dapo"),
+        ("epsilon_high", 0.001, "dapo"),
+        ("delta", 1.0001, "dapo"),
+        ("off_policy_mask_threshold", 1e-4, "dapo"),
+        ("sapo_temperature_neg", 3.0, "sapo"),
+        ("epsilon_high", 0.5, "cispo"),
+    ):
+        read = not torch.equal(weights(loss_type=loss, **{key: value}), plain[loss])
+        assert read == takes_effect("GRPOConfig", key, loss_type=loss, **once), (key, loss)
+    assert takes_effect("GRPOConfig", "epsilon", num_iterations=2)
+    assert takes_effect("GRPOConfig", "epsilon", steps_per_generation=4)
+
+
 SPOILING = {"neftune_noise_alpha"}  # it does take effect, which is why it is refused
 
 
