@@ -19,6 +19,6 @@ SPEC = Spec(
 def build_trainer(context):
     from trl import GRPOTrainer
 
-    from pipeline.train.groups import trainer_in_groups
+    from pipeline.train.loop.groups import trainer_in_groups
 
     return trainer_in_groups(context, GRPOTrainer)

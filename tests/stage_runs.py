@@ -10,9 +10,9 @@ from pipeline.artifact.attempt import Attempt
 from pipeline.data.prepare.table import tokens
 from pipeline.plan.planner import Planner
 from pipeline.recipe.reading import load_recipe
-from pipeline.train.checked_job import check
-from pipeline.train.interruption import Interruption
-from pipeline.train.job import Job
+from pipeline.train.job.checked_job import check
+from pipeline.train.job.interruption import Interruption
+from pipeline.train.job.job import Job
 from pipeline.train.stage_run import StageRun
 
 

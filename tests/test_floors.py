@@ -30,6 +30,8 @@ FLOORS = [
     "reward",
     "plan",
     "ppo",
+    "train.job",
+    "train.loop",
     "train",
     "console",
     "run",

@@ -117,7 +117,7 @@ def _checked(
     if loaded is None:
         return check.check(data, kind, Words(data.learn))
     from pipeline.model.base import positions
-    from pipeline.train.machine import available_cores, before_imports
+    from pipeline.train.job.machine import available_cores, before_imports
 
     before_imports(False)
     # A row that is longer than the model is told by the report, in better words.

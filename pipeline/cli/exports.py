@@ -132,7 +132,7 @@ def _export(
 
 def _heavy(subject: Subject) -> None:
     """Import what loads models, without its progress bars and reports."""
-    from pipeline.train.machine import before_imports
+    from pipeline.train.job.machine import before_imports
 
     before_imports(subject.model.load_in_4bit)
     from transformers.utils import logging

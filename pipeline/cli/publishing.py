@@ -13,7 +13,7 @@ from pipeline.cli.options import DEFAULT_RECIPE, JsonOption, RecipeOption, RunsO
 from pipeline.console.screen import Screen, make_console
 from pipeline.errors import PipelineError
 from pipeline.recipe.reading import load_recipe
-from pipeline.train.machine import before_imports
+from pipeline.train.job.machine import before_imports
 from pipeline.use.subject import last_policy
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from pipeline.recipe.recipe import Recipe
 from pipeline.run.contestants import Contestant
 from pipeline.run.process import start_worker, watch
 from pipeline.run.standing import Standing, Stopped
-from pipeline.train.job import JUDGE
+from pipeline.train.job.job import JUDGE
 
 # Inputs of the stage that say, beside its evaluation, what is asked of whom.
 ASKED = ("policy", "reward", "reward_function", "base", "model", "data")

@@ -20,7 +20,7 @@ from pipeline.recipe.reading import load_recipe
 from pipeline.recipe.recipe import Recipe
 from pipeline.run.process import give, start_worker
 from pipeline.run.run import Run
-from pipeline.train.job import Job
+from pipeline.train.job.job import Job
 
 BACKENDS = (TRANSFORMERS, UNSLOTH)
 # Of the stage, beside the steps that are asked for: every step is logged, and nothing else is done in between.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline.console.display import Display
 from pipeline.errors import MachineError, PipelineError
-from pipeline.train.job import INTERRUPTED, Job
+from pipeline.train.job.job import INTERRUPTED, Job
 
 
 def start_worker(options: Sequence[str] = ()) -> subprocess.Popen:

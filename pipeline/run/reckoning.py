@@ -16,7 +16,7 @@ from pipeline.artifact.writing import write_json
 from pipeline.console.display import Display
 from pipeline.errors import PipelineError
 from pipeline.run.process import start_worker, watch
-from pipeline.train.job import Job
+from pipeline.train.job.job import Job
 
 STEPS, ROLLOUTS = 16, 2  # that have to be seen, as far as there are so many
 KEPT = "reckoned.json"

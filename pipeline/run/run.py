@@ -13,7 +13,7 @@ from pipeline.plan.step import UP_TO_DATE, Step
 from pipeline.recipe.reading import load_recipe
 from pipeline.run.pending import Pending
 from pipeline.run.process import start_worker, watch
-from pipeline.train.job import Job
+from pipeline.train.job.job import Job
 
 WARM_UP_AT = 0.8  # the share of a stage's steps after which the next stage's process is started
 

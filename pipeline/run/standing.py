@@ -13,7 +13,7 @@ from pipeline.plan.step import UP_TO_DATE, Step
 from pipeline.recipe.recipe import Recipe
 from pipeline.run.contestants import Contestant, common_start
 from pipeline.run.run import Run
-from pipeline.train.job import Job
+from pipeline.train.job.job import Job
 
 
 class Stopped(Exception):

@@ -19,7 +19,7 @@ def regenerate() -> dict[str, dict[str, dict]]:
     from peft import LoraConfig
     from transformers import TrainingArguments
 
-    from pipeline.train.arguments import config_class
+    from pipeline.train.loop.arguments import config_class
 
     common = _rows(TrainingArguments)
     listed = {COMMON: common}

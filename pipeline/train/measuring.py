@@ -14,7 +14,7 @@ from pipeline.evaluate.evaluation import Evaluation
 from pipeline.evaluate.figures import Figures
 from pipeline.recipe.fields import effective
 from pipeline.stage import Spec
-from pipeline.train.checked_job import CheckedJob
+from pipeline.train.job.checked_job import CheckedJob
 from pipeline.train.models import StageModels
 from pipeline.train.rows import StageRows
 from pipeline.train.samples import Samples

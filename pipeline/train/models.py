@@ -13,7 +13,7 @@ from pipeline.model.loader import Loader, load_adapter
 from pipeline.reward.adapter import add_reward
 from pipeline.reward.functions import scorers
 from pipeline.reward.reward import Reward
-from pipeline.train.checked_job import CheckedJob
+from pipeline.train.job.checked_job import CheckedJob
 from pipeline.train.rows import StageRows
 
 

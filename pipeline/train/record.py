@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pipeline.artifact.digests import Digests, weights_sha256
 from pipeline.artifact.manifest import MANIFEST, write_manifest
 from pipeline.evaluate.figures import Figures
-from pipeline.train import machine
-from pipeline.train.checked_job import CheckedJob
+from pipeline.model.saving import could_not_save
+from pipeline.train.job import machine
+from pipeline.train.job.checked_job import CheckedJob
 from pipeline.train.measuring import Measuring
 from pipeline.train.rows import StageRows
-from pipeline.train.saving import could_not_save
 
 
 class Record:

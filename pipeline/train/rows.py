@@ -26,7 +26,7 @@ from pipeline.recipe.fields import effective
 from pipeline.recipe.recipe import Recipe
 from pipeline.reward.columns import refuse_unreadable
 from pipeline.stage import specs
-from pipeline.train.job import Job
+from pipeline.train.job.job import Job
 
 PROMPTS = "prompts_trained.u64"  # what stands for the prompts that a stage was trained on, see prepare.account
 
@@ -133,7 +133,7 @@ class StageRows:
 
     def _check(self, step: Step) -> None:
         """The functions and the training arguments of a stage."""
-        from pipeline.train import arguments  # heavy
+        from pipeline.train.loop import arguments  # heavy
 
         name, settings = step.stage, self.recipe.stage(step.stage)
         arguments.check(name, specs()[name], self._given(step), self.recipe.model.dtype, self.folder)

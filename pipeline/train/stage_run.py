@@ -10,17 +10,18 @@ from pathlib import Path
 
 from pipeline.artifact.writing import write_json
 from pipeline.data.prepare.table import tokens
-from pipeline.train import machine, room
-from pipeline.train.checked_job import CheckedJob
-from pipeline.train.interruption import Interruption
-from pipeline.train.job import INTERRUPTED
+from pipeline.model.saving import save
+from pipeline.train import room
+from pipeline.train.job import machine
+from pipeline.train.job.checked_job import CheckedJob
+from pipeline.train.job.interruption import Interruption
+from pipeline.train.job.job import INTERRUPTED
+from pipeline.train.loop.context import Context
+from pipeline.train.loop.reference import Reference
 from pipeline.train.measuring import Measuring
 from pipeline.train.models import StageModels
 from pipeline.train.record import Record
-from pipeline.train.reference import Reference
 from pipeline.train.rows import StageRows
-from pipeline.train.saving import save
-from pipeline.train.trainer import Context
 
 
 class StageRun:

@@ -20,11 +20,11 @@ from pipeline.artifact.attempt import Attempt
 from pipeline.errors import PipelineError
 from pipeline.model import backend
 from pipeline.plan.step import EVALUATE
-from pipeline.train.checked_job import check
-from pipeline.train.events import Channel
-from pipeline.train.interruption import Interruption
-from pipeline.train.job import INTERRUPTED, JUDGE, Job
-from pipeline.train.machine import before_imports
+from pipeline.train.job.checked_job import check
+from pipeline.train.job.events import Channel
+from pipeline.train.job.interruption import Interruption
+from pipeline.train.job.job import INTERRUPTED, JUDGE, Job
+from pipeline.train.job.machine import before_imports
 
 
 def main() -> None:

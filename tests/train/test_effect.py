@@ -23,8 +23,8 @@ from pipeline.recipe.effect import NEVER, OPTIM_ARGS, idle
 from pipeline.recipe.fields import COMMON, HOW, effective, fields_of
 from pipeline.recipe.owned import ACCEPTED_ONCE, OWNED
 from pipeline.stage import specs
-from pipeline.train import arguments
-from pipeline.train.trainer import Context
+from pipeline.train.loop import arguments
+from pipeline.train.loop.context import Context
 
 LOSSES = fields_of("DPOConfig")["loss_type"].choices
 # A value of each field that says what is trained and is read by every stage that has it, and what has to stand beside it.

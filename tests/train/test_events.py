@@ -5,7 +5,7 @@ import ast
 from conftest import PROJECT
 
 from pipeline.console.display import Display
-from pipeline.train.events import EVENTS
+from pipeline.train.job.events import EVENTS
 
 
 def reported() -> set[str]:

@@ -8,7 +8,8 @@ from conftest import align, write_micro, write_rows
 
 from pipeline.errors import PipelineError
 from pipeline.stage import specs
-from pipeline.train import arguments, room
+from pipeline.train import room
+from pipeline.train.loop import arguments
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pipeline.errors import PipelineError
-from pipeline.train.packing import packed
+from pipeline.train.loop.packing import packed
 
 
 @pytest.fixture

@@ -26,9 +26,9 @@ from pathlib import Path
 from pipeline.recipe.reading import load_recipe
 from pipeline.artifact.attempt import Attempt
 from pipeline.plan.planner import Planner
-from pipeline.train.checked_job import check
-from pipeline.train.interruption import Interruption
-from pipeline.train.job import Job
+from pipeline.train.job.checked_job import check
+from pipeline.train.job.interruption import Interruption
+from pipeline.train.job.job import Job
 
 name, stage_name, out = sys.argv[1:]
 step = Planner(load_recipe("micro.yaml", []), Path("runs")).plan([stage_name], fresh=[stage_name])[-1]

@@ -14,7 +14,7 @@ import httpx
 import numpy
 
 from pipeline.errors import PipelineError
-from pipeline.train.machine import available_cores
+from pipeline.train.job.machine import available_cores
 
 _MOST = 2048  # of a larger vocabulary so many tokens are asked for; the rest of them together
 _START = 600  # seconds to load a model in

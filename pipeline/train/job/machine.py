@@ -14,7 +14,7 @@ from pipeline.model import attention, backend
 from pipeline.model.backend import UNSLOTH
 from pipeline.plan.step import EVALUATE
 from pipeline.recipe.recipe import Recipe
-from pipeline.train.job import Job
+from pipeline.train.job.job import Job
 
 
 def before_imports(bitsandbytes: bool) -> None:

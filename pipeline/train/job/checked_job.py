@@ -12,8 +12,8 @@ from pipeline.plan.step import Step
 from pipeline.recipe.reading import load_recipe
 from pipeline.recipe.recipe import Recipe, StageRecipe
 from pipeline.stage import Spec, specs
-from pipeline.train import machine
-from pipeline.train.job import Job
+from pipeline.train.job import machine
+from pipeline.train.job.job import Job
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from transformers import TrainerCallback
 from pipeline.artifact.writing import write_atomically
 
 if TYPE_CHECKING:
-    from pipeline.train.trainer import Context, StageTrainer
+    from pipeline.train.loop.context import Context
+    from pipeline.train.loop.trainer import StageTrainer
 
 
 class StageCallback(TrainerCallback):

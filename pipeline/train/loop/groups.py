@@ -17,8 +17,8 @@ from transformers import Trainer
 from pipeline.errors import PipelineError
 from pipeline.reward.reward import Part
 from pipeline.reward.troubles import Settings, troubles
-from pipeline.train.order import InGroups, Order
-from pipeline.train.trainer import Context
+from pipeline.train.loop.context import Context
+from pipeline.train.loop.order import InGroups, Order
 
 STATE, TENSORS = "rollout.json", "rollout.safetensors"  # in a checkpoint
 KL_LIMIT = 0.3  # nats a token

@@ -1,0 +1,133 @@
+"""What every stage's trainer has in common: whole checkpoints, exact resume, and a word about each step."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from peft import PeftModel
+from safetensors import SafetensorError
+from transformers import Trainer
+
+from pipeline.artifact.attempt import Attempt, seal
+from pipeline.artifact.writing import write_json
+from pipeline.errors import MachineError
+from pipeline.model.loader import load_adapter
+from pipeline.model.saving import could_not_save, save_weights
+from pipeline.train.loop import reference
+from pipeline.train.loop.order import Order
+
+if TYPE_CHECKING:
+    from pipeline.train.loop.context import Context
+
+MASKS = ("attention_mask", "chosen_attention_mask", "rejected_attention_mask")
+SO_FAR = "so_far.json"  # in a checkpoint: what was trained when it was written
+
+
+class StageTrainer:
+    """Goes in front of a TRL trainer."""
+
+    context: "Context"
+    lengths: Sequence[int]
+    tokens: int = 0  # trained on so far, padding left out
+    before: float = 0.0  # seconds that were trained before this process
+    begun: float | None = None  # when this process began to train
+    _into: Path | None = None
+    _begun: bool = False
+
+    def _prepare_dataset(self, dataset, *_, **__):
+        return dataset  # tokenized, cut and accounted for before TRL sees it
+
+    def _get_train_sampler(self, train_dataset=None):
+        args, strategy = self.args, self.context.effective("train_sampling_strategy")
+        if strategy not in ("group_by_length", "random"):
+            return super()._get_train_sampler(train_dataset)
+        batch = args.train_batch_size * args.gradient_accumulation_steps
+        return Order(self.lengths, batch, args.seed, group=strategy == "group_by_length")
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        if masks := [inputs[name] for name in MASKS if name in inputs]:
+            self.tokens += int(sum(mask.sum() for mask in masks))
+        elif "input_ids" in inputs:  # rows in one sequence have no padding
+            self.tokens += inputs["input_ids"].numel()
+        first = not self.state.global_step and not self._begun
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if first:
+            self._begun = True
+            reference.check_unmoved(self, self.context.dtype)
+        if not torch.isfinite(loss):
+            self._not_finite("loss")
+        return loss
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if norm is not None and not torch.isfinite(torch.as_tensor(norm)) and not self.args.fp16:
+            self._not_finite("gradient")  # before the optimizer step that would spoil every weight
+        return norm
+
+    def _not_finite(self, what: str) -> None:
+        last = Attempt(self.context.folder).checkpoints()
+        kept = f"The last good checkpoint is of step {last[0][0]}." if last else "There is no checkpoint yet."
+        raise MachineError(
+            f"The {what} became NaN or infinite at step {self.state.global_step + 1}. {kept}",
+            "Lower train.learning_rate, add train.warmup_steps, or look for a broken row; then run it again.",
+        )
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+        """The held-out figures of the model as it is now, by the evaluation that gives those before and after."""
+        metrics = self.context.evaluate(self.model, self.state.global_step)
+        logs = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        Trainer.log(self, logs)  # TRL's would add what it gathers of training, and forget it
+        if watch := getattr(self, "watch_held_out", None):
+            watch(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, logs)
+        return logs
+
+    def _get_output_dir(self, trial):
+        return str(self._into or self.args.output_dir)
+
+    def _save_checkpoint(self, model, trial):
+        """A checkpoint appears under its name only when it is whole. TRL's model card is left out."""
+        folder = Path(self.args.output_dir)
+        name = f"checkpoint-{self.state.global_step}"
+        if (folder / name).is_dir():
+            return
+        self.context.report("phase", name="checkpoint", step=self.state.global_step)
+        self._into = folder / ".partial"
+        try:
+            shutil.rmtree(self._into, ignore_errors=True)
+            Trainer._save_checkpoint(self, model, trial)
+            write_json(self._into / name / SO_FAR, {"tokens": self.tokens, "seconds": self.seconds})
+            seal(self._into / name)
+            os.replace(self._into / name, folder / name)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            shutil.rmtree(self._into, ignore_errors=True)
+            raise could_not_save(folder, error) from error
+        finally:
+            self._into = None
+        if limit := self.args.save_total_limit:
+            for _, old in Attempt(self.context.folder).checkpoints()[limit:]:
+                shutil.rmtree(old)
+        self.context.report("phase", name="training", step=self.state.global_step)
+
+    def _save(self, output_dir=None, state_dict=None):
+        save_weights(self.model, Path(output_dir))
+
+    @property
+    def seconds(self) -> float:
+        """Trained so far."""
+        return self.before + (time.monotonic() - self.begun if self.begun is not None else 0.0)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        """The policy alone: the reference is loaded from the parent, whatever a checkpoint holds."""
+        if (file := Path(resume_from_checkpoint) / SO_FAR).is_file():
+            so_far = json.loads(file.read_text(encoding="utf-8"))
+            self.tokens, self.before = so_far["tokens"], so_far["seconds"]
+        if isinstance(self.model, PeftModel):
+            load_adapter(self.model, Path(resume_from_checkpoint))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
