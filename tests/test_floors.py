@@ -24,6 +24,7 @@ FLOORS = [
     "data.tokens",
     "data.prepare",
     "data.check",
+    "model.adapters",
     "recipe",
     "model",
     "evaluate",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError
 from pipeline.hub import cached_folder
+from pipeline.model.adapters import METHODS
 from pipeline.model.base import Base
 from pipeline.recipe.sections import Model
 from pipeline.stage import Spec
@@ -74,7 +75,7 @@ def _obstacle(method: str, model_type: str | None) -> tuple[str | None, str]:
         return "Unsloth is not installed", "Install it with `make unsloth`."
     if _ordered(installed) < _ordered(OLDEST):
         return f"Unsloth {installed} is too old, {OLDEST} is the oldest that will do", "Run `make unsloth`."
-    if method != "lora":
+    if not METHODS[method].unsloth:
         return f"its fast path is for LoRA, not for method {method}", ""
     if model_type and model_type not in MODEL_TYPES:
         return f"it has no fast path for {model_type} models (it has for {', '.join(MODEL_TYPES)})", ""

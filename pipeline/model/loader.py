@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft import PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import (
@@ -23,6 +23,7 @@ from transformers import (
 
 from pipeline.errors import PipelineError
 from pipeline.model import backend
+from pipeline.model.adapters import METHODS, method_of
 from pipeline.model.base import Base
 from pipeline.model.tokenizer import Prepared
 from pipeline.recipe.sections import Model
@@ -47,7 +48,7 @@ class Loader:
     def model(self, parent_adapter: Path | None, adapter: dict | None) -> PreTrainedModel | PeftModel:
         """The base with a copy of the parent's adapter, with a new one, or bare.
 
-        `adapter` holds the LoraConfig fields of a new one, or those that the stage changes in the parent's.
+        `adapter` holds the method of a new one and its fields, or those that the stage changes in the parent's.
         """
         set_seed(self.seed)  # the score head and a new adapter start from it
         base = self._base()
@@ -55,12 +56,20 @@ class Loader:
             return self._continue(base, parent_adapter, adapter or {})
         if adapter is None:
             return base
-        _check_names(base, adapter)
+        method, fields = METHODS[adapter["method"]], {key: value for key, value in adapter.items() if key != "method"}
+        _check_names(base, fields)
+        tokens = self._trainable_tokens(base)
+        if tokens and not method.new_tokens:
+            raise PipelineError(
+                f"The template's tokens {', '.join(self.prepared.new_tokens)} are new to the model, and method "
+                f"{method.name} cannot train them beside itself.",
+                "Set adapter.method: lora, or a model.template without new tokens.",
+            )
         with _fitting():
-            config = LoraConfig(
+            config = method.settings(
+                fields,
                 task_type="SEQ_CLS" if self.head == "score" else "CAUSAL_LM",
-                trainable_token_indices=self._trainable_tokens(base),
-                **adapter,
+                **({"trainable_token_indices": tokens} if method.new_tokens else {}),
             )
         return self._adapted(base, config)
 
@@ -140,14 +149,17 @@ class Loader:
 
     def _continue(self, base: PreTrainedModel, folder: Path, changes: dict) -> PeftModel:
         config = PeftConfig.from_pretrained(str(folder))
-        if not isinstance(config, LoraConfig):
-            raise PipelineError(f"{folder}: is a {config.peft_type} adapter; only LoRA adapters can be continued.")
+        if method_of(config.peft_type) is None:
+            known = ", ".join(one.name for one in METHODS.values() if one.config)
+            raise PipelineError(f"{folder}: is a {config.peft_type} adapter; those that can go on are of {known}.")
         for key, value in changes.items():
             setattr(config, key, value)
         wants_head = self.head == "score" and config.task_type != "SEQ_CLS"
         if wants_head:
             config = copy.copy(config)
-            if isinstance(config.trainable_token_indices, dict):  # the score model has no output embeddings
+            if isinstance(
+                getattr(config, "trainable_token_indices", None), dict
+            ):  # the score model has no output embeddings
                 embeddings = self._names(base)
                 config.trainable_token_indices = {
                     name: ids for name, ids in config.trainable_token_indices.items() if name in embeddings
@@ -161,9 +173,9 @@ class Loader:
     def _names(base: PreTrainedModel) -> set[str]:
         return {name.rpartition(".")[2] for name, _ in base.named_modules()}
 
-    def _adapted(self, base: PreTrainedModel, config: LoraConfig) -> PeftModel:
+    def _adapted(self, base: PreTrainedModel, config: PeftConfig) -> PeftModel:
         config.inference_mode = False
-        if self.unsloth and config.trainable_token_indices:
+        if self.unsloth and getattr(config, "trainable_token_indices", None):
             raise PipelineError(
                 "Unsloth's fused loss reads the bare embeddings and would not train the tokens that are new here.",
                 backend.WITHOUT,
@@ -290,7 +302,7 @@ def load_adapter(
 
 def _without_ties(model: PeftModel, missing: list[str]) -> list[str]:
     """Tied embeddings have two names and are saved under one: the other is not missing."""
-    tensors = dict(model.named_parameters(remove_duplicate=False))
+    tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
     loaded = {id(tensor) for key, tensor in tensors.items() if key not in missing}
     return [key for key in missing if id(tensors.get(key)) not in loaded]
 

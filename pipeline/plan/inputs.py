@@ -13,10 +13,11 @@ from pipeline.data.source import Data, Part, Rows
 from pipeline.data.tokens.template_files import named
 from pipeline.errors import PipelineError
 from pipeline.hub import data_set, known_commit
+from pipeline.model.adapters import METHODS, method_of
 from pipeline.model.base import Base
 from pipeline.plan.step import Parent, Step
-from pipeline.recipe.fields import LORA, fields_of, hashed
-from pipeline.recipe.going_on import CHANGEABLE, unchangeable
+from pipeline.recipe.fields import fields_of, hashed
+from pipeline.recipe.going_on import is_full, unchangeable
 from pipeline.recipe.recipe import Recipe
 from pipeline.recipe.rewards import Named
 from pipeline.stage import specs
@@ -32,8 +33,9 @@ class Inputs:
         recipe, data = self.recipe, self.recipe.stage(name).data
         adapter: object = "all weights" if self.trains_model(name, parent) else "the parent's"
         if adapter == "the parent's" and (parent is None or parent.is_model):
-            fields = {key: value for key, value in self._adapter(name).items() if key != "method"}
-            adapter = {"method": "lora"} | hashed("LoraConfig", fields)
+            fields = self._adapter(name)
+            method = METHODS[fields.pop("method")]
+            adapter = {"method": method.name} | hashed(method.config, fields)
         model: dict = {"dtype": recipe.model.dtype, "load_in_4bit": recipe.model.load_in_4bit}
         if parent is None:  # what comes after inherits them
             template = recipe.model.template
@@ -142,7 +144,7 @@ class Inputs:
                     "Add a stage before it, such as sft, or name a policy.",
                 )
             return True  # from scratch: there is nothing to adapt
-        full = self._adapter(name)["method"] == "full"
+        full = is_full(self._adapter(name)["method"])
         if full and specs()[name].rewarded_by:
             if parent and not parent.is_model:
                 return False  # the parent's adapter goes on, whatever the rest of the recipe tunes
@@ -165,13 +167,24 @@ class Inputs:
         """
         if not parent or parent.is_model or (above and self.recipe.incoming_adapter(name)[0]):
             return
-        has, fields = parent.adapter_config, fields_of(LORA)
-        for key, value in self.recipe.own_adapter(name).items():
-            if key in (*CHANGEABLE, "method"):
+        has, own = parent.adapter_config, self.recipe.own_adapter(name)
+        method, wanted = method_of(has.get("peft_type", "")), self._adapter(name)["method"]
+        if method is None or (own and wanted != method.name):
+            is_ = method.name if method else str(has.get("peft_type"))
+            raise PipelineError(
+                f"{self.recipe.path}: stages.{name}: the adapter {parent.folder} goes on here, whose method is {is_}"
+                + ("." if method is None else f", not {wanted}."),
+                f"Name one of {', '.join(one.name for one in METHODS.values() if one.config)}."
+                if method is None
+                else f"Leave stages.{name}.adapter out, or give the method {is_}.",
+            )
+        fields = fields_of(method.config)
+        for key, value in own.items():
+            if key in (*method.changeable, "method"):
                 continue
             goes_on = has.get(key, fields[key].default)
             if _unordered(fields[key].normalized(value)) != _unordered(fields[key].normalized(goes_on)):
-                what = unchangeable(key, goes_on, f"the adapter {parent.folder}")
+                what = unchangeable(key, goes_on, f"the adapter {parent.folder}", method.name)
                 raise PipelineError(
                     f"{self.recipe.path}: stages.{name}.adapter.{key}: {what}",
                     f"A new adapter is made where {name} starts from a base: without a policy.",
@@ -182,7 +195,9 @@ class Inputs:
         if not parent or parent.is_model:
             return {}
         own, has = self.recipe.own_adapter(name), parent.adapter_config
-        return {key: float(own[key]) for key in CHANGEABLE if key in own and own[key] != has.get(key)}
+        method = method_of(has.get("peft_type", ""))
+        keys = method.changeable if method else ()
+        return {key: float(own[key]) for key in keys if key in own and own[key] != has.get(key)}
 
     def _adapter(self, name: str) -> dict:
         return dict(self.recipe.stage(name).adapter)

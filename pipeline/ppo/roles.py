@@ -5,7 +5,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from pipeline.ppo.arithmetic import log_probabilities
-from pipeline.reward.adapter import POLICY, REWARD, activate, hidden_states, lora
+from pipeline.reward.adapter import POLICY, REWARD, activate, headless, hidden_states
 
 REFERENCE, VALUE = "ref", "value"
 
@@ -16,7 +16,7 @@ def add_roles(model: PeftModel) -> PeftModel:
     """
     for role, of in ((REFERENCE, POLICY), (VALUE, REWARD if REWARD in model.peft_config else POLICY)):
         tensors = _tensors(model, of)
-        model.add_adapter(role, lora(model.peft_config[of]))
+        model.add_adapter(role, headless(model.peft_config[of]))
         _copy(model, tensors, role)
     embeddings = model.get_input_embeddings().weight
     model.value_head = nn.Linear(embeddings.shape[1], 1, bias=False, dtype=torch.float32, device=embeddings.device)

@@ -8,9 +8,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from pipeline.recipe.fields import COMMON, LORA
+from pipeline.model.adapters import CONFIGS
+from pipeline.recipe.fields import COMMON
 from pipeline.recipe.owned import by_name
 
+ADAPTER = "adapter"  # the rules of every config of PEFT's
 Values = tuple[str, Callable[[object], bool]]  # in words, and whether a value is one of them
 
 
@@ -146,9 +148,13 @@ ONLY = {
         Only(f"{_RATIO} {_SAPO} {_VESPO}", "num_iterations", _AGAIN, unless=_ratio_counts),
         Only("use_bias_correction_kl", "beta", ("more than 0", lambda value: value > 0)),
     ),
-    LORA: (
+    ADAPTER: (
         Only("layers_to_transform layers_pattern", "target_modules", _NAMES, even_off=True),
         Only("layers_pattern", "layers_to_transform", ("the numbers of layers", _NUMBER[1]), even_off=True),
+    ),
+    "OFTConfig": (
+        Only("eps", "coft", _TRUE),
+        Only("num_cayley_neumann_terms", "use_cayley_neumann", _TRUE),
     ),
 }
 
@@ -181,7 +187,7 @@ def idle(config: str, key: str, values: Mapping[str, object], written: Mapping[s
     """Why a field would do nothing in a stage with these values, or None; `written` are those that its author gave."""
     if reason := NEVER.get(config, {}).get(key):
         return f"cannot take effect: {reason}"
-    rules = (*ONLY.get(config, ()), *(ONLY[COMMON] if config != LORA else ()))
+    rules = (*ONLY.get(config, ()), *ONLY[ADAPTER if config in CONFIGS else COMMON])
     for rule in rules:
         if key not in rule.fields.split():
             continue

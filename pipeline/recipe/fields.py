@@ -1,4 +1,4 @@
-"""The fields of TRL's configs and of PEFT's LoraConfig, so that a plan needs to import neither.
+"""The fields of TRL's configs and of PEFT's, so that a plan needs to import neither.
 
 The list stands in `fields.json`; `python -m pipeline.train.list_fields` rewrites it for new versions.
 """
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from pipeline.model.adapters import CONFIGS
 from pipeline.recipe.foreign import loss_meant
-from pipeline.recipe.owned import ACCEPTED_ONCE, ADAPTER_OWNED, OWNED, RANGES, REFUSED_VALUES
+from pipeline.recipe.owned import ACCEPTED_ONCE, OWNED, RANGES, REFUSED_VALUES, adapter_owned
 from pipeline.wording import must_be, nearest, not_among
 
 LIST = Path(__file__).with_suffix(".json")
-LORA = "LoraConfig"
 
 # Where the pipeline departs from TRL's defaults, for every stage.
 DEFAULTS = {
@@ -136,7 +136,7 @@ def _configs() -> dict[str, dict[str, Field]]:
     listed = json.loads(LIST.read_text(encoding="utf-8"))
     return {
         config: {
-            name: field(config, name, row) for name, row in (own if config == LORA else listed[COMMON] | own).items()
+            name: field(config, name, row) for name, row in (own if config in CONFIGS else listed[COMMON] | own).items()
         }
         for config, own in listed.items()
     }
@@ -166,9 +166,9 @@ def hashed(config_name: str, given: Mapping[str, object], also: Collection[str] 
     `also` are fields that elsewhere say how.
     """
     values = effective(config_name, given)
-    owned = (OWNED | ADAPTER_OWNED if config_name == LORA else OWNED).keys() - ACCEPTED_ONCE
+    owned = (OWNED | adapter_owned(config_name) if config_name in CONFIGS else OWNED).keys() - ACCEPTED_ONCE
     left = {name: value for name, value in values.items() if name in also or (name not in HOW and name not in owned)}
-    if config_name == LORA:
+    if config_name in CONFIGS:
         return left
     each, steps = values["per_device_train_batch_size"], values["gradient_accumulation_steps"]
     if "steps_per_generation" in left:  # another way to say how many responses the same policy gives

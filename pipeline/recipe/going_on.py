@@ -4,27 +4,34 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.model.adapters import DEFAULT, METHODS
 from pipeline.recipe.chain import stages_below, start_of
-
-LORA_DEFAULTS = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
-
-
-CHANGEABLE = ("lora_dropout",)  # what a stage may set on an adapter that goes on; all else is in its tensors
 
 
 def merged_adapter(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe's adapter with a stage's own keys on top; what belongs to another method than the stage's is left out.
 
-    A stage that names LoRA fields and no method means LoRA.
+    A stage that names fields of an adapter and no method means the recipe's, or LoRA where that is full tuning.
     """
-    method = own.get("method") or ("lora" if own else common.get("method", "lora"))
-    shared = common if common.get("method", "lora") == method else {}
+    shared_method = common.get("method", DEFAULT)
+    method = own.get("method") or (DEFAULT if own and is_full(shared_method) else shared_method)
+    shared = common if shared_method == method else {}
     return {**shared, **own, "method": method}
 
 
-def changes_of(own: Mapping[str, Any]) -> dict[str, Any]:
-    """What a stage sets on an adapter that goes on."""
-    return {key: own[key] for key in CHANGEABLE if key in own}
+def is_full(method: object) -> bool:
+    """Whether it trains every weight. Takes what was written, which may be no method at all."""
+    return method in METHODS and METHODS[method].whole
+
+
+def changeable(method: object) -> tuple[str, ...]:
+    """What a stage may set on an adapter that goes on; all else is in its tensors."""
+    return METHODS[method].changeable if method in METHODS else ()
+
+
+def changes_of(own: Mapping[str, Any], method: object) -> dict[str, Any]:
+    """What a stage sets on an adapter of this method that goes on."""
+    return {key: own[key] for key in changeable(method) if key in own}
 
 
 def incoming_adapter_of(
@@ -40,20 +47,19 @@ def incoming_adapter_of(
     maker, adapter = None, {}
     for above in reversed(stages_below(name, policies)):
         if maker:
-            adapter |= changes_of(own[above])
+            adapter |= changes_of(own[above], adapter["method"])
             continue
         first = start_of(above, policies) is None
         if first and policies[above] is not None:
             return None, {}
         merged = merged_adapter(common, own[above])
-        if merged["method"] != "full" and not (first and from_scratch):
+        if not is_full(merged["method"]) and not (first and from_scratch):
             maker, adapter = above, merged
     return maker, adapter
 
 
-def unchangeable(key: str, value: object, adapter: str) -> str:
+def unchangeable(key: str, value: object, adapter: str, method: str) -> str:
     """The complaint about a key of a stage that an adapter from before it cannot follow."""
-    return (
-        f"cannot take effect: {adapter} goes on here, whose {key} is {json.dumps(value)}; only "
-        f"{', '.join(CHANGEABLE)} can be changed on the way. Leave it out"
-    )
+    only = changeable(method)
+    rest = f"only {', '.join(only)} can be changed on the way" if only else "nothing of it can be changed on the way"
+    return f"cannot take effect: {adapter} goes on here, whose {key} is {json.dumps(value)}; {rest}. Leave it out"

@@ -6,11 +6,12 @@ from pathlib import Path
 from pipeline import stage
 from pipeline.data.shapes.forms import SHAPES
 from pipeline.data.shapes.shape import shapes_of
+from pipeline.model.adapters import CONFIGS, DEFAULT, METHODS
 from pipeline.recipe.chain import stages_below, start_of
 from pipeline.recipe.effect import clashes, idle
-from pipeline.recipe.fields import DEFAULTS, LORA, effective, fields_of, is_listed
-from pipeline.recipe.going_on import CHANGEABLE, LORA_DEFAULTS, incoming_adapter_of, merged_adapter, unchangeable
-from pipeline.recipe.owned import ADAPTER_OWNED, OWNED
+from pipeline.recipe.fields import DEFAULTS, effective, fields_of, is_listed
+from pipeline.recipe.going_on import changeable, incoming_adapter_of, is_full, merged_adapter, unchangeable
+from pipeline.recipe.owned import OWNED, adapter_owned
 from pipeline.recipe.problem import Problem
 from pipeline.recipe.rewards import reward_problems
 from pipeline.recipe.unknown import listed_configs, unknown_key
@@ -121,7 +122,7 @@ def _vllm_problems(raw: dict, name: str) -> Iterator[Problem]:
 
 def _passed_through(given: dict, where: tuple, config: str, owned: Mapping[str, str]) -> Iterator[Problem]:
     fields = fields_of(config)
-    settable = fields.keys() - owned.keys() | ({"method"} if config == LORA else set())
+    settable = fields.keys() - owned.keys() | ({"method"} if config in CONFIGS else set())
     for key, value in given.items():
         if key in owned:
             yield (*where, key), owned[key]
@@ -152,12 +153,14 @@ def _without_effect(raw: dict, specs: Mapping[str, stage.Spec]) -> Iterator[Prob
     """What a stage says and would do nothing. What is said of all stages takes effect if it does in one."""
     of_all: dict[tuple, list[str | None]] = {}
     for name, spec in specs.items():
-        for section, config in (("train", spec.config), ("adapter", LORA)):
+        for section in ("train", "adapter"):
             common, own = _mapping(raw, section), _mapping(raw, "stages", name, section)
-            given, standing = common | own, DEFAULTS | dict(spec.defaults)
+            given, standing, config = common | own, DEFAULTS | dict(spec.defaults), spec.config
             if section == "adapter":
-                given, standing = merged_adapter(common, own), LORA_DEFAULTS
-            if not is_listed(config) or given.get("method") == "full":
+                given = merged_adapter(common, own)
+                method = METHODS.get(given["method"])
+                standing, config = (method.defaults, method.config) if method else ({}, None)
+            if config is None or not is_listed(config):
                 continue
             fields, standing = fields_of(config), effective(config, standing)
             good = {key: value for key, value in given.items() if key in fields and not fields[key].complaint(value)}
@@ -194,14 +197,37 @@ def _streaming_problems(raw: dict, name: str) -> Iterator[Problem]:
 
 def _adapter_problems(raw: dict, where: tuple) -> Iterator[Problem]:
     adapter = _mapping(raw, *where)
+    method = METHODS.get(merged_adapter(_mapping(raw, "adapter"), adapter)["method"])
+    if method is None:
+        return  # the section says so
     keys = {key: value for key, value in adapter.items() if key != "method"}
-    if adapter.get("method") != "full":
-        yield from _passed_through(keys, where, LORA, ADAPTER_OWNED)
+    # Said of all stages, or where a stage itself names its method.
+    in_4_bit = _mapping(raw, "model").get("load_in_4bit") is True and (where == ("adapter",) or "method" in adapter)
+    if not method.whole:
+        for key, what in _passed_through(keys, where, method.config, adapter_owned(method.config)):
+            yield key, what + _of_another(key[-1], method.name) if what.startswith("unknown key") else what
+        if in_4_bit and not method.in_4_bit:
+            yield (*where, "method"), f"PEFT does not put {method.name} onto a 4-bit base; {_ON_4_BITS} go there"
         return
     for key in keys:
-        yield (*where, key), "belongs to method lora; full tuning has no adapter"
-    if _mapping(raw, "model").get("load_in_4bit") is True:
+        yield (*where, key), f"belongs to {_methods_with(key) or 'an adapter'}; full tuning has no adapter"
+    if in_4_bit:
         yield (*where, "method"), "full tuning cannot train a 4-bit base; set model.load_in_4bit: false"
+
+
+_ON_4_BITS = ", ".join(one.name for one in METHODS.values() if one.in_4_bit)
+
+
+def _methods_with(key: str) -> str:
+    """The methods that have a field, for a message; empty where none has."""
+    having = [one.name for one in METHODS.values() if one.config and key in fields_of(one.config)]
+    return f"method {having[0] if DEFAULT in having else ' or '.join(having)}" if having else ""
+
+
+def _of_another(key: str, method: str) -> str:
+    """Where a key that this method does not have is one of another method."""
+    there = _methods_with(key)
+    return f"; it belongs to {there}, and this is {method}" if there else ""
 
 
 def _own_adapter_problems(raw: dict, name: str, policies: Mapping[str, str | None]) -> Iterator[Problem]:
@@ -211,7 +237,7 @@ def _own_adapter_problems(raw: dict, name: str, policies: Mapping[str, str | Non
     own, where = every[name], ("stages", name, "adapter")
     if from_scratch and start_of(name, policies) is None and policies[name] is None:
         what = "a model from scratch has no base to adapt, and every weight of it is trained; leave it out"
-        yield from (((*where, key), what) for key in own if own.get("method") != "full")
+        yield from (((*where, key), what) for key in own if not is_full(own.get("method")))
         return
     maker, incoming = incoming_adapter_of(name, policies, _mapping(raw, "adapter"), every, from_scratch)
     inherited = (incoming if maker else _mapping(raw, "adapter")).get("lora_dropout")
@@ -219,14 +245,20 @@ def _own_adapter_problems(raw: dict, name: str, policies: Mapping[str, str | Non
         yield from _dropout_problems(raw, name, own)
     if maker is None:
         return
-    if own.get("method") == "full" and not stage.specs()[name].rewarded_by:
+    if is_full(own.get("method")) and not stage.specs()[name].rewarded_by:
         yield (*where, "method"), f"full tuning on top of the adapter of {maker} would merge that into the base first"
         return
-    for key in own.keys() & fields_of(LORA).keys() - {*CHANGEABLE}:
-        field = fields_of(LORA)[key]
-        goes_on = incoming.get(key, LORA_DEFAULTS.get(key, field.default))
-        if field.normalized(own[key]) != field.normalized(goes_on):
-            yield (*where, key), unchangeable(key, goes_on, f"the adapter of {maker}")
+    method = METHODS.get(incoming["method"])
+    if method is None:
+        return
+    if own.get("method", method.name) != method.name and not is_full(own["method"]):
+        yield (*where, "method"), unchangeable("method", method.name, f"the adapter of {maker}", method.name)
+        return
+    fields = fields_of(method.config)
+    for key in own.keys() & fields.keys() - {*changeable(method.name)}:
+        goes_on = incoming.get(key, method.defaults.get(key, fields[key].default))
+        if fields[key].normalized(own[key]) != fields[key].normalized(goes_on):
+            yield (*where, key), unchangeable(key, goes_on, f"the adapter of {maker}", method.name)
 
 
 def _dropout_problems(raw: dict, name: str, own: dict) -> Iterator[Problem]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from pipeline.model.adapters import CONFIGS
+
 
 def by_name(names_by_meaning: Mapping[str, str]) -> dict[str, str]:
     """Each of the names with its meaning."""
@@ -96,6 +98,12 @@ ADAPTER_OWNED = _owned(
         "a row without these tokens would train nothing, and nothing looks for them": "alora_invocation_tokens",
     },
 )
+
+
+def adapter_owned(config: str) -> dict[str, str]:
+    """Those of PEFT's config for an adapter, its method's own among them."""
+    return ADAPTER_OWNED | {name: f"is not set in a recipe: {why}" for name, why in CONFIGS[config].refused.items()}
+
 
 # Those of them that were accepted once: the fingerprint keeps their defaults, so that what was trained stays up to date.
 ACCEPTED_ONCE = frozenset(

@@ -10,11 +10,12 @@ from pydantic import BeforeValidator, Field, PrivateAttr
 
 from pipeline import stage
 from pipeline.data.source import Data, EveryData
+from pipeline.model.adapters import METHODS
 from pipeline.recipe.chain import start_of
 from pipeline.recipe.effect import NEVER
-from pipeline.recipe.fields import DEFAULTS, LORA, ON_A_GPU, effective, fields_of, is_listed
-from pipeline.recipe.going_on import changes_of, incoming_adapter_of, merged_adapter
-from pipeline.recipe.owned import ADAPTER_OWNED, OWNED
+from pipeline.recipe.fields import DEFAULTS, ON_A_GPU, effective, fields_of, is_listed
+from pipeline.recipe.going_on import changes_of, incoming_adapter_of, is_full, merged_adapter
+from pipeline.recipe.owned import OWNED, adapter_owned
 from pipeline.recipe.problem import RecipeError
 from pipeline.recipe.rewards import Named, named_in
 from pipeline.recipe.sections import Adapter, Evaluation, Keys, Model, Positive, StageSection, Switch, folder_name
@@ -26,7 +27,7 @@ BITSANDBYTES = ("8bit", "paged", "bnb", "lion", "ademamix")  # what stands in th
 
 @dataclass(frozen=True)
 class StageRecipe:
-    """One stage with all the recipe says of it. `adapter` holds `method` and LoraConfig's fields."""
+    """One stage with all the recipe says of it. `adapter` holds `method` and the fields of its config."""
 
     name: str
     data: Data
@@ -110,12 +111,12 @@ class Recipe(Section):
     def _resolved_stage(self, name: str) -> dict[str, Any]:
         merged, spec, own = self.stage(name), stage.specs()[name], self.stages[name]
         adapter = self._resolved_adapter(name)
-        train = self.given(name, full=adapter["method"] == "full")
+        train = self.given(name, full=is_full(adapter["method"]))
         if is_listed(spec.config):
             hidden = OWNED.keys() | NEVER.get(spec.config, {}).keys() | (set(ON_A_GPU) - train.keys())
             train = _without(hidden, effective(spec.config, train))
-        if adapter["method"] == "lora":
-            adapter = _without(ADAPTER_OWNED, effective(LORA, adapter))
+        if config := METHODS[adapter["method"]].config:
+            adapter = _without(adapter_owned(config), effective(config, adapter))
         keys = {"reward_functions"} if own.reward_functions else {"reward_function", "reward_function_weight"}
         reward = {"reward": self.reward(name)} | own.model_dump(mode="json", include=keys)
         return {
@@ -134,9 +135,9 @@ class Recipe(Section):
             return {"method": "full"}
         own = self.stage(name).adapter
         maker, incoming = self.incoming_adapter(name)
-        if maker is None or (own["method"] == "full" and not stage.specs()[name].rewarded_by):
+        if maker is None or (is_full(own["method"]) and not stage.specs()[name].rewarded_by):
             return own
-        return Adapter(**incoming | changes_of(self.own_adapter(name))).resolved()
+        return Adapter(**incoming | changes_of(self.own_adapter(name), incoming["method"])).resolved()
 
     def given(self, name: str, *, full: bool) -> dict[str, Any]:
         """A stage's training arguments as far as they differ from TRL's defaults; `full` tuning has no adapter's."""

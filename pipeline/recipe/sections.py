@@ -9,8 +9,8 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from pipeline.data.source import Data
 from pipeline.data.tokens.template_files import FOLDER
-from pipeline.recipe.fields import LORA, fields_of
-from pipeline.recipe.going_on import LORA_DEFAULTS
+from pipeline.model.adapters import DEFAULT, METHODS, NOT_HERE
+from pipeline.recipe.fields import fields_of
 from pipeline.recipe.rewards import RewardFunctions, function_in_file
 from pipeline.section import Section, empty_for_null, regular_expression
 from pipeline.wording import must_be, not_among
@@ -25,9 +25,9 @@ def folder_name(value: object) -> object:
 
 
 def _tuning_method(value: object) -> object:
-    if value == "qlora":
-        raise ValueError("qlora is method lora on a 4-bit base: set model.load_in_4bit: true")
-    return value
+    if isinstance(value, str) and value in METHODS:
+        return value
+    raise ValueError(NOT_HERE.get(str(value).lower()) or not_among(value, METHODS))
 
 
 def _switch(value: object) -> object:
@@ -87,11 +87,11 @@ class Model(Section):
 
 
 class Adapter(Section):
-    """The tuning method; every other key is a field of PEFT's LoraConfig."""
+    """The tuning method; every other key is a field of its config of PEFT's, of LoRA's LoraConfig."""
 
     model_config = ConfigDict(extra="allow")
 
-    method: Annotated[Literal["lora", "full"], BeforeValidator(_tuning_method)] = "lora"
+    method: Annotated[str, BeforeValidator(_tuning_method)] = DEFAULT
 
     @property
     def given(self) -> dict[str, Any]:
@@ -99,12 +99,13 @@ class Adapter(Section):
         return self.model_dump(exclude_unset=True)
 
     def resolved(self) -> dict[str, Any]:
-        """The method and, for an adapter, what LoraConfig is given."""
-        if self.method == "full":
-            return {"method": "full"}
-        fields = fields_of(LORA)
+        """The method and, for an adapter, what its config is given."""
+        method = METHODS[self.method]
+        if method.whole:
+            return {"method": method.name}
+        fields = fields_of(method.config)
         given = {key: fields[key].normalized(value) for key, value in self.model_extra.items()}
-        return {"method": "lora"} | LORA_DEFAULTS | deepcopy(given)
+        return {"method": method.name} | deepcopy(dict(method.defaults)) | deepcopy(given)
 
 
 class Evaluation(Section):

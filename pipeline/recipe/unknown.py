@@ -7,8 +7,9 @@ from typing import Any
 
 from pipeline import stage
 from pipeline.data.source import ROWS_TAG, Data, EveryData, HeldOut, Part
+from pipeline.model.adapters import CONFIGS, DEFAULT, METHODS
 from pipeline.recipe import foreign
-from pipeline.recipe.fields import LORA, fields_of, is_listed
+from pipeline.recipe.fields import fields_of, is_listed
 from pipeline.recipe.owned import ADAPTER_OWNED, OWNED
 from pipeline.recipe.problem import Problem
 from pipeline.recipe.recipe import Recipe
@@ -54,7 +55,7 @@ def _as_mapping(path: tuple, word: object) -> str:
         return ""
     if path[-1:] == ("adapter",):
         base = " and model: {load_in_4bit: true}" if word == "qlora" else ""
-        method = word if word == "full" else "lora"
+        method = word if word in METHODS else DEFAULT
         return f"; write adapter: {{method: {method}}}{base}"
     return f"; write model: {{id: {word}}}" if path == ("model",) else ""
 
@@ -69,7 +70,7 @@ def sections() -> dict[str, Iterable[str]]:
         "stages.<stage>.data": Data.model_fields,
         "stages.<stage>.data.held_out": HeldOut.model_fields,
         "stages.<stage>.data.mixture": Part.model_fields,
-        "adapter": ("method", *fields_of(LORA)),
+        "adapter": ("method", *dict.fromkeys(key for config in CONFIGS for key in fields_of(config))),
         "evaluation": Evaluation.model_fields,
         "stages.<stage>": StageSection.model_fields,
         "stages.<stage>.evaluation": Evaluation.model_fields,

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel
+from peft import PeftConfig, PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
 from safetensors.torch import load_file
@@ -47,17 +47,22 @@ def head_of(model: PeftModel, folder: Path) -> nn.Linear:
 def add_adapter_of(model: PeftModel, folder: Path, name: str) -> None:
     """The adapter of a reward stage without its head, under a name. What was trained before is so afterwards."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    model.add_adapter(name, lora(PeftConfig.from_pretrained(str(folder))))
+    config, policy = headless(PeftConfig.from_pretrained(str(folder))), model.peft_config[POLICY]
+    if config.peft_type != policy.peft_type:
+        raise PipelineError(
+            f"{folder}: is a {config.peft_type.value} adapter, and the policy is of {policy.peft_type.value}; on one base "
+            "all are of one kind.",
+            "Train the reward model from the same parent as the policy, or by the same adapter.method.",
+        )
+    model.add_adapter(name, config)
     load_adapter(model, folder, name, head_apart=True)
     for parameter in trained:  # add_adapter freezes what is not active
         parameter.requires_grad_(True)
     activate(model, POLICY)
 
 
-def lora(config: PeftConfig) -> LoraConfig:
+def headless(config: PeftConfig) -> PeftConfig:
     """The same adapter without a head of its own: heads stand beside the base here."""
-    if not isinstance(config, LoraConfig):
-        raise PipelineError(f"Several adapters on one base have to be LoRA, not {config.peft_type}.")
     config = copy.deepcopy(config)
     config.modules_to_save, config.task_type, config.inference_mode = None, "CAUSAL_LM", False
     return config

@@ -8,7 +8,8 @@ import types
 import typing
 from collections.abc import Mapping
 
-from pipeline.recipe.fields import COMMON, LIST, LORA, UNSERVED, kind_of
+from pipeline.model.adapters import CONFIGS
+from pipeline.recipe.fields import COMMON, LIST, UNSERVED, kind_of
 from pipeline.stage import specs
 
 CHOICES = {"debug": ["underflow_overflow"]}  # those of fields whose type does not say; the other one is for TPUs
@@ -16,7 +17,7 @@ CHOICES = {"debug": ["underflow_overflow"]}  # those of fields whose type does n
 
 def regenerate() -> dict[str, dict[str, dict]]:
     """The list as the installed TRL, transformers and PEFT have it. Takes seconds."""
-    from peft import LoraConfig
+    import peft
     from transformers import TrainingArguments
 
     from pipeline.train.loop.arguments import config_class
@@ -29,7 +30,7 @@ def regenerate() -> dict[str, dict[str, dict]]:
         listed[spec.config] = {
             name: row for name, row in rows.items() if row != common.get(name) and name not in unserved
         }
-    return listed | {LORA: _rows(LoraConfig)}
+    return listed | {config: _rows(getattr(peft, config)) for config in CONFIGS}
 
 
 def _rows(config: type) -> dict[str, dict]:
@@ -44,7 +45,7 @@ def _rows(config: type) -> dict[str, dict]:
         choices = (
             choices
             or list(field.metadata.get("choices", ()))
-            or _choices_in_prose(field.metadata.get("help", ""))
+            or _choices_in_prose("".join(field.metadata.get("help", "")))  # PEFT has some in pieces
             or CHOICES.get(field.name, [])
         )
         # In an order of our own: of two unions of the same types `typing` keeps the one that it met first.

@@ -26,9 +26,9 @@ class StageModels:
     def at_the_start(self) -> PreTrainedModel | PeftModel:
         """With a copy of the parent's adapter or a new one, and with the reward model that a stage trains on."""
         checked, step = self.checked, self.checked.step
-        fields = {key: value for key, value in checked.settings.adapter.items() if key != "method"}
         makes_one = isinstance(step.inputs["adapter"], dict)
-        model = self._loader.model(checked.parent_adapter, fields if makes_one else step.inputs.get("adapter_changes"))
+        adapter = checked.settings.adapter if makes_one else step.inputs.get("adapter_changes")
+        model = self._loader.model(checked.parent_adapter, adapter)
         return self._rewarded(model)
 
     def trained(self, start: PreTrainedModel | PeftModel, attempt: Attempt) -> PreTrainedModel | PeftModel:

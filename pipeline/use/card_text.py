@@ -6,7 +6,8 @@ from hashlib import sha256
 
 from pipeline.artifact.digests import canonical
 from pipeline.console.figures import BASELINES, rows_of
-from pipeline.recipe.fields import LORA, fields_of
+from pipeline.model.adapters import METHODS
+from pipeline.recipe.fields import fields_of
 from pipeline.stage import specs
 from pipeline.use.usage import ADAPTER, GGUF_ADAPTER, MERGED, MODEL, NEED_A_BASE
 
@@ -195,7 +196,7 @@ def _settings(one: dict) -> Iterator[str]:
         if name in known and value != known[name].normalized(known[name].default):
             yield f"`{name}` {_value(value)}"
     if isinstance(adapter, dict):
-        default = fields_of(LORA)
+        default = fields_of(METHODS[adapter["method"]].config)
         for name, value in adapter.items():
             if name in default and (
                 name in ("r", "lora_alpha") or value != default[name].normalized(default[name].default)

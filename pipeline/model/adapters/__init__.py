@@ -1,0 +1,44 @@
+"""How is a model tuned? One file a family of methods; each method answers what recipe, plan, loader and trainer ask of it.
+
+Nothing is loaded to ask: what a recipe may say stands here too, so this room lies below `recipe`. Stages are not known here.
+"""
+
+from pipeline.model.adapters.factored import LOHA, LOKR, MISS, VERA
+from pipeline.model.adapters.lora import LORA
+from pipeline.model.adapters.method import Method
+from pipeline.model.adapters.rotated import BOFT, HRA, OFT
+from pipeline.model.adapters.scaled import IA3, LN_TUNING
+from pipeline.model.adapters.whole import FULL
+
+# By the names that recipes have for them. The first is the default.
+METHODS: dict[str, Method] = {
+    one.name: one for one in (LORA, FULL, IA3, LN_TUNING, VERA, OFT, BOFT, HRA, MISS, LOHA, LOKR)
+}
+CONFIGS = {one.config: one for one in METHODS.values() if one.config}  # by PEFT's class
+DEFAULT = LORA.name
+
+# What is asked for elsewhere and is not here, with what comes nearest.
+NOT_HERE = {
+    "qlora": "qlora is method lora on a 4-bit base: set model.load_in_4bit: true",
+    "dora": "dora is method lora with use_dora: true",
+    "rslora": "rslora is method lora with use_rslora: true",
+    "adalora": "adalora is not there yet: it changes its ranks while it trains, and a resume would not be exact; lora "
+    "with a rank_pattern comes nearest",
+    "prefix": "prefix is not there yet; ia3 trains as little, and works in every stage",
+    "prompt": "prompt is not there yet; ia3 trains as little, and works in every stage",
+    "p_tuning": "p_tuning is not there yet; ia3 trains as little, and works in every stage",
+    "bitfit": "bitfit is not there: most models of today have no biases; ln_tuning comes nearest",
+    "bottleneck": "bottleneck is not there yet; lora comes nearest",
+    "freeze": "freeze is not there yet; lora with layers_to_transform trains some layers alone",
+}
+NOT_HERE |= {
+    "prefix_tuning": NOT_HERE["prefix"],
+    "prompt_tuning": NOT_HERE["prompt"],
+    "ptuning": NOT_HERE["p_tuning"],
+    "p-tuning": NOT_HERE["p_tuning"],
+}
+
+
+def method_of(peft_type: str) -> Method | None:
+    """The method of a saved adapter, by what PEFT calls its type (`LORA`); None for one that is not here."""
+    return next((one for one in CONFIGS.values() if one.peft_type == peft_type), None)

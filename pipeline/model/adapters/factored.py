@@ -1,0 +1,46 @@
+"""Methods that add a product of small factors to the weights, cut otherwise than LoRA's two."""
+
+from pipeline.model.adapters.method import ALL_LINEAR, ITS_OWN_DROPOUT, NO_CONVOLUTION, NOT_ITSELF, Method
+
+VERA = Method(
+    name="vera",
+    when="adapters of a few kilobytes: many of them beside one base",
+    config="VeraConfig",
+    peft_type="VERA",
+    defaults=ALL_LINEAR,
+    refused={
+        "init_weights": NOT_ITSELF,
+        "save_projection": "an artifact has to hold all that it is, whatever draws random numbers later",
+    },
+    in_4_bit=True,
+)
+MISS = Method(
+    name="miss",
+    when="learns faster than LoRA at the same rank; the most parameters of these",
+    config="MissConfig",
+    peft_type="MISS",
+    defaults=ALL_LINEAR,
+    refused=dict.fromkeys(("init_weights", "mini_r"), "only PEFT's own beginning has been proven here"),
+)
+_DROPOUTS = {"rank_dropout": ITS_OWN_DROPOUT, "module_dropout": ITS_OWN_DROPOUT}
+LOHA = Method(
+    name="loha",
+    when="a higher rank than LoRA's from as many parameters",
+    config="LoHaConfig",
+    peft_type="LOHA",
+    defaults=ALL_LINEAR,
+    refused=_DROPOUTS | {"use_effective_conv2d": NO_CONVOLUTION, "init_weights": NOT_ITSELF},
+)
+LOKR = Method(
+    name="lokr",
+    when="a tenth of LoRA's parameters at nearly its rank",
+    config="LoKrConfig",
+    peft_type="LOKR",
+    defaults=ALL_LINEAR,
+    refused=_DROPOUTS
+    | {
+        "rank_dropout_scale": ITS_OWN_DROPOUT,
+        "use_effective_conv2d": NO_CONVOLUTION,
+        "init_weights": NOT_ITSELF,
+    },
+)

@@ -1,0 +1,41 @@
+"""What every method of tuning answers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to tune a model, as a recipe names it. Light: only `settings` loads PEFT."""
+
+    name: str
+    when: str  # one line: when to use it
+    config: str | None = (
+        None  # PEFT's class of its settings, whose fields are the recipe's keys; None: it has no adapter
+    )
+    peft_type: str = ""  # what PEFT writes into adapter_config.json
+    defaults: Mapping[str, object] = field(default_factory=dict)  # where the pipeline departs from PEFT's
+    refused: Mapping[str, str] = field(default_factory=dict)  # fields that a recipe may not set here, and why
+    changeable: tuple[str, ...] = ()  # fields that a later stage may set on an adapter that goes on
+    in_4_bit: bool = False  # whether PEFT puts it onto a 4-bit base
+    new_tokens: bool = False  # whether it trains rows of the embeddings beside
+    unsloth: bool = False  # whether Unsloth's fast path serves it
+    merged: bool = False  # whether `align merge`, and the exports that begin with it, know it
+
+    @property
+    def whole(self) -> bool:
+        """Whether every weight is trained, so that a stage yields a model and no adapter."""
+        return self.config is None
+
+    def settings(self, fields: Mapping[str, object], **fixed: object):
+        """A PEFT config of this method. Raises ValueError for values that PEFT does not take together."""
+        import peft
+
+        return getattr(peft, self.config)(**fields, **fixed)
+
+
+ALL_LINEAR = {"target_modules": "all-linear"}
+# Reasons to refuse fields that several of PEFT's configs have.
+NOT_ITSELF = "it would start as another policy than the one that training starts from"
+ITS_OWN_DROPOUT = "TRL could not switch it off where the policy has to be its reference at first"
+NO_CONVOLUTION = "it is for convolutions, and no model here has any"
