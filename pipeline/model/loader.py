@@ -78,7 +78,7 @@ class Loader:
         dtype = getattr(torch, wanted.dtype)
         factory = AutoModelForSequenceClassification if self.head == "score" else AutoModelForCausalLM
         if self.base.source is None:
-            with _loading("model.config", "Mend it."):
+            with loading("model.config", "Mend it."):
                 config = AutoConfig.for_model(**self._config_from_scratch())
                 model = factory.from_config(config, dtype=dtype, attn_implementation=wanted.attn_implementation)
         elif self.empty:
@@ -88,7 +88,7 @@ class Loader:
         else:
             model = self._pretrained(factory, dtype)
         fit(model, tokenizer)
-        return _hollow(model) if self.empty else model
+        return hollow(model) if self.empty else model
 
     def _config_from_scratch(self) -> dict:
         tokenizer = self.prepared.tokenizer
@@ -123,7 +123,7 @@ class Loader:
             options["device_map"] = {"": 0 if torch.cuda.is_available() else "cpu"}
         if wanted.attn_implementation:
             options["attn_implementation"] = wanted.attn_implementation
-        with _loading(self.base.source, "It has to be a causal language model in safetensors form."):
+        with loading(self.base.source, "It has to be a causal language model in safetensors form."):
             model = factory.from_pretrained(
                 self.base.source,
                 revision=self.base.commit,
@@ -206,7 +206,7 @@ def fit(model: PreTrainedModel, tokenizer) -> None:
         model.generation_config.eos_token_id = [tokenizer.eos_token_id, *others]
 
 
-def _hollow(model: PreTrainedModel) -> PreTrainedModel:
+def hollow(model: PreTrainedModel) -> PreTrainedModel:
     """Every weight one zero that is seen in its whole shape. On `meta` the adapters that PEFT adds would be there too."""
     known: dict[int, torch.nn.Parameter] = {}  # what is tied stays tied
     for module in model.modules():
@@ -218,7 +218,7 @@ def _hollow(model: PreTrainedModel) -> PreTrainedModel:
 
 
 @contextmanager
-def _loading(source: str, fix: str) -> Iterator[None]:
+def loading(source: str, fix: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, ImportError, SafetensorError) as error:

@@ -152,6 +152,7 @@ class Inputs:
                 f"{name}: adapter.method full: its roles share one frozen base, so it trains an adapter.",
                 f"Give stages.{name}.adapter: {{method: lora}}.",
             )
+        self._check_several(name, parent)
         if full and parent and not parent.is_model:
             raise PipelineError(
                 f"{name}: adapter.method full on top of the adapter of {parent.stage or parent.folder}: that would have "
@@ -159,6 +160,19 @@ class Inputs:
                 "Use full tuning in every stage, or an adapter in this one.",
             )
         return full
+
+    def _check_several(self, name: str, parent: Parent | None) -> None:
+        """Refuse a stage that needs several adapters on one base where the method allows one."""
+        spec, goes_on = specs()[name], parent is not None and not parent.is_model
+        method = (
+            method_of(parent.adapter_config.get("peft_type", "")) if goes_on else METHODS[self._adapter(name)["method"]]
+        )
+        if method and not method.beside and not method.whole and spec.rewarded_by:
+            raise PipelineError(
+                f"{name}: of method {method.name} only one adapter can stand on a base, and here reference and reward "
+                "stand on it beside the policy.",
+                "Set adapter.method: lora.",
+            )
 
     def check_adapter(self, name: str, parent: Parent | None, above: Step | None) -> None:
         """Refuse what a stage says of its adapter where an adapter goes on that has it otherwise.

@@ -205,7 +205,8 @@ def _adapter_problems(raw: dict, where: tuple) -> Iterator[Problem]:
     in_4_bit = _mapping(raw, "model").get("load_in_4bit") is True and (where == ("adapter",) or "method" in adapter)
     if not method.whole:
         for key, what in _passed_through(keys, where, method.config, adapter_owned(method.config)):
-            yield key, what + _of_another(key[-1], method.name) if what.startswith("unknown key") else what
+            there = _methods_with(key[-1]) if key[-1] not in fields_of(method.config) else ""
+            yield key, f"belongs to {there}, and this is {method.name}" if there else what
         if in_4_bit and not method.in_4_bit:
             yield (*where, "method"), f"PEFT does not put {method.name} onto a 4-bit base; {_ON_4_BITS} go there"
         return
@@ -224,12 +225,6 @@ def _methods_with(key: str) -> str:
     return f"method {having[0] if DEFAULT in having else ' or '.join(having)}" if having else ""
 
 
-def _of_another(key: str, method: str) -> str:
-    """Where a key that this method does not have is one of another method."""
-    there = _methods_with(key)
-    return f"; it belongs to {there}, and this is {method}" if there else ""
-
-
 def _own_adapter_problems(raw: dict, name: str, policies: Mapping[str, str | None]) -> Iterator[Problem]:
     """What a stage says of its adapter and what could not take effect."""
     stages, from_scratch = _mapping(raw, "stages"), _mapping(raw, "model").get("config") is not None
@@ -240,6 +235,7 @@ def _own_adapter_problems(raw: dict, name: str, policies: Mapping[str, str | Non
         yield from (((*where, key), what) for key in own if not is_full(own.get("method")))
         return
     maker, incoming = incoming_adapter_of(name, policies, _mapping(raw, "adapter"), every, from_scratch)
+    yield from _several_problems(name, where, incoming if maker else merged_adapter(_mapping(raw, "adapter"), own))
     inherited = (incoming if maker else _mapping(raw, "adapter")).get("lora_dropout")
     if own.get("lora_dropout") != inherited:
         yield from _dropout_problems(raw, name, own)
@@ -259,6 +255,16 @@ def _own_adapter_problems(raw: dict, name: str, policies: Mapping[str, str | Non
         goes_on = incoming.get(key, method.defaults.get(key, fields[key].default))
         if fields[key].normalized(own[key]) != fields[key].normalized(goes_on):
             yield (*where, key), unchangeable(key, goes_on, f"the adapter of {maker}", method.name)
+
+
+def _several_problems(name: str, where: tuple, adapter: Mapping[str, object]) -> Iterator[Problem]:
+    """Where a stage needs several adapters on one base, and the method allows one."""
+    method, spec = METHODS.get(adapter["method"]), stage.specs()[name]
+    if spec.rewarded_by and method and not method.whole and not method.beside:
+        yield (
+            where,
+            f"{name} needs reference and reward beside the policy on one base, and of method {method.name} one adapter alone can stand there; lora serves",
+        )
 
 
 def _dropout_problems(raw: dict, name: str, own: dict) -> Iterator[Problem]:

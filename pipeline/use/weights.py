@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper, TrainableTokensWrapper
 from safetensors import SafetensorError, safe_open
@@ -17,6 +18,7 @@ from torch import nn
 from pipeline.data.tokens.stops import Stops
 from pipeline.errors import PipelineError
 from pipeline.hub import asking
+from pipeline.model.adapters import method_of
 from pipeline.model.loader import NOT_IN_4_BITS, Loader
 from pipeline.model.tokenizer import Prepared
 from pipeline.use.loaded import tokenizer_of
@@ -113,8 +115,9 @@ class Weights(Mapping):
         self._known = "", {}
         inner = wrapper if isinstance(wrapper, BaseTunerLayer) else getattr(wrapper, "token_adapter", None)
         lent = inner.get_base_layer() if inner is not None else None
-        # In the dtype that it was trained in PEFT adds in float32 and rounds once. Only what scales the sum needs more.
-        wide = torch.float32 if self.dtype != self._trained_in or getattr(inner, "lora_variant", None) else self.dtype
+        # In the dtype that it was trained in PEFT adds a LoRA in float32 and rounds once. What scales or turns needs more.
+        adds = isinstance(inner, LoraLayer) and not inner.lora_variant
+        wide = self.dtype if adds and self.dtype == self._trained_in else torch.float32
         empty = dict(lent.named_parameters(recurse=False)) if lent is not None else {}
         for part in empty:
             tensor = self._read(f"{name}.{part}").to(wide, copy=True)
@@ -280,14 +283,18 @@ def _wrappers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def _check_mergeable(model, subject: Subject) -> None:
     config = model.peft_config["default"]
-    begun = config.init_lora_weights
+    if not method_of(config.peft_type).merged:
+        raise PipelineError(
+            f"{subject.name}: an adapter of {config.peft_type.value} has no form within the base's weights.",
+            "Use it beside the base: align chat, align serve, align publish.",
+        )
+    begun = getattr(config, "init_lora_weights", None)
     if isinstance(begun, str) and begun.lower().startswith(_REWRITING):
         raise PipelineError(
             f"{subject.name}: its adapter began with init_lora_weights: {begun}, which changes the base itself.",
             "Save it as a plain LoRA: save_pretrained(folder, path_initial_model_for_weight_conversion=...).",
         )
-    if config.target_parameters or config.layer_replication:
-        key = "target_parameters" if config.target_parameters else "layer_replication"
+    if key := next((one for one in ("target_parameters", "layer_replication") if getattr(config, one, None)), None):
         raise PipelineError(
             f"{subject.name}: its adapter has {key}, which cannot be merged one layer at a time.",
             "Merge it with PEFT's merge_and_unload, in memory.",

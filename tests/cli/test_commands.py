@@ -31,8 +31,8 @@ def test_recipes_are_listed_with_their_chain():
 
 def test_a_shown_recipe_is_whole_and_the_same(tmp_path):
     from pipeline.recipe.effect import NEVER
-    from pipeline.recipe.fields import LORA, ON_A_GPU, fields_of
-    from pipeline.recipe.owned import ADAPTER_OWNED, OWNED
+    from pipeline.recipe.fields import ON_A_GPU, fields_of
+    from pipeline.recipe.owned import OWNED, adapter_owned
 
     shown = align("recipe", "show", "recipes/tiny.yaml", cwd=PROJECT).stdout
     (tmp_path / "shown.yaml").write_text(shown)
@@ -43,4 +43,4 @@ def test_a_shown_recipe_is_whole_and_the_same(tmp_path):
         left = fields_of(config).keys() - stage.train.keys()
         assert left == (left & (OWNED.keys() | NEVER.get(config, {}).keys())) | set(ON_A_GPU)
     adapter = again.stages["sft"].adapter.resolved()
-    assert fields_of(LORA).keys() - adapter.keys() == ADAPTER_OWNED.keys()
+    assert fields_of("LoraConfig").keys() - adapter.keys() == adapter_owned("LoraConfig").keys()

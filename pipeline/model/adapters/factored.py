@@ -4,7 +4,7 @@ from pipeline.model.adapters.method import ALL_LINEAR, ITS_OWN_DROPOUT, NO_CONVO
 
 VERA = Method(
     name="vera",
-    when="adapters of a few kilobytes: many of them beside one base",
+    when="trains vectors between two random matrices, which are saved with it",
     config="VeraConfig",
     peft_type="VERA",
     defaults=ALL_LINEAR,
@@ -16,10 +16,10 @@ VERA = Method(
 )
 MISS = Method(
     name="miss",
-    when="learns faster than LoRA at the same rank; the most parameters of these",
+    when="LoRA's sum from one matrix: fewer parameters at the same rank",
     config="MissConfig",
     peft_type="MISS",
-    defaults=ALL_LINEAR,
+    defaults={"r": 16} | ALL_LINEAR,
     refused=dict.fromkeys(("init_weights", "mini_r"), "only PEFT's own beginning has been proven here"),
 )
 _DROPOUTS = {"rank_dropout": ITS_OWN_DROPOUT, "module_dropout": ITS_OWN_DROPOUT}
@@ -33,7 +33,7 @@ LOHA = Method(
 )
 LOKR = Method(
     name="lokr",
-    when="a tenth of LoRA's parameters at nearly its rank",
+    when="a Kronecker product: a high rank from very few parameters",
     config="LoKrConfig",
     peft_type="LOKR",
     defaults=ALL_LINEAR,

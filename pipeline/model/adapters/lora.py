@@ -12,5 +12,4 @@ LORA = Method(
     in_4_bit=True,
     new_tokens=True,
     unsloth=True,
-    merged=True,
 )

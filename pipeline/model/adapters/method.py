@@ -17,10 +17,11 @@ class Method:
     defaults: Mapping[str, object] = field(default_factory=dict)  # where the pipeline departs from PEFT's
     refused: Mapping[str, str] = field(default_factory=dict)  # fields that a recipe may not set here, and why
     changeable: tuple[str, ...] = ()  # fields that a later stage may set on an adapter that goes on
+    beside: bool = True  # whether several stand on one base: reference, reward and value beside the policy
     in_4_bit: bool = False  # whether PEFT puts it onto a 4-bit base
     new_tokens: bool = False  # whether it trains rows of the embeddings beside
     unsloth: bool = False  # whether Unsloth's fast path serves it
-    merged: bool = False  # whether `align merge`, and the exports that begin with it, know it
+    merged: bool = True  # whether it can be merged into the base, as exports need it
 
     @property
     def whole(self) -> bool:

@@ -4,7 +4,7 @@ from pipeline.model.adapters.method import ALL_LINEAR, ITS_OWN_DROPOUT, NOT_ITSE
 
 OFT = Method(
     name="oft",
-    when="keeps more of what the base knows than LoRA at the same size; slower",
+    when="turns weights and keeps their lengths: careful with what the base knows; slower",
     config="OFTConfig",
     peft_type="OFT",
     defaults=ALL_LINEAR,
@@ -21,7 +21,7 @@ BOFT = Method(
 )
 HRA = Method(
     name="hra",
-    when="reflections: between LoRA's freedom and OFT's care",
+    when="turns weights by a few reflections: between LoRA's freedom and OFT's care",
     config="HRAConfig",
     peft_type="HRA",
     defaults=ALL_LINEAR,

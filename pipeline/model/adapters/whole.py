@@ -2,4 +2,4 @@
 
 from pipeline.model.adapters.method import Method
 
-FULL = Method(name="full", when="where memory allows: what an adapter is measured against", merged=True)
+FULL = Method(name="full", when="where memory allows: what an adapter is measured against")

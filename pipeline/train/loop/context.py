@@ -17,6 +17,7 @@ from transformers import PrinterCallback, Trainer
 from pipeline.data.prepare.table import lengths
 from pipeline.data.shapes.kinds import Kind
 from pipeline.errors import PipelineError
+from pipeline.model.adapters import method_of
 from pipeline.model.loader import load_adapter
 from pipeline.recipe.fields import effective
 from pipeline.stage import Spec
@@ -85,7 +86,8 @@ class Context:
             refuse_mixed_attention(self.model, "padding_free")
         keeps = self._keeps_reference(args, len(rows))
         options |= {"data_collator": collator} if collator else {}
-        if self.spec.reference and not isinstance(self.model, PeftModel):
+        beside = self._reference_stands_beside()
+        if self.spec.reference and not beside:
             # Where it is kept, it is the model itself before its first step; TRL would load another one all the same.
             options["ref_model"] = torch.nn.Identity() if keeps else self.load_reference()
         with _adapters_stay_fp32(self.model), without_suspicion(), _refusals(kind.__name__):
@@ -99,16 +101,20 @@ class Context:
             )
         trainer.context = self
         trainer.lengths = lengths(rows).tolist()
-        if self.spec.reference and isinstance(self.model, PeftModel) and "ref" in self.model.peft_config:
+        if self.spec.reference and beside and "ref" in self.model.peft_config:
             self._freeze_reference()
         if keeps:
-            if not isinstance(self.model, PeftModel):
+            if not beside:
                 trainer.ref_model = None
             trainer.train_dataset = self.kept.beside(rows, trainer)
             reference.forget(trainer)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(StageCallback(self, trainer))
         return trainer
+
+    def _reference_stands_beside(self) -> bool:
+        """Whether the reference is an adapter on the policy's own base; else it is a model of its own."""
+        return isinstance(self.model, PeftModel) and method_of(self.model.peft_config["default"].peft_type).beside
 
     def _keeps_reference(self, args, rows: int) -> bool:
         """Whether its log-probabilities are taken from what is kept, or computed to be kept: then for every row at once."""

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from peft import PeftModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -82,7 +81,11 @@ def sums_of(rows: Dataset, trainer) -> dict[str, torch.Tensor]:
     TRL's own function computes them, on rows of like length, without dropout.
     """
     vocabulary = trainer.model.config.get_text_config().vocab_size
-    training, found = trainer.model.training, None
+    training, found, reference = trainer.model.training, None, trainer.ref_model
+    if reference is None and ADAPTER not in getattr(trainer.model, "peft_config", {}):
+        trainer.ref_model = (
+            trainer.model
+        )  # the policy before its first step; of an adapter TRL would take the bare base
     trainer.model.eval()
     # The batches are those of the rows, not of the recipe: what is found must be, to the bit, what would be computed.
     for batch in batches(trainer.lengths, LOGITS_BYTES // (4 * vocabulary)):
@@ -94,12 +97,13 @@ def sums_of(rows: Dataset, trainer) -> dict[str, torch.Tensor]:
         for whole, part in zip(found, sums, strict=True):
             whole[batch] = part
     trainer.model.train(training)
+    trainer.ref_model = reference
     return dict(zip(trainer.context.spec.reference_columns, found or [], strict=False))
 
 
 def forget(trainer) -> None:
     """Let go of the reference itself: its log-probabilities are in the rows."""
-    if isinstance(trainer.model, PeftModel):
+    if ADAPTER in getattr(trainer.model, "peft_config", {}):
         trainer.model.delete_adapter(ADAPTER)
     trainer.ref_model = None
     trainer.precompute_ref_logps = True

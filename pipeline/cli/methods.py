@@ -1,0 +1,118 @@
+"""The command that tells the methods of tuning apart."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.artifact.digests import Digests
+from pipeline.cli.options import DEFAULT_RECIPE, JsonOption, RecipeOption, RunsOption, SetOption
+from pipeline.console.screen import Screen, make_console
+from pipeline.errors import PipelineError
+from pipeline.model.adapters import METHODS
+from pipeline.recipe.reading import load_recipe
+from pipeline.recipe.recipe import Recipe
+from pipeline.wording import not_among
+
+
+def methods(
+    names: Annotated[list[str] | None, typer.Argument(help="Methods; all of them where none is named.")] = None,
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    runs: RunsOption = Path("runs"),
+    overrides: SetOption = None,
+    prove: Annotated[
+        bool, typer.Option("--prove", help="Try on the recipe's base what the chain relies on; this loads it.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell the methods of tuning apart: what each would train of the recipe's model, where it serves, when to use it."""
+    for name in names or []:
+        if name not in METHODS:
+            raise PipelineError(f"methods: {not_among(name, METHODS)}.")
+    loaded = load_recipe(recipe, overrides or [])
+    _quiet(loaded)
+    wanted = [name for name in METHODS if not names or name in names]
+    rows = _proven(loaded, runs, wanted) if prove else _counted(loaded, runs, wanted)
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    else:
+        from pipeline.console.methods import as_proofs, as_table
+
+        make_console().print((as_proofs if prove else as_table)(rows, loaded.name))
+    if prove and any(row["fails"] for row in rows):
+        raise PipelineError(
+            f"Not all of it holds on the base of {recipe}: {', '.join(row['method'] for row in rows if row['fails'])}.",
+            "Use another method there.",
+        )
+
+
+def _quiet(loaded: Recipe) -> None:
+    from pipeline.train.job.machine import before_imports
+
+    before_imports(loaded.model.load_in_4bit)
+    import warnings
+
+    from transformers.utils import logging
+
+    warnings.filterwarnings("ignore", category=UserWarning)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _own(loaded: Recipe) -> dict[str, dict]:
+    """The recipe's own settings of its method; the others are counted by their defaults."""
+    settings = loaded.adapter.resolved()
+    return {settings.pop("method"): settings}
+
+
+def _counted(loaded: Recipe, runs: Path, wanted: list[str]) -> list[dict]:
+    from pipeline.model.base import base_of
+    from pipeline.model.census import counts
+    from pipeline.model.tokenizer import of_recipe
+
+    base = base_of(loaded, runs / loaded.name, Digests())
+    vocabulary = len(of_recipe(loaded, runs).tokenizer) if base.source is None else 0
+    whole, found = counts(base, loaded.model, vocabulary, _own(loaded))
+    rows = []
+    for one in found:
+        if one.method.name in wanted:
+            said = {key: asdict(one)[key] for key in ("trained", "saved", "why_not")}
+            share = one.trained / whole if one.trained is not None else None
+            rows.append({"method": one.method.name, "share": share, **said, **_served(one.method)})
+    return rows
+
+
+def _served(method) -> dict:
+    return {
+        "beside": method.beside and not method.whole,
+        "in_4_bit": method.in_4_bit,
+        "new_tokens": method.new_tokens or method.whole,
+        "merged": method.merged and not method.whole,
+        "unsloth": method.unsloth,
+        "when": method.when,
+    }
+
+
+def _proven(loaded: Recipe, runs: Path, wanted: list[str]) -> list[dict]:
+    from pipeline.model.base import base_of
+    from pipeline.model.loader import Loader
+    from pipeline.model.proofs import failures, prove
+    from pipeline.model.tokenizer import of_recipe
+
+    prepared, base = of_recipe(loaded, runs), base_of(loaded, runs / loaded.name, Digests())
+    loader = Loader(loaded.model, loaded.seed, base, prepared)
+    screen, rows = Screen(make_console()), []
+    for method in (METHODS[name] for name in wanted if not METHODS[name].whole):
+        if loaded.model.load_in_4bit and not method.in_4_bit:
+            continue
+        settings = _own(loaded).get(method.name, dict(method.defaults))
+        try:
+            found = prove(lambda: loader.model(None, None), method, settings)
+        except PipelineError as error:
+            rows.append({"method": method.name, "proofs": {}, "fails": [error.what]})
+            continue
+        rows.append({"method": method.name, "proofs": found, "fails": list(failures(found))})
+        screen.say(f"{method.name}: {', '.join(rows[-1]['fails']) or 'holds'}")
+    return rows

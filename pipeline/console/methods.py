@@ -1,0 +1,42 @@
+"""The methods of tuning as tables."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+_SERVED = {"beside": "PPO, GRPO", "in_4_bit": "4-bit base", "merged": "merges", "unsloth": "Unsloth"}
+
+
+def as_table(rows: Sequence[dict], recipe: str) -> Table:
+    """What each trains of the recipe's model, where it serves, and when to use it."""
+    table = Table(title=f"{recipe}: what each method trains", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for column in ("method", "trained", "share", "saved", "serves", "when"):
+        table.add_column(column, justify="right" if column in ("trained", "share", "saved") else "left")
+    for row in rows:
+        figures = ("-", "-", "-")
+        if row["trained"] is not None:
+            figures = (f"{row['trained']:,}", f"{row['share']:.2%}", _size(row["saved"]))
+        serves = ", ".join(word for key, word in _SERVED.items() if row[key])
+        table.add_row(row["method"], *figures, serves, row["when"] if not row["why_not"] else f"no: {row['why_not']}")
+    return table
+
+
+def as_proofs(rows: Sequence[dict], recipe: str) -> Table:
+    """How far each proof is off; the chain relies on all of them."""
+    table = Table(title=f"{recipe}: what holds", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    names = list(dict.fromkeys(name for row in rows for name in row["proofs"]))
+    for column in ("method", *names):
+        table.add_column(column)
+    for row in rows:
+        cells = [_off(row["proofs"].get(name), name in row["fails"]) for name in names]
+        table.add_row(row["method"], *(cells if row["proofs"] else [row["fails"][0]]))
+    return table
+
+
+def _off(value: float | str | None, fails: bool) -> str:
+    said = value if isinstance(value, str) else "0" if not value else f"{value:.0e}"
+    return f"[red]{said}: fails[/red]" if fails else said
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.1f} kB"

@@ -1,0 +1,76 @@
+"""What the methods of tuning would train of a model: counted on its shape, without its weights."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from peft import PeftModel, get_peft_model
+from peft.utils import get_peft_model_state_dict
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from pipeline.model.adapters import METHODS
+from pipeline.model.adapters.method import Method
+from pipeline.model.base import Base
+from pipeline.model.loader import hollow, loading
+from pipeline.recipe.sections import Model
+
+SMALL = 300_000_000  # parameters: what some methods make beside a larger model would fill the memory
+
+
+@dataclass(frozen=True)
+class Count:
+    """Of one method on one model."""
+
+    method: Method
+    trained: int | None  # parameters; None where it does not fit the model
+    saved: int | None  # bytes of what a stage keeps of it, in fp32
+    why_not: str = ""
+
+
+def shape_of(base: Base, wanted: Model, vocabulary: int) -> PreTrainedModel:
+    """The model without weights, on `meta`. `vocabulary` is that of a model from scratch."""
+    if base.source is None:
+        config = AutoConfig.for_model(**{"vocab_size": vocabulary} | dict(wanted.config))
+    else:
+        where = {"revision": base.commit, "trust_remote_code": wanted.trust_remote_code}
+        with loading(base.source, "It has to be a causal language model."):
+            config = AutoConfig.from_pretrained(base.source, **where)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=wanted.trust_remote_code)
+
+
+def counts(base: Base, wanted: Model, vocabulary: int, own: Mapping[str, Mapping]) -> tuple[int, Iterator[Count]]:
+    """(the model's parameters, each method's count). `own` are settings by method, where they are not the defaults."""
+    whole = sum(one.numel() for one in shape_of(base, wanted, vocabulary).parameters())
+
+    def each() -> Iterator[Count]:
+        for name, method in METHODS.items():
+            if method.whole:
+                yield Count(method, whole, 4 * whole)
+                continue
+            try:
+                settings = method.settings(own.get(name, method.defaults), task_type="CAUSAL_LM")
+                model = _adapted(lambda: shape_of(base, wanted, vocabulary), settings, small=whole < SMALL)
+            except (ValueError, RuntimeError) as error:
+                yield Count(method, None, None, str(error).strip().splitlines()[0])
+            else:
+                yield _counted(method, model)
+
+    return whole, each()
+
+
+def _adapted(shape: Callable[[], PreTrainedModel], settings, *, small: bool) -> PeftModel:
+    """On `meta`; of a small model where PEFT has to look at what it makes, in memory."""
+    try:
+        with torch.device("meta"):
+            return get_peft_model(shape(), settings)
+    except RuntimeError:
+        if not small:
+            raise
+    return get_peft_model(hollow(shape()), settings)
+
+
+def _counted(method: Method, model: PeftModel) -> Count:
+    trained = sum(one.numel() for one in model.parameters() if one.requires_grad)
+    kept = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return Count(method, trained, sum(4 * one.numel() for one in kept.values()))
