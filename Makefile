@@ -12,6 +12,7 @@
 #   make compare        a stage with and without Unsloth: STAGE=sft STEPS=40 REPEATS=2
 #   make trial          methods from one start: METHODS="dpo kto" SEEDS=3 TOKENS=50000; a sweep with
 #                       VARY="stages.dpo.train.beta=0.05,0.1"
+#   make methods        the methods of tuning told apart; PROVE=1 tries them on the recipe's base
 #   make merge          what was trained as a plain folder: STAGE=dpo DTYPE=bfloat16
 #   make export         the same as another file: FORMAT=gguf or onnx, STAGE=dpo TYPE=q8_0 ADAPTER=1
 #   make unsloth        install Unsloth beside the rest
@@ -46,7 +47,7 @@ OPTIONS = $(WHERE) $(if $(POLICY),--policy $(POLICY)) $(if $(filter 1,$(FRESH)),
 # All stages named in one call are one `align run`: the first of them does it, the others are then done.
 GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
 
-.PHONY: help $(STAGES) all plan status compare trial unsloth-there unsloth test lint readme newest clean
+.PHONY: help $(STAGES) all plan status compare methods trial unsloth-there unsloth test lint readme newest clean
 .PHONY: chat serve merge export publish
 .PHONY: bench bench-ppo bench-rollouts bench-data bench-merge bench-serving
 .DEFAULT_GOAL := help
@@ -79,6 +80,9 @@ serve: $(VENV)/.ready-serve
 
 compare: unsloth-there $(VENV)/.ready-compare
 	@$(ALIGN) compare $(STAGE) $(WHERE) $(if $(STEPS),--steps $(STEPS)) $(if $(REPEATS),--repeats $(REPEATS))
+
+methods: $(VENV)/.ready
+	@$(ALIGN) methods $(WHERE) $(if $(filter 1,$(PROVE)),--prove)
 
 KEEP = $(if $(TO),--to $(TO)) $(if $(filter 1,$(FORCE)),--force)
 
