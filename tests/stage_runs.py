@@ -35,3 +35,9 @@ def trainer_of(stage: StageRun) -> tuple:
 def adapter_of(folder: Path, stage: str) -> dict[str, Tensor]:
     """What a stage of the micro chain saved."""
     return load_file(attempt(folder, stage) / "adapter" / "adapter_model.safetensors")
+
+
+def without_clock(lines: list[dict]) -> list[dict]:
+    """Lines of a log as they have to be again, whenever the run was killed and however long it took."""
+    clock = ("step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second")
+    return [{key: value for key, value in line.items() if key not in clock} for line in lines]

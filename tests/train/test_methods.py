@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import align, attempt, manifest, write_micro, write_rows
 from processes import start, wait_for, wait_until_gone
-from stage_runs import silent, stage_run
+from stage_runs import silent, stage_run, without_clock
 from torch.nn.functional import logsigmoid
 
 from pipeline.data.prepare.table import tokens
@@ -311,3 +311,19 @@ def test_killed_between_checkpoints(methods, chain, tmp_path, stage):
     assert "continue" in align("run", stage, "-r", "micro.yaml", cwd=tmp_path).stdout
     for key in ("tokens", "weights_sha256", "metrics"):
         assert manifest(tmp_path, stage)[key] == manifest(methods, stage)[key]
+
+
+@pytest.mark.parametrize("stage", ["sft", "reward", "dpo", *METHODS])
+def test_killed_between_two_lines_of_the_log(stage_of, tmp_path, stage):
+    """The next line is of all its steps, those before the kill included, and the last one of the whole run."""
+    logs = []
+    for resumed in (False, True):
+        run = stage_of(stage, f"stages.{stage}.train.logging_steps=5")
+        trainer = run.trainer(run.models.at_the_start())
+        log = run.folder / "log.jsonl"
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoints/checkpoint-8") if resumed else None)
+        logs.append([json.loads(line) for line in log.read_text().splitlines()])
+    whole, found = map(without_clock, logs)
+    assert [line["step"] for line in found] == [5, 10, 12, 12]
+    assert "loss" in found[1] and "train_loss" in found[-1]
+    assert found == whole

@@ -10,7 +10,7 @@ from conftest import align, attempt, manifest
 from peft import AutoPeftModelForSequenceClassification
 from rollouts import GROUPS, write_rollouts
 from safetensors.torch import load_file
-from stage_runs import adapter_of, silent, stage_run
+from stage_runs import adapter_of, silent, stage_run, without_clock
 from transformers import AutoTokenizer
 
 from pipeline.errors import MachineError, PipelineError
@@ -158,12 +158,6 @@ def test_a_reference_that_is_not_the_parent_stops_the_stage(stage_of, stage):
         trainer.train()
 
 
-def figures(lines: list[dict]) -> list[dict]:
-    """What is gathered over the steps of a line. The Trainer's own mean of the loss begins anew with each process."""
-    clock = ("step_time", "train_", "loss")
-    return [{key: value for key, value in line.items() if not key.startswith(clock)} for line in lines]
-
-
 @pytest.mark.parametrize("stage", GROUPS)
 def test_from_every_checkpoint_it_goes_on_to_the_same_end_inside_a_rollout_too(stage_of, grouped, tmp_path, stage):
     """A rollout lasts four optimizer steps of grpo, and a pass over the prompts ends on the way."""
@@ -183,7 +177,7 @@ def test_from_every_checkpoint_it_goes_on_to_the_same_end_inside_a_rollout_too(s
         assert all(torch.equal(wanted[key], found[key]) for key in wanted), step
         assert trainer.tokens == manifest(grouped, stage)["tokens"]
         lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-        assert lines and figures(lines) == figures(logged(grouped, stage)[-len(lines) :])
+        assert lines and without_clock(lines) == without_clock(logged(grouped, stage)[-len(lines) :])
 
 
 def test_it_warns_where_nothing_can_be_learned_and_no_response_ends(stage_of):

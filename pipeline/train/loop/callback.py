@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from transformers import TrainerCallback
 
 from pipeline.artifact.writing import write_atomically
+from pipeline.train.loop.gathered import give_back
 
 if TYPE_CHECKING:
     from pipeline.train.loop.context import Context
@@ -23,6 +24,8 @@ class StageCallback(TrainerCallback):
     def on_train_begin(self, args, state, control, **_):
         self._forget_after(state.global_step)
         self.trainer.begun = time.monotonic()
+        if self.trainer.kept_from_before:
+            give_back(self.trainer, self.trainer.kept_from_before)
         self.context.report("train", step=state.global_step, steps=state.max_steps)
         if (warm_up := args.get_warmup_steps(state.max_steps)) >= state.max_steps:
             text = f"train.warmup_steps: {warm_up}, and there are {state.max_steps} steps: learning_rate is not reached"

@@ -151,14 +151,13 @@ class Groups:
     # -- resume ------------------------------------------------------------------------------------------
 
     def _save_optimizer_and_scheduler(self, output_dir):
-        """And beside them the rollout that is trained on, and what has been gathered for the next line of the log."""
+        """And beside them the rollout that is trained on, and what is told of those before it."""
         super()._save_optimizer_and_scheduler(output_dir)
         parts = enumerate(self._buffered_inputs or [])
         tensors = {f"{n}/{name}": tensor.cpu().clone() for n, part in parts for name, tensor in part.items()}
         save_file(tensors, Path(output_dir) / TENSORS)
         state = {
             "kept": {name: getattr(self, name) for name in KEPT if hasattr(self, name)},
-            "metrics": dict(self._metrics["train"]),
             "history": self.history,
             "warned": sorted(self.warned),
         }
@@ -171,7 +170,6 @@ class Groups:
         state = json.loads((Path(checkpoint) / STATE).read_text(encoding="utf-8"))
         for name, value in state["kept"].items():
             setattr(self, name, value)
-        self._metrics["train"].update(state["metrics"])
         self.history, self.warned = state["history"], set(state["warned"])
         parts: dict[int, dict[str, torch.Tensor]] = {}
         for place, tensor in load_file(Path(checkpoint) / TENSORS).items():

@@ -19,6 +19,7 @@ from pipeline.errors import MachineError
 from pipeline.model.loader import load_adapter
 from pipeline.model.saving import could_not_save, save_weights
 from pipeline.train.loop import reference
+from pipeline.train.loop.gathered import gathered
 from pipeline.train.loop.order import Order
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class StageTrainer:
     tokens: int = 0  # trained on so far, padding left out
     before: float = 0.0  # seconds that were trained before this process
     begun: float | None = None  # when this process began to train
+    kept_from_before: dict | None = None  # see pipeline.train.loop.gathered
     _into: Path | None = None
     _begun: bool = False
 
@@ -101,7 +103,8 @@ class StageTrainer:
         try:
             shutil.rmtree(self._into, ignore_errors=True)
             Trainer._save_checkpoint(self, model, trial)
-            write_json(self._into / name / SO_FAR, {"tokens": self.tokens, "seconds": self.seconds})
+            so_far = {"tokens": self.tokens, "seconds": self.seconds, "gathered": gathered(self)}
+            write_json(self._into / name / SO_FAR, so_far)
             seal(self._into / name)
             os.replace(self._into / name, folder / name)
         except (OSError, RuntimeError, SafetensorError) as error:
@@ -127,6 +130,7 @@ class StageTrainer:
         if (file := Path(resume_from_checkpoint) / SO_FAR).is_file():
             so_far = json.loads(file.read_text(encoding="utf-8"))
             self.tokens, self.before = so_far["tokens"], so_far["seconds"]
+            self.kept_from_before = so_far.get("gathered")
         if isinstance(self.model, PeftModel):
             load_adapter(self.model, Path(resume_from_checkpoint))
         else:
