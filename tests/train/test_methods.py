@@ -314,16 +314,19 @@ def test_killed_between_checkpoints(methods, chain, tmp_path, stage):
 
 
 @pytest.mark.parametrize("stage", ["sft", "reward", "dpo", *METHODS])
-def test_killed_between_two_lines_of_the_log(stage_of, tmp_path, stage):
-    """The next line is of all its steps, those before the kill included, and the last one of the whole run."""
-    logs = []
-    for resumed in (False, True):
-        run = stage_of(stage, f"stages.{stage}.train.logging_steps=5")
+def test_a_resumed_run_has_the_log_of_one_that_never_stopped(stage_of, tmp_path, stage):
+    """From between two lines, the next of which is of all its steps; and from the last step, in the middle of a pass."""
+    ends = []
+    for step in (0, 8, 10):
+        run = stage_of(stage, f"stages.{stage}.train={{logging_steps: 3, max_steps: 10, lr_scheduler_type: constant}}")
         trainer = run.trainer(run.models.at_the_start())
-        log = run.folder / "log.jsonl"
-        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoints/checkpoint-8") if resumed else None)
-        logs.append([json.loads(line) for line in log.read_text().splitlines()])
-    whole, found = map(without_clock, logs)
-    assert [line["step"] for line in found] == [5, 10, 12, 12]
-    assert "loss" in found[1] and "train_loss" in found[-1]
-    assert found == whole
+        trainer.train(resume_from_checkpoint=str(tmp_path / f"checkpoints/checkpoint-{step}") if step else None)
+        lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+        weights = {name: one.clone() for name, one in trainer.model.named_parameters() if one.requires_grad}
+        ends.append((without_clock(lines), weights, trainer.tokens))
+    lines, weights, tokens = ends[0]
+    assert [line["step"] for line in lines] == [3, 6, 9, 10, 10]
+    assert "loss" in lines[2] and "train_loss" in lines[-1]
+    for found in ends[1:]:
+        assert found[0] == lines and found[2] == tokens
+        assert all(torch.equal(found[1][name], weight) for name, weight in weights.items())

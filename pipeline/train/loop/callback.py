@@ -32,10 +32,11 @@ class StageCallback(TrainerCallback):
             self.context.report("note", text=text)
 
     def _forget_after(self, step: int) -> None:
-        """A resumed run repeats the steps after its checkpoint: their lines are written anew."""
+        """A resumed run repeats the steps after its checkpoint, and ends anew: those lines are written again."""
         if self.log.is_file():
             lines = self.log.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            whole = [(line, json.loads(line)) for line in lines if line.endswith("\n")]
+            kept = [line for line, said in whole if said["step"] <= step and "train_loss" not in said]
             write_atomically(self.log, "".join(kept))
 
     def on_step_end(self, args, state, control, **_):

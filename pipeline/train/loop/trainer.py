@@ -51,6 +51,14 @@ class StageTrainer:
         batch = args.train_batch_size * args.gradient_accumulation_steps
         return Order(self.lengths, batch, args.seed, group=strategy == "group_by_length")
 
+    def _run_epoch(self, *given, **named):
+        if self.state.global_step < self.state.max_steps:
+            return super()._run_epoch(*given, **named)
+        self.control.should_training_stop = (
+            True  # killed after its last step: in mid-epoch transformers would make another
+        )
+        return None
+
     def training_step(self, model, inputs, num_items_in_batch=None):
         if masks := [inputs[name] for name in MASKS if name in inputs]:
             self.tokens += int(sum(mask.sum() for mask in masks))
