@@ -23,7 +23,8 @@ def main() -> int:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     pinned = dict(
-        one.split("==") for one in [*project["dependencies"], *extras["test"], *extras["compare"], *extras["serve"]]
+        one.split("==")
+        for one in [*project["dependencies"], *extras["test"], *extras["compare"], *extras["serve"], *extras["math"]]
     )
     python = ENVIRONMENT / "bin" / "python"
     if not python.is_file():

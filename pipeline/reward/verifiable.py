@@ -18,6 +18,8 @@ Pattern = Annotated[str, BeforeValidator(regular_expression)]
 
 MARK = "####"  # behind which an answer of GSM8K stands
 _BOXED = "\\boxed{"
+_SIGNS = ("$", "\\(", "\\[", _BOXED)  # by which mathematics are known in a text
+_COMMAND, _WORD = re.compile(r"\\(?:text|mathrm|mbox)\s*\{[^}]*\}|\\[a-zA-Z]+"), re.compile(r"[A-Za-z]{3,}")
 # A minus belongs to a number where nothing is taken from anything: "5-3" ends in 3.
 _NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?|(?<![\w.])[-+]?\.\d+")
 
@@ -74,17 +76,19 @@ class Number(_Answered):
 
 
 class Math(_Answered):
-    """1 where math-verify finds the response's last expression equal to the row's answer; else 0."""
+    """1 where the response is the row's answer, or math-verify finds its last expression equal to it; else 0."""
 
     def problem(self, answer: object) -> str | None:
-        return (
-            None if _expressions(_behind_mark(str(answer)), gold=True) else f"is no mathematics: {str(answer)[:40]!r}"
-        )
+        return None if _formula(_behind_mark(str(answer))) else f"is no mathematics: {str(answer)[:40]!r}"
 
     def score(self, text: str, tokens: Sequence[int], answer: object) -> float:
         from math_verify import verify
 
-        wanted, said = _expressions(_behind_mark(str(answer)), gold=True), _expressions(_behind_mark(text))
+        right, answered = _behind_mark(str(answer)), _behind_mark(text)
+        if answered.strip() == right.strip():
+            return 1.0
+        wanted = _formula(right)
+        said = _formula(answered) if MARK in text else _expressions(answered)
         # Its own time limit would end that of the pipeline: both are the process's one alarm.
         return float(bool(wanted and said) and verify(wanted, said, timeout_seconds=None))
 
@@ -158,8 +162,22 @@ def _behind_mark(text: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _expressions(text: str, gold: bool = False) -> list:
+def _expressions(text: str) -> list:
+    """The last expressions of a text, which are known in it by the signs around them, and numbers without any."""
     from math_verify import parse
 
-    # An answer in LaTeX is mostly written without the signs by which it is known in a text.
-    return parse(text, parsing_timeout=None) or (parse(f"${text}$", parsing_timeout=None) if gold else [])
+    return parse(text, parsing_timeout=None)
+
+
+def _formula(text: str) -> list:
+    """What a text that is an answer and nothing else says; mostly it is written without those signs. [] for words."""
+    text = text.strip()
+    if _NUMBER.fullmatch(text):
+        return _expressions(f"{_decimal(text):f}")
+    if any(sign in text for sign in _SIGNS):
+        return _expressions(text)
+    found = _expressions(f"${text}$")
+    read = [one for one in found if not isinstance(one, str)]
+    if _WORD.search(_COMMAND.sub(" ", text)) and any(getattr(one, "free_symbols", ()) for one in read):
+        return []  # it takes the letters of a word for factors
+    return found if read else []

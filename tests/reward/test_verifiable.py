@@ -67,12 +67,33 @@ def test_length_and_repetition_are_of_tokens():
     assert fresh.score("", [1], None) == 1
 
 
-def test_mathematics_are_compared_by_what_they_say():
+@pytest.mark.parametrize(
+    ("answer", "right", "wrong"),
+    [
+        ("0.5", "so it is $\\frac{1}{2}$", "it is 5"),
+        ("1+x^2", "The answer is \\boxed{x^2+1}", "The answer is 1"),
+        ("3x", "$x + 2x$", "3"),
+        ("5\\pi", "\\boxed{5 \\pi}", "5"),
+        ("2^{10}", "it is 1024", "it is 2"),
+        ("(1, 2)", "\\boxed{(1,2)}", "\\boxed{(2,1)}"),
+        ("\\text{Evelyn}", "\\boxed{\\text{Evelyn}}", "\\boxed{\\text{Briana}}"),
+        ("x = 4", "$x=4$", "$x=5$"),
+        ("1e3", "1,000", "1"),
+        ("so much\n#### 1,080", "That is $1080$.", "#### 1,081"),
+        ("#### 12", "12", "#### 13"),
+        ("13", "#### 13", "nothing"),
+        ("1+x^2", "1+x^2", "x"),
+    ],
+)
+def test_mathematics_are_compared_by_what_they_say(answer, right, wrong):
     pytest.importorskip("math_verify", reason="math-verify is not installed: pip install -e .[math]")
     judge = BUILT_IN["math"]()
-    assert judge.score("so it is $\\frac{1}{2}$", [], "0.5") == 1
-    assert judge.score("The answer is \\boxed{x^2+1}", [], "1+x^2") == 1
-    assert judge.score("#### 12", [], "#### 13") == 0
-    assert judge.score("nothing", [], "13") == 0
-    assert "is no mathematics" in judge.problem("what?")
+    assert judge.problem(answer) is None
+    assert (judge.score(right, [], answer), judge.score(wrong, [], answer)) == (1, 0)
+
+
+@pytest.mark.parametrize("answer", ["what?", "Evelyn", "sin(2x)", "", "3 blue cars"])
+def test_words_are_no_mathematics(answer):
+    pytest.importorskip("math_verify", reason="math-verify is not installed: pip install -e .[math]")
+    assert "is no mathematics" in BUILT_IN["math"]().problem(answer)
     assert missing_library("math") is None
