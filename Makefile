@@ -19,7 +19,7 @@
 #   make test           the tests, offline: ARGS="-k resume"; UNSLOTH=0 leaves Unsloth out
 #   make lint           the style
 #   make bench          against TRL's own command line; bench-ppo, bench-rollouts, bench-data,
-#                       bench-merge, bench-serving and bench-kills: see benchmarks/
+#                       bench-merge, bench-serving, bench-kills, bench-first-loss: see benchmarks/
 #   make readme         what README.md quotes of a run, by running it
 #   make newest         the tests against the newest releases, in .venv-newest: ARGS="--keep torch"
 #   make clean          remove .venv
@@ -49,7 +49,7 @@ GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
 
 .PHONY: help $(STAGES) all plan status compare methods trial unsloth-there unsloth test lint readme newest clean
 .PHONY: chat serve merge export publish
-.PHONY: bench bench-ppo bench-rollouts bench-data bench-merge bench-serving bench-kills
+.PHONY: bench bench-ppo bench-rollouts bench-data bench-merge bench-serving bench-kills bench-first-loss
 .DEFAULT_GOAL := help
 
 help:
@@ -131,6 +131,9 @@ bench-rollouts: $(VENV)/.ready
 
 bench-kills: $(VENV)/.ready
 	$(VENV)/bin/python benchmarks/kills.py $(ARGS)
+
+bench-first-loss: $(VENV)/.ready
+	$(VENV)/bin/python benchmarks/first_loss.py $(ARGS)
 
 bench-serving: $(VENV)/.ready-serve
 	$(VENV)/bin/python benchmarks/serving.py $(ARGS)
