@@ -28,12 +28,11 @@ def build_trainer(context):
 
     wanted = sum(context.rows["label"])
     unwanted = len(context.rows) - wanted
+    text = f"{wanted:.0f} answers are wanted and {unwanted:.0f} not"
     weights = context.effective("desirable_weight") * wanted, context.effective("undesirable_weight") * unwanted
-    if not 1 <= weights[0] / weights[1] <= 4 / 3:  # eq. 8 of the paper
+    if not 3 / 4 <= weights[0] / weights[1] <= 4 / 3:  # eq. 8 of the paper, and as far to the other side
         fair = round(context.effective("undesirable_weight") * unwanted / wanted, 2)
-        context.report(
-            "note",
-            text=f"{wanted:.0f} answers are wanted and {unwanted:.0f} not: train.desirable_weight {fair} would weigh them alike",
-        )
+        text += f": train.desirable_weight {fair} would weigh them alike"
+    context.report("note", text=text)
     # TRL pairs answers by their order in the file; ours are paired already, and may come in any order.
     return context.trainer(KTOTrainer, data=with_unrelated, config={"train_sampling_strategy": "sequential"})

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from pipeline.console import data_report
 from pipeline.console.clock import Clock
-from pipeline.console.figures import in_a_line
+from pipeline.console.figures import in_a_line, short
 from pipeline.console.screen import Screen
 from pipeline.errors import PipelineError
 from pipeline.plan.step import Step
@@ -41,7 +41,7 @@ class Display(Screen):
         self.bar: Progress | None = None
         self.stage = ""
         self._clock: Clock | None = None  # of the stage's training, once it has begun
-        self._loss: str | None = None  # the latest
+        self._last: str | None = None  # the latest loss, or reward where a stage trains on one
 
     def error(self, error: PipelineError) -> None:
         self.end()
@@ -49,7 +49,7 @@ class Display(Screen):
 
     def begin(self, step: Step) -> None:
         """A stage begins."""
-        self.stage, self._clock, self._loss = step.stage, None, None
+        self.stage, self._clock, self._last = step.stage, None, None
         self.console.print()
         self.message(f"[bold]{step.stage}[/bold]  {escape(step.state)}: {escape(step.why)}")
 
@@ -80,9 +80,9 @@ class Display(Screen):
     def _on_phase(self, event: dict) -> None:
         name, clock = event["name"], self._clock
         if name == "evaluation after" and clock and clock.step is not None:
-            loss = f"; last loss {self._loss}" if self._loss else ""
+            last = f"; last {self._last}" if self._last else ""
             took = f"{_duration(clock.taken)}, {clock.speed:,.0f} tokens/s"
-            self.message(f"  trained to step {clock.step} in {took}{loss}")
+            self.message(f"  trained to step {clock.step} in {took}{last}")
         if "step" in event:  # training goes on after it
             if clock:
                 (clock.go_on if name == "training" else clock.pause)(event["at"])
@@ -91,7 +91,7 @@ class Display(Screen):
             self._show(name)
 
     def _on_train(self, event: dict) -> None:
-        self._clock, self._loss = Clock(event["at"], event["steps"]), None
+        self._clock, self._last = Clock(event["at"], event["steps"]), None
         if event["step"]:
             self.message(f"  continues from step {event['step']} of {event['steps']}")
         if self.bar:
@@ -102,11 +102,13 @@ class Display(Screen):
         self._update(completed=event["step"], count=self._count(event), left=self._left())
 
     def _on_log(self, event: dict) -> None:
-        self._loss = f"{event['loss']:.4g}"
-        figures = {"loss": event["loss"]} | {
-            SHORT.get(key, key): event[key] for key in specs()[self.stage].key_figures if key in event
-        }
-        shown = [f"{name} {value:.4g}" for name, value in figures.items()]
+        spec = specs()[self.stage]
+        names = SHORT | ({"kl": "KL a token"} if spec.rewarded_by else {})
+        figures = {"loss": event["loss"]}
+        figures |= {names.get(key, key): event[key] for key in spec.key_figures if key in event}
+        shown = [f"{name} {short(value)}" for name, value in figures.items()]
+        # The loss of what is rewarded is no measure of it: at its own responses it is 0, whatever they are worth.
+        self._last = shown[bool(spec.rewarded_by and len(shown) > 1)]
         shown += [f"{self._clock.speed:,.0f} tokens/s"] if self._clock.speed else []
         if self.bar:
             self._update(figures=shown)

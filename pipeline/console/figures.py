@@ -10,6 +10,7 @@ BASELINES = {
     "few_shot_exact_match": "the untrained policy, few-shot without the template",
 }
 OWN_COLUMN = {"n", "n_tokens", "n_wanted", "reward_deviation"}  # figures of the evaluation itself, not of the model
+OF_A_ROLLOUT = {"kl": "KL of a response"}  # figures of the last one that was trained on, and of no held-out row
 FEW_ROWS = 30  # below it one row more or less moves a share by more than 3%
 
 
@@ -23,14 +24,11 @@ def rows_of(manifest: dict):
             continue
         was, now = before.get(name), after.get(name)
         worse = was is not None and now is not None and now != was and (now > was) == (name in LOWER_IS_BETTER)
-        label = name.replace("_", " ")
-        yield (
-            label,
-            number(was),
-            Text(number(now), style="red" if worse else "bold"),
-            n,
-            ", ".join(word for word, said in (("worse", worse), ("few rows", few)) if said),
-        )
+        remark = ", ".join(word for word, said in (("worse", worse), ("few rows", few)) if said)
+        of, label = n, name.replace("_", " ")
+        if name in OF_A_ROLLOUT:
+            of, label, remark = "", OF_A_ROLLOUT[name], "in the last rollout"
+        yield label, number(was), Text(number(now), style="red" if worse else "bold"), of, remark
     for name, words in BASELINES.items():
         value = after.get(name, before.get(name))
         if value is not None:
@@ -53,6 +51,11 @@ def in_a_line(metrics: dict) -> str:
     return "  ".join(
         f"{name.replace('_', ' ')} {number(value)}" for name, value in metrics.items() if name not in left_out
     )
+
+
+def short(value: float) -> str:
+    """Four digits, for a line; 0 for what only rounding makes of it."""
+    return "0" if abs(value) < 1e-6 else f"{value:.4g}"
 
 
 def number(value: float | None) -> str:

@@ -140,6 +140,25 @@ def test_a_stage_that_logs_nothing_has_no_last_loss():
     assert "trained to step 12" in screen.said() and "last loss" not in screen.said()
 
 
+def test_what_is_rewarded_ends_with_its_reward_and_rounding_is_no_loss():
+    screen = Screen()
+    screen.display.stage = "rloo"
+    screen.shows("train", step=0, steps=2)
+    screen.shows("step", step=2, tokens=10, at=1.0)
+    screen.shows("log", step=2, loss=-3.9e-9, reward=0.25, kl=0.046)
+    screen.shows("phase", name="evaluation after")
+    assert "rloo 2/2  loss 0  reward 0.25  KL a token 0.046" in screen.said()
+    assert "; last reward 0.25" in screen.said() and "last loss" not in screen.said()
+
+
+def test_the_kl_of_a_rollout_is_no_figure_of_held_out_rows():
+    metrics = {"before": {"mean_reward": 1.0, "n": 8}, "after": {"mean_reward": 2.0, "n": 8, "kl": 2.2}}
+    screen = Screen()
+    tables.learned(screen.display, [{"stage": "rloo", "metrics": metrics}])
+    row = next(line for line in screen.said().splitlines() if "KL" in line)
+    assert row.split() == "KL of a response - 2.200 in the last rollout".split()
+
+
 def test_held_out_figures_in_between_are_a_line():
     for screen in (Screen(), Screen(80)):
         screen.trains()

@@ -277,12 +277,18 @@ def test_labels_of_one_kind_and_rows_without_any_are_refused(methods, stage_of, 
         stage_of("kto", "stages.kto.data.path=chat.jsonl").rows.prepared  # noqa: B018
 
 
-def test_the_balance_of_labels_is_told(stage_of):
+@pytest.mark.parametrize(
+    ("weight", "words"),
+    [
+        (1.0, "33 answers are wanted and 12 not: train.desirable_weight 0.36 would weigh them alike"),
+        (0.4, "33 answers are wanted and 12 not"),
+    ],
+)
+def test_the_balance_of_labels_is_told_and_mended_where_it_is_off(stage_of, weight, words):
     said = []
-    run = stage_of("kto", said=said)
+    run = stage_of("kto", f"stages.kto.train.desirable_weight={weight}", said=said)
     run.trainer(run.models.at_the_start())
-    notes = [fields["text"] for kind, fields in said if kind == "note"]
-    assert any("33 answers are wanted and 12 not: train.desirable_weight 0.36" in note for note in notes)
+    assert words in [fields["text"] for kind, fields in said if kind == "note"]
 
 
 def test_kto_needs_batches_in_which_there_is_another_answer():
