@@ -19,7 +19,8 @@
 #   make test           the tests, offline: ARGS="-k resume"; UNSLOTH=0 leaves Unsloth out
 #   make lint           the style
 #   make bench          against TRL's own command line; bench-ppo, bench-rollouts, bench-data,
-#                       bench-merge, bench-serving, bench-kills, bench-first-loss: see benchmarks/
+#                       bench-merge, bench-serving, bench-kills, bench-first-loss, bench-real-data: see
+#                       benchmarks/
 #   make readme         what README.md quotes of a run, by running it
 #   make newest         the tests against the newest releases, in .venv-newest: ARGS="--keep torch"
 #   make clean          remove .venv
@@ -49,7 +50,7 @@ GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
 
 .PHONY: help $(STAGES) all plan status compare methods trial unsloth-there unsloth test lint readme newest clean
 .PHONY: chat serve merge export publish
-.PHONY: bench bench-ppo bench-rollouts bench-data bench-merge bench-serving bench-kills bench-first-loss
+.PHONY: bench bench-ppo bench-rollouts bench-data bench-merge bench-serving bench-kills bench-first-loss bench-real-data
 .DEFAULT_GOAL := help
 
 help:
@@ -134,6 +135,9 @@ bench-kills: $(VENV)/.ready
 
 bench-first-loss: $(VENV)/.ready
 	$(VENV)/bin/python benchmarks/first_loss.py $(ARGS)
+
+bench-real-data: $(VENV)/.ready
+	$(VENV)/bin/python benchmarks/real_data.py $(ARGS)
 
 bench-serving: $(VENV)/.ready-serve
 	$(VENV)/bin/python benchmarks/serving.py $(ARGS)

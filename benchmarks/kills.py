@@ -64,14 +64,18 @@ class Trial:
     stage: str
     moment: str
     victim: str
-    hit: bool  # it was alive, and training
+    hit: bool  # it was alive and, where the moment is one of training, training
     missed: int  # tries before that came too late
     phase: str  # what it was doing, by its own log
-    seconds: float | None  # after training began
+    seconds: float | None  # after training began; None: the moment is one around it
     logged_step: int
     from_step: int  # of the checkpoint that it went on from
     same: dict[str, bool]
     said: str = ""  # by the second run, where something is not the same
+
+    @property
+    def same_to_the_bit(self) -> bool:
+        return all(self.same.values())
 
 
 def main() -> None:
@@ -97,7 +101,7 @@ def main() -> None:
             write(options.results, trials, seconds)
     show(trials)
     console.print(str(options.results))
-    sys.exit(not all(all(one.same.values()) and one.hit for one in trials))
+    sys.exit(not all(one.same_to_the_bit and (one.hit or one.seconds is None) for one in trials))
 
 
 # -- the moments -------------------------------------------------------------------------------------
@@ -310,32 +314,43 @@ def write(file: Path, trials: Sequence[Trial], seconds: dict[str, float]) -> Non
         "training_seconds": seconds,
         "stages": {
             stage: {
-                "kills": len(of_stage),
-                "hit while it trained": sum(one.hit for one in of_stage),
-                "same to the bit": sum(all(one.same.values()) for one in of_stage),
-                "came too late and were done again": sum(one.missed for one in of_stage),
+                name: {
+                    "kills": len(some),
+                    "hit": sum(one.hit for one in some),
+                    "same to the bit": sum(one.same_to_the_bit for one in some),
+                    "came too late and were done again": sum(one.missed for one in some),
+                }
+                for name, some in (("while it trained", trained), ("around", others))
+                if some
             }
-            for stage, of_stage in by_stage(trials).items()
+            for stage, (trained, others) in by_stage(trials).items()
         },
         "trials": [asdict(one) for one in trials],
     }
     file.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def by_stage(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
-    return {
-        stage: [one for one in trials if one.stage == stage] for stage in dict.fromkeys(one.stage for one in trials)
-    }
+def by_stage(trials: Sequence[Trial]) -> dict[str, tuple[list[Trial], list[Trial]]]:
+    """(those while it trained, those around) of each stage."""
+    found: dict[str, tuple[list[Trial], list[Trial]]] = {}
+    for one in trials:
+        found.setdefault(one.stage, ([], []))[one.seconds is None].append(one)
+    return found
 
 
 def show(trials: Sequence[Trial]) -> None:
-    table = new_table("Killed while it trained", ("", "kills", "hit", "same to the bit", "at", "went on from step"))
-    for stage, of_stage in by_stage(trials).items():
-        phases = {name: sum(one.phase.startswith(name) for one in of_stage) for name in WHILE_TRAINING}
-        at = ", ".join(f"{number} {name}" for name, number in phases.items() if number)
-        steps = " ".join(str(one.from_step) for one in of_stage)
-        counts = (len(of_stage), sum(one.hit for one in of_stage), sum(all(one.same.values()) for one in of_stage))
-        table.add_row(stage, *map(str, counts), at, steps)
+    table = new_table("Killed", ("", "while it trained", "same to the bit", "at", "from step", "around", "same"))
+    for stage, (trained, others) in by_stage(trials).items():
+        phases = {name: sum(one.phase.startswith(name) for one in trained) for name in WHILE_TRAINING}
+        cells = [
+            f"{sum(one.hit for one in trained)} of {len(trained)} hit",
+            f"{sum(one.same_to_the_bit for one in trained)} of {len(trained)}",
+            ", ".join(f"{number} {name}" for name, number in phases.items() if number),
+            " ".join(str(one.from_step) for one in trained),
+            str(len(others)) if others else "",
+            f"{sum(one.same_to_the_bit for one in others)} of {len(others)}" if others else "",
+        ]
+        table.add_row(stage, *cells)
     console.print(table)
 
 

@@ -163,10 +163,11 @@ class StageRows:
             text = f"{found} of {len(held_out)} held-out prompts are trained on in this very stage"
             self.report("note", text=text)
         if self.data.held_out and not len(held_out):
+            all_rows = "all rows ask the same" if len(own) == 1 else f"there are {len(own)} different ones"
             self.report(
                 "note",
-                text=f"no row is held out, so there will be no figures: the share is taken by prompt, and there are "
-                f"{len(own)} different ones; name a file of its own as data.held_out",
+                text=f"no row is held out, so there will be no figures: the share is taken by prompt, and {all_rows}; "
+                "name a file of its own as data.held_out",
             )
 
     def _ancestors(self) -> list[Attempt]:
