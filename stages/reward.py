@@ -18,7 +18,9 @@ def build_trainer(context):
         """TRL's reward trainer scores whole conversations."""
         sides = ("chosen_ids", "rejected_ids")
         return rows.map(
-            lambda row: {key: row["prompt_ids"] + row[key] for key in sides}, remove_columns=rows.column_names
+            lambda row: {key: row["prompt_ids"] + row[key] for key in sides},
+            remove_columns=rows.column_names,
+            keep_in_memory=True,  # else each run leaves another file beside the prepared rows
         )
 
     # Rows are already cut to max_length; TRL would throw away, unsaid, whatever is longer.

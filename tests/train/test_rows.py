@@ -10,6 +10,7 @@ from conftest import (
     write_micro,
     write_rows,
 )
+from stage_runs import trainer_of
 
 from pipeline.artifact.attempt import ROWS
 
@@ -54,3 +55,12 @@ def test_bad_rows_can_be_left_out_and_are_listed(built):
 def test_max_length_beyond_the_models_positions(micro):
     said = refused(micro, "run", "pretrain", "-r", "micro.yaml", "--set", "train.max_length=100")
     assert "64 positions" in said
+
+
+def test_a_reward_model_trains_on_whole_conversations_and_leaves_nothing_beside_the_prepared_rows(chain, stage_of):
+    trainer, columns = trainer_of(stage_of("reward"))
+    assert trainer.train_dataset[:] == {
+        side: [row["prompt_ids"] + row[side] for row in columns] for side in ("chosen_ids", "rejected_ids")
+    }
+    assert trainer.lengths == [len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in trainer.train_dataset]
+    assert not list((chain / "runs" / ROWS).rglob("cache-*"))
