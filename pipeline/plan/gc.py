@@ -162,7 +162,7 @@ class Garbage:
         if attempt.inputs is None:
             return ""
         changes = [
-            self.planner.inputs.renamed(step.stage, change) for change in difference(step.inputs, attempt.inputs)
+            self.planner.contents.renamed(step.stage, change) for change in difference(step.inputs, attempt.inputs)
         ]
         changes.sort(key=lambda change: re.match(INHERITED, change) is not None)
         more = f" and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""

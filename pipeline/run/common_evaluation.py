@@ -31,7 +31,7 @@ class CommonEvaluation:
         one, given = self.one, self.standing.given(self.one)
         step = self.standing.step(one, given)
         asked = {key: step.inputs.get(key) for key in ASKED}
-        asked["evaluation"] = Planner(one.load(given), self.standing.runs).inputs.evaluation_sha256(one.stage)
+        asked["evaluation"] = Planner(one.load(given), self.standing.runs).evaluations.sha256(one.stage)
         folder = self.standing.place / f".judged-{fingerprint(asked)}"
         missing = [attempt for attempt in attempts if not _file(folder, attempt).is_file()]
         if missing:

@@ -61,7 +61,7 @@ class Record:
             "metrics": {"before": before.metrics, "after": after.metrics | manifest.get("figures", {})},
             "samples": pairs,
             "evaluation": {
-                "sha256": checked.planner.inputs.evaluation_sha256(checked.job.stage),
+                "sha256": checked.planner.evaluations.sha256(checked.job.stage),
                 "settings": checked.settings.evaluation.model_dump(),
             },
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -78,7 +78,7 @@ class Record:
     def _data_summary(self) -> dict:
         checked, prepared = self.checked, self.rows.prepared
         return {
-            "files": checked.planner.inputs.files(checked.job.stage, checked.step.inputs),
+            "files": checked.planner.contents.files(checked.job.stage, checked.step.inputs),
             "rows": prepared.account.summary(),
             "prepared": prepared.folder.name,
         }

@@ -120,7 +120,7 @@ class StageRows:
             step.stage,
             self.planner.folder,
             given=self._given(step),
-            contents=self.planner.inputs.contents(step.stage),
+            contents=self.planner.contents.of(step.stage),
             tokenizer=tokenizer,
             most=positions(self.recipe, base.source, base.commit),
             runs=Path(self.job.runs),

@@ -1,0 +1,35 @@
+"""What the figures of a stage depend on beside its weights. It is no part of the fingerprint: another evaluation trains
+nothing again."""
+
+from hashlib import sha256
+from pathlib import Path
+
+from pipeline.artifact.digests import Digests, canonical, difference
+from pipeline.recipe.recipe import Recipe
+
+HOW = {"batch_size"}  # settings that change no figure
+
+
+class Evaluations:
+    """The sections `evaluation` of one recipe."""
+
+    def __init__(self, recipe: Recipe, digests: Digests):
+        self.recipe, self.digests = recipe, digests
+
+    def sha256(self, name: str) -> str:
+        """Of the settings, and of the function's file where they name one."""
+        evaluation = self.recipe.stage(name).evaluation
+        what = evaluation.model_dump(exclude=HOW)
+        if evaluation.score_function:
+            what["score_function"] = self.digests.of(Path(evaluation.score_function.rpartition(":")[0]))
+        return sha256(canonical(what)).hexdigest()
+
+    def changes(self, name: str, was: dict) -> list[str]:
+        """What is measured otherwise than with the settings `was`, one line a key.
+
+        Where no key is, the function's file is another.
+        """
+        now = self.recipe.stage(name).evaluation.model_dump(exclude=HOW)
+        was = {key: value for key, value in was.items() if key not in HOW}
+        file = str(now["score_function"]).rpartition(":")[0]
+        return list(difference(was, now, "evaluation")) or [f"content of {file}"]

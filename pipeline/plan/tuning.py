@@ -1,0 +1,109 @@
+"""What a stage trains: every weight, a new adapter or its parent's that goes on; what cannot be is refused."""
+
+from pipeline.errors import PipelineError
+from pipeline.model.adapters import METHODS, method_of
+from pipeline.plan.step import Parent, Step
+from pipeline.recipe.fields import fields_of, hashed
+from pipeline.recipe.going_on import is_full, unchangeable
+from pipeline.recipe.recipe import Recipe
+from pipeline.stage import specs
+
+
+class Tuning:
+    """What the stages of one recipe train."""
+
+    def __init__(self, recipe: Recipe):
+        self.recipe = recipe
+
+    def of(self, name: str, parent: Parent | None) -> dict | str:
+        """What the fingerprint says of it."""
+        if self.trains_model(name, parent):
+            return "all weights"
+        if parent and not parent.is_model:
+            return "the parent's"
+        fields = dict(self.recipe.stage(name).adapter)
+        method = METHODS[fields.pop("method")]
+        return {"method": method.name} | hashed(method.config, fields)
+
+    def changed(self, name: str, parent: Parent | None) -> dict:
+        """What a stage sets on the adapter of its parent that goes on, as far as that has it otherwise."""
+        if not parent or parent.is_model:
+            return {}
+        own, has = self.recipe.own_adapter(name), parent.adapter_config
+        method = method_of(has["peft_type"])
+        keys = method.changeable if method else ()
+        return {key: float(own[key]) for key in keys if key in own and own[key] != has.get(key)}
+
+    def trains_model(self, name: str, parent: Parent | None) -> bool:
+        """Whether the stage trains every weight, not an adapter. Raises PipelineError where it cannot."""
+        if parent is None and self.recipe.model.config is not None:
+            if specs()[name].rewarded_by:
+                raise PipelineError(
+                    f"{name}: has no policy to start from: a model made from model.config has learned nothing yet.",
+                    "Add a stage before it, such as sft, or name a policy.",
+                )
+            return True  # from scratch: there is nothing to adapt
+        full = is_full(self.recipe.stage(name).adapter["method"])
+        if full and specs()[name].rewarded_by:
+            if parent and not parent.is_model:
+                return False  # the parent's adapter goes on, whatever the rest of the recipe tunes
+            raise PipelineError(
+                f"{name}: adapter.method full: its roles share one frozen base, so it trains an adapter.",
+                f"Give stages.{name}.adapter: {{method: lora}}.",
+            )
+        self._check_several(name, parent)
+        if full and parent and not parent.is_model:
+            raise PipelineError(
+                f"{name}: adapter.method full on top of the adapter of {parent.stage or parent.folder}: that would have "
+                "to be merged into the base first, and nothing is ever merged on the way.",
+                "Use full tuning in every stage, or an adapter in this one.",
+            )
+        return full
+
+    def _check_several(self, name: str, parent: Parent | None) -> None:
+        """Refuse a stage that needs several adapters on one base where the method allows one."""
+        goes_on = parent is not None and not parent.is_model
+        own = METHODS[self.recipe.stage(name).adapter["method"]]
+        method = method_of(parent.adapter_config["peft_type"]) if goes_on else own
+        if method and not method.beside and not method.whole and specs()[name].rewarded_by:
+            raise PipelineError(
+                f"{name}: of method {method.name} only one adapter can stand on a base, and here reference and reward "
+                "stand on it beside the policy.",
+                "Set adapter.method: lora.",
+            )
+
+    def check(self, name: str, parent: Parent | None, above: Step | None) -> None:
+        """Refuse what a stage says of its adapter where an adapter goes on that has it otherwise.
+
+        Between stages of the recipe that was done when it was read.
+        """
+        if not parent or parent.is_model or (above and self.recipe.incoming_adapter(name)[0]):
+            return
+        has, own = parent.adapter_config, self.recipe.own_adapter(name)
+        method, wanted = method_of(has["peft_type"]), self.recipe.stage(name).adapter["method"]
+        if method is None:
+            raise PipelineError(
+                f"{name}: the adapter {parent.folder} is of {has['peft_type']}, and that is no method here.",
+                f"There are {', '.join(one.name for one in METHODS.values() if one.config)}.",
+            )
+        if own and wanted != method.name:
+            raise PipelineError(
+                f"{self.recipe.path}: stages.{name}.adapter: the adapter {parent.folder} goes on here, whose method is "
+                f"{method.name}, not {wanted}.",
+                "Leave it out, or name the method of that adapter.",
+            )
+        fields = fields_of(method.config)
+        for key, value in own.items():
+            if key in (*method.changeable, "method"):
+                continue
+            goes_on = has.get(key, fields[key].default)
+            if _unordered(fields[key].normalized(value)) != _unordered(fields[key].normalized(goes_on)):
+                what = unchangeable(key, goes_on, f"the adapter {parent.folder}", method.name)
+                raise PipelineError(
+                    f"{self.recipe.path}: stages.{name}.adapter.{key}: {what}",
+                    f"A new adapter is made where {name} starts from a base: without a policy.",
+                )
+
+
+def _unordered(value: object) -> object:
+    return sorted(map(str, value)) if isinstance(value, list) else value
