@@ -122,10 +122,13 @@ def _notes(screen: Screen, rows: dict, notes: Sequence[tuple[str, str, str]]) ->
 
 
 def _labeled(screen: Screen, report) -> None:
+    from pipeline.data.prepare.kinds import learning_wanted
+
     fields = listed(f'"{field}"' for field in report.labels)
     if report.wanted is not None:
         told = f"{escape(fields)} says of {report.wanted} answers that they are wanted"
-        screen.console.print(f"  {told}; sft would learn these alone", soft_wrap=True)
+        alone = listed(learning_wanted())
+        screen.console.print(f"  {told}; {alone} would learn these alone", soft_wrap=True)
         return
     left = report.summary["trained"] + report.summary["held_out"]
     words = _LABELED.format(fields=fields, stages=listed(report.stages), left=left, unwanted=report.unwanted)

@@ -105,7 +105,7 @@ def test_labels_of_answers_are_told_and_do_not_hide_what_the_file_is(tmp_path):
     write_rows(tmp_path / "rows.jsonl", [row | {"tag": not n % 3} for n, row in enumerate(QUESTIONS)])  # 14 are wanted
     done = align("data", "check", "rows.jsonl", cwd=tmp_path)
     assert "rows of the kind labeled" in done.stdout and "kto can train on them" in done.stdout
-    assert '"tag" says of 14 answers that they are wanted' in done.stdout
+    assert '"tag" says of 14 answers that they are wanted; sft would learn these alone' in done.stdout
     done = align("data", "check", "rows.jsonl", "--stage", "sft", cwd=tmp_path, check=False)
     assert "rows of the kind conversation" in done.stdout and "sft can train on them" in done.stdout
     assert (

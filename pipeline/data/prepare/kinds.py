@@ -55,6 +55,11 @@ def stages_of(kind: str) -> list[str]:
     return [name for name, spec in specs().items() if spec.row_kind == kind]
 
 
+def learning_wanted() -> list[str]:
+    """The stages that learn of labeled answers the wanted ones alone."""
+    return [name for kind, one in KINDS.items() if one.LABELED and not one.WANTED for name in stages_of(kind)]
+
+
 def shapes_in(rows: Probed, kind: str) -> Iterator[str]:
     for row, source in rows:
         if not row.problem and (name := source.shape or recognized(row.value, kind, source.columns)):
