@@ -10,7 +10,8 @@ from conftest import write_rows
 from pipeline.data.prepare.one_pass import Prepared, prepare
 from pipeline.data.prepare.table import tokens
 from pipeline.data.source import Data
-from pipeline.data.tokens.encoder import IGNORED, Encoder
+from pipeline.data.tokens.encoded import IGNORED
+from pipeline.data.tokens.encoder import Encoder
 from pipeline.data.tokens.template_files import named
 from pipeline.model.tokenizer import prepare as prepare_tokenizer
 from pipeline.model.tokenizer import train

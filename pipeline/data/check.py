@@ -18,7 +18,8 @@ from pipeline.data.prepare.sides import HELD_OUT, TRAINED
 from pipeline.data.prepare.work import good_rows
 from pipeline.data.shapes.kinds import KINDS, Kind
 from pipeline.data.source import Data
-from pipeline.data.tokens.encoder import IGNORED, Encoder
+from pipeline.data.tokens.encoded import IGNORED
+from pipeline.data.tokens.encoder import Encoder
 from pipeline.data.tokens.words import Words
 
 PERCENTILES = (5, 25, 50, 75, 95, 99, 100)

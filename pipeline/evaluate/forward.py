@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import numpy
 import torch
 
-from pipeline.data.tokens.encoder import IGNORED
+from pipeline.data.tokens.encoded import IGNORED
 
 LOGITS_BYTES = 256 << 20  # the largest tensor of logits that an evaluation holds at a time
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import logsigmoid
 
-from pipeline.data.tokens.encoder import IGNORED
+from pipeline.data.tokens.encoded import IGNORED
 from pipeline.evaluate.figures import Figures, share_above
 from pipeline.evaluate.forward import log_probabilities, scores
 

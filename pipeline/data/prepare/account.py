@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline.data.read.reader import Row
 from pipeline.data.shapes.labels import LABELED
 from pipeline.data.source import Data
-from pipeline.data.tokens.encoder import TOO_LONG
+from pipeline.data.tokens.truncation import TOO_LONG
 from pipeline.errors import PipelineError
 
 SHOWN = 20  # bad rows, of at most so many mistakes

@@ -17,7 +17,9 @@ from pipeline.data.shapes.labels import may_be_label
 from pipeline.data.shapes.sameness import prompt_hash, said, sameness
 from pipeline.data.shapes.shape import BadRow, labels_of, shape
 from pipeline.data.source import Data, Source
-from pipeline.data.tokens.encoder import Encoded, Encoder, TooLong
+from pipeline.data.tokens.encoded import Encoded
+from pipeline.data.tokens.encoder import Encoder
+from pipeline.data.tokens.truncation import TooLong
 
 CHUNK = 1000  # rows worked on in one go: the tokenizer takes them in parallel
 _NOTHING = Encoded([defaultdict(lambda: numpy.empty(0, dtype=numpy.int32))])  # of rows that are only checked

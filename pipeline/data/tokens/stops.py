@@ -1,4 +1,4 @@
-"""What a chat template makes of a conversation, and the token that ends an answer in it."""
+"""The tokens that end an answer in what a chat template writes."""
 
 import re
 from bisect import bisect
@@ -6,34 +6,22 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cached_property
 
-from jinja2.exceptions import TemplateError
-
 from pipeline.data.shapes.fields import BadRow
-from pipeline.data.shapes.turns import REASONING
-from pipeline.data.tokens.template_files import broken, line_of, reason_of
+from pipeline.data.tokens.rendering import Rendering
 from pipeline.errors import PipelineError
 
 ASKED, ANSWERED = "what-is-asked", "what-is-answered"
 ASKS, ANSWERS = [{"role": "user", "content": ASKED}], {"role": "assistant", "content": ANSWERED}
 _BLANK = re.compile(r"\s*")
-SHOWS_TOOLS = "model.template: qwen is one that shows tools"
 
 
-class Stops:
-    """A tokenizer's chat template: its text, and where an answer stops. What it does is tried out on small talk."""
-
-    def __init__(self, tokenizer, name: str = "the model's chat template"):
-        self.tokenizer, self.name = tokenizer, name
+class Stops(Rendering):
+    """Where answers stop in a chat template, which is tried out on small talk; an answer without an end gets one."""
 
     def check(self) -> None:
         """Raises PipelineError where the template cannot show even the simplest exchange."""
-        self._shown(ASKS, ask=True)
+        self.shown(ASKS, ask=True)
         _ = self._after_answer
-
-    @property
-    def source(self) -> str:
-        """Its Jinja."""
-        return self.tokenizer.get_chat_template()
 
     def tried(self, talks: Iterable[list[dict]], *, ask: bool = False, **beside: object) -> Iterator[str]:
         """The text of each of the talks that the template does not refuse."""
@@ -44,35 +32,14 @@ class Stops:
     def render(
         self, messages: list[dict], *, ask: bool = False, tools: list[dict] | None = None, **beside: object
     ) -> str:
-        """`messages` as text; with `ask`, followed by what invites the answer. `beside` is what else it may read.
-
-        Raises BadRow where the template refuses the messages (a role that it does not know, say).
-        """
-        try:
-            text = self._applied(messages, ask=ask, tools=tools, **beside)
-        except TemplateError as error:
-            hint = f"; {SHOWS_TOOLS}" if any(one["role"] == "tool" for one in messages) else ""
-            raise BadRow(f"the chat template refuses it: {error}{hint}") from None
-        except Exception as error:  # a template can fail in every way that an expression can
-            where = f" in line {line}" if (line := line_of(error)) else ""
-            raise BadRow(f"the chat template fails on it{where}: {reason_of(error)}") from None
+        """As `written`, and EOS after a last answer where the template ends none. Raises BadRow."""
+        text = self.written(messages, ask=ask, tools=tools, **beside)
         return text if ask or messages[-1]["role"] != "assistant" or self.ends_in_stop else text + self.stop
-
-    def _applied(self, messages: list[dict], *, ask: bool = False, **beside: object) -> str:
-        written = [one | dict.fromkeys(REASONING, one["reasoning"]) if "reasoning" in one else one for one in messages]
-        return self.tokenizer.apply_chat_template(written, tokenize=False, add_generation_prompt=ask, **beside)
-
-    def _shown(self, messages: list[dict], *, ask: bool = False) -> str:
-        """What the template makes of an exchange that every template must be able to show."""
-        try:
-            return self._applied(messages, ask=ask)
-        except Exception as error:  # see render
-            raise broken(self.name, error) from None
 
     @cached_property
     def _after_answer(self) -> str:
         """What the template writes after an answer that stands last."""
-        text = self._shown([*ASKS, ANSWERS])
+        text = self.shown([*ASKS, ANSWERS])
         if ANSWERED not in text:
             raise PipelineError(f"{self.name}: leaves the assistant's answer out.", "Set model.template.")
         return text.rsplit(ANSWERED, 1)[1]
@@ -110,7 +77,7 @@ class Stops:
     @cached_property
     def lead(self) -> str:
         """What the template writes between the invitation and an answer, which is then no part of the answer."""
-        text, asked = self._shown([*ASKS, ANSWERS]), self._shown(ASKS, ask=True)
+        text, asked = self.shown([*ASKS, ANSWERS]), self.shown(ASKS, ask=True)
         before = text.rsplit(ANSWERED, 1)[0]
         return before[len(asked) :] if before.startswith(asked) else ""
 

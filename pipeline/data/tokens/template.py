@@ -6,7 +6,8 @@ from functools import cached_property
 
 from pipeline.data.shapes.fields import BadRow
 from pipeline.data.tokens.answers import Answers, find, names
-from pipeline.data.tokens.stops import SHOWS_TOOLS, any_of
+from pipeline.data.tokens.rendering import SHOWS_TOOLS
+from pipeline.data.tokens.stops import any_of
 
 _THOUGHT = "what-is-thought-"
 SHOWS_REASONING = "model.template: qwen3 is one that shows it; else leave it out of the row"

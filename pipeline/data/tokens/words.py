@@ -9,7 +9,8 @@ import numpy
 
 from pipeline.data.shapes.kinds import Conversation, Kind
 from pipeline.data.shapes.shape import BadRow
-from pipeline.data.tokens.encoder import IGNORED, Encoded, learned_turns
+from pipeline.data.tokens.encoded import IGNORED, Encoded
+from pipeline.data.tokens.encoder import learned_turns
 
 _CHARACTER = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 _WORD = re.compile(rf"[{_CHARACTER}]|[^\s{_CHARACTER}]+")

@@ -6,7 +6,7 @@ import torch
 from datasets import Dataset
 from torch.nn.utils.rnn import pad_sequence
 
-from pipeline.data.tokens.encoder import IGNORED
+from pipeline.data.tokens.encoded import IGNORED
 
 
 class Rows(torch.utils.data.Dataset):

@@ -3,7 +3,7 @@
 import pytest
 from prepared import encode, lines, plain_tokenizer, reasons
 
-from pipeline.data.tokens.encoder import IGNORED
+from pipeline.data.tokens.encoded import IGNORED
 from pipeline.data.tokens.template import Template
 from pipeline.data.tokens.template_files import named
 from pipeline.errors import PipelineError
