@@ -11,12 +11,12 @@ import pyarrow
 import pyarrow.compute
 
 from pipeline.data.prepare import kinds, table
-from pipeline.data.prepare.account import LABELED
 from pipeline.data.prepare.one_pass import Enough, prepare
 from pipeline.data.prepare.remarks import remarks
 from pipeline.data.prepare.sides import HELD_OUT, TRAINED
 from pipeline.data.prepare.work import good_rows
 from pipeline.data.shapes.kinds import KINDS, Kind
+from pipeline.data.shapes.labels import SAYS_UNWANTED
 from pipeline.data.source import Data
 from pipeline.data.tokens.encoded import IGNORED
 from pipeline.data.tokens.encoder import Encoder
@@ -83,8 +83,8 @@ def check(data: Data, kind: str, encoder: Encoder | Words, enough: Enough | None
             looks_like=account.looks_like,
             unused=[] if account.nearly_all_bad else kinds.unused(first, kind),
             remarks=remarks(first, kind, encoder.tokenizer if isinstance(encoder, Encoder) else None),
-            labels=kinds.labels_of(first) if KINDS[kind].LABELED else [],
-            unwanted=sum(count for reason, count in account.bad_by_reason.items() if reason.startswith(LABELED)),
+            labels=kinds.label_fields_of(first) if KINDS[kind].HEEDS_LABELS else [],
+            unwanted=sum(count for reason, count in account.bad_by_reason.items() if reason.startswith(SAYS_UNWANTED)),
             wanted=_wanted(trained, held_out) if KINDS[kind].WANTED else None,
             unit="words" if isinstance(encoder, Words) else "tokens",
             lengths={share: lengths[min(len(lengths) * share // 100, len(lengths) - 1)] for share in PERCENTILES}

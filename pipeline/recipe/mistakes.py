@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pipeline import stage
+from pipeline.data.shapes.examples import shapes_of
 from pipeline.data.shapes.forms import SHAPES
-from pipeline.data.shapes.shape import shapes_of
 from pipeline.model.adapters import CONFIGS, DEFAULT, METHODS
 from pipeline.recipe.chain import stages_below, start_of
 from pipeline.recipe.effect import clashes, idle

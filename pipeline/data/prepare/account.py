@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.data.read.reader import Row
-from pipeline.data.shapes.labels import LABELED
+from pipeline.data.shapes.labels import SAYS_UNWANTED
 from pipeline.data.source import Data
 from pipeline.data.tokens.truncation import TOO_LONG
 from pipeline.errors import PipelineError
@@ -227,7 +227,7 @@ def refuse_bad_rows(account: Account, stage: str) -> None:
 def _way_out(account: Account, stage: str) -> str:
     """What to do about the bad rows. To leave them out is no way where nearly none would be left."""
     drop = f"--set stages.{stage}.data.on_bad_row=drop (they are then listed in rejected.jsonl)."
-    if all(reason.startswith(LABELED) for reason in account.bad_by_reason):
+    if all(reason.startswith(SAYS_UNWANTED) for reason in account.bad_by_reason):
         return f"{stage} learns wanted answers only: leave the others out with {drop}"
     shorter = ""
     if any(reason.startswith(TOO_LONG) for reason in account.bad_by_reason):

@@ -3,14 +3,15 @@
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from pipeline.data.prepare.work import labels_in, shaped
+from pipeline.data.prepare.label_fields import label_fields_in
+from pipeline.data.prepare.work import shaped
 from pipeline.data.read.files import container
 from pipeline.data.read.reader import Row, read_rows
+from pipeline.data.shapes.examples import BadRow, recognized
 from pipeline.data.shapes.fields import renamed
 from pipeline.data.shapes.forms import SHAPES, Shape
 from pipeline.data.shapes.kinds import KINDS
 from pipeline.data.shapes.labels import Unwanted
-from pipeline.data.shapes.shape import BadRow, recognized
 from pipeline.data.source import Data, Source
 from pipeline.errors import PipelineError
 from pipeline.stage import specs
@@ -57,7 +58,7 @@ def stages_of(kind: str) -> list[str]:
 
 def learning_wanted() -> list[str]:
     """The stages that learn of labeled answers the wanted ones alone."""
-    return [name for kind, one in KINDS.items() if one.LABELED and not one.WANTED for name in stages_of(kind)]
+    return [name for kind, one in KINDS.items() if one.HEEDS_LABELS and not one.WANTED for name in stages_of(kind)]
 
 
 def shapes_in(rows: Probed, kind: str) -> Iterator[str]:
@@ -66,10 +67,10 @@ def shapes_in(rows: Probed, kind: str) -> Iterator[str]:
             yield name
 
 
-def labels_of(rows: Probed) -> list[str]:
+def label_fields_of(rows: Probed) -> list[str]:
     """The fields by which some rows say whether they are wanted."""
     parts = {id(source): source for _, source in rows}
-    found = [labels_in((row for row, of in rows if of is source), source) for source in parts.values()]
+    found = [label_fields_in((row for row, of in rows if of is source), source) for source in parts.values()]
     return sorted(set().union(*found))
 
 
@@ -93,10 +94,10 @@ def unused_said(fields: Sequence[str]) -> str:
 
 
 def _likeliest(rows: Probed) -> str | None:
-    rows, labels = [(row, source) for row, source in rows if not row.problem], labels_of(rows)
+    rows, label_fields = [(row, source) for row, source in rows if not row.problem], label_fields_of(rows)
 
     def good(row: Row, kind: str, source: Source) -> bool:
-        example = shaped(row, kind, source, labels)
+        example = shaped(row, kind, source, label_fields)
         return not isinstance(example, BadRow) or isinstance(example, Unwanted) or _answers(row, kind, source)
 
     number = {kind: sum(good(row, kind, source) for row, source in rows) for kind in KINDS}

@@ -21,9 +21,10 @@ from pipeline.data.prepare import mixture, split, table
 from pipeline.data.prepare.account import SAME, Account, Ledger
 from pipeline.data.prepare.choice import Choice
 from pipeline.data.prepare.kinds import PROBED, looks_like
+from pipeline.data.prepare.label_fields import LabelFields
 from pipeline.data.prepare.pool import in_order
 from pipeline.data.prepare.sides import HELD_OUT, TRAINED, Sides
-from pipeline.data.prepare.work import CHUNK, Chunk, Labels, Outcome, Work, Worked, choose, rows_of
+from pipeline.data.prepare.work import CHUNK, Chunk, Outcome, Work, Worked, choose, rows_of
 from pipeline.data.read.reader import Row
 from pipeline.data.shapes.kinds import KINDS, Kind
 from pipeline.data.shapes.kinds.kind import from_bytes
@@ -280,7 +281,7 @@ def _chunks(data: Data, kind: str, done: Pass) -> Iterator[Chunk]:
 
 
 def _of(part: int | None, source: Source, data: Data, kind: str, done: Pass) -> Iterator[Chunk]:
-    rows, labels = rows_of(source, kind), Labels(source)
+    rows, label_fields = rows_of(source, kind), LabelFields(source)
     while some := list(islice(rows, CHUNK)):
         checked_only = done.not_understood and data.on_bad_row == "error"
-        yield Chunk(some, part, checked_only=checked_only, labels=labels.of(some))
+        yield Chunk(some, part, checked_only=checked_only, label_fields=label_fields.of(some))

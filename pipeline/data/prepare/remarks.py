@@ -4,11 +4,11 @@ import json
 import re
 from collections.abc import Sequence
 
-from pipeline.data.prepare.kinds import Probed, labels_of
+from pipeline.data.prepare.kinds import Probed, label_fields_of
+from pipeline.data.shapes.examples import FIELDS
 from pipeline.data.shapes.fields import renamed
 from pipeline.data.shapes.kinds import KINDS
 from pipeline.data.shapes.labels import is_wanted, taken_for_classes
-from pipeline.data.shapes.shape import FIELDS
 from pipeline.data.shapes.turns import REASONING
 from pipeline.data.tokens import in_use
 from pipeline.data.tokens.template import Template
@@ -32,7 +32,7 @@ def _classes(rows: Probed) -> list[str]:
         for row, source in rows
         if isinstance(row.value, dict) and set(source.columns.values()) <= row.value.keys()
     ]
-    found = taken_for_classes(values, {*labels_of(rows), *FIELDS})
+    found = taken_for_classes(values, {*label_fields_of(rows), *FIELDS})
     return [_said(field, some) for field, some in found.items()]
 
 

@@ -1,7 +1,7 @@
 """What is done to each row by itself: understood, numbered, tokenized."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -10,12 +10,12 @@ import pyarrow
 
 from pipeline.data.prepare import table
 from pipeline.data.prepare.choice import Choice
+from pipeline.data.prepare.label_fields import LabelFields
 from pipeline.data.read.reader import Row, read_rows
+from pipeline.data.shapes.examples import BadRow, example_of
 from pipeline.data.shapes.kinds import KINDS, Kind
 from pipeline.data.shapes.kinds.kind import to_bytes
-from pipeline.data.shapes.labels import may_be_label
 from pipeline.data.shapes.sameness import prompt_hash, said, sameness
-from pipeline.data.shapes.shape import BadRow, labels_of, shape
 from pipeline.data.source import Data, Source
 from pipeline.data.tokens.encoded import Encoded
 from pipeline.data.tokens.encoder import Encoder
@@ -46,7 +46,7 @@ class Chunk:
     rows: list[Row]
     part: int | None  # of the mixture; None where they are held out, and come from a place of their own
     checked_only: bool  # there is a bad row already: nothing will be trained
-    labels: Mapping[str, Collection[str]] = field(default_factory=dict)  # by file, see Labels
+    label_fields: Mapping[str, Collection[str]] = field(default_factory=dict)  # by file, see LabelFields
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Work:
 
     def __call__(self, chunk: Chunk) -> Worked:
         source = self.data.held_out_rows if chunk.part is None else self.data.parts[chunk.part]
-        examples = [shaped(row, self.kind, source, chunk.labels.get(row.file, ())) for row in chunk.rows]
+        examples = [shaped(row, self.kind, source, chunk.label_fields.get(row.file, ())) for row in chunk.rows]
         understood = [self._outcome(one, row) for one, row in zip(examples, chunk.rows, strict=True)]
         wanted = [self._wanted(outcome, chunk) for outcome in understood]
         encode = self.encoder is not None and not chunk.checked_only
@@ -131,11 +131,11 @@ def rows_of(source: Source, kind: str) -> Iterator[Row]:
     )
 
 
-def shaped(row: Row, kind: str, source: Source, labels: Collection[str]) -> Kind | BadRow:
+def shaped(row: Row, kind: str, source: Source, label_fields: Collection[str]) -> Kind | BadRow:
     if row.problem:
         return BadRow(row.problem)
     try:
-        example = shape(row.value, kind, columns=source.columns, named=source.shape, labels=labels)
+        example = example_of(row.value, kind, columns=source.columns, named=source.shape, label_fields=label_fields)
         said(example).encode()
     except BadRow as bad:
         return bad
@@ -178,36 +178,9 @@ def good_rows(data: Data, kind: str, most: int | None = None) -> Iterator[tuple[
 
 def _good_rows(data: Data, kind: str, most: int | None = None) -> Iterator[tuple[Row, Kind]]:
     for source in data.parts:
-        rows, labels = islice(rows_of(source, kind), most), Labels(source)
+        rows, label_fields = islice(rows_of(source, kind), most), LabelFields(source)
         while some := list(islice(rows, CHUNK)):
-            known = labels.of(some)
+            known = label_fields.of(some)
             for row in some:
                 if not isinstance(example := shaped(row, kind, source, known[row.file]), BadRow):
                     yield row, example
-
-
-class Labels:
-    """By which fields the rows of each file of a source say whether they are wanted: told by the first that have them."""
-
-    def __init__(self, source: Source):
-        self.source = source
-        self._known: dict[str, dict[str, bool]] = {}  # by file: a field, and whether it is a label
-
-    def of(self, rows: Iterable[Row]) -> dict[str, frozenset[str]]:
-        """By file, what is known after these rows as well."""
-        by_file: dict[str, list[Row]] = defaultdict(list)
-        for row in rows:
-            by_file[row.file].append(row)
-        for file, some in by_file.items():
-            known, values = self._known.setdefault(file, {}), [row.value for row in some if isinstance(row.value, dict)]
-            told = {name for value in values for name in value if may_be_label(name) and value[name] is not None}
-            told |= {name for name in self.source.columns if may_be_label(name)}
-            if new := told - known.keys():
-                labels = labels_in(some, self.source)
-                known |= {name: name in labels for name in new}
-        return {file: frozenset(name for name, is_one in self._known[file].items() if is_one) for file in by_file}
-
-
-def labels_in(rows: Iterable[Row], source: Source) -> Collection[str]:
-    """The fields by which rows of a source say whether they are wanted, as its first rows tell."""
-    return labels_of((row.value for row in rows if not row.problem), source.columns)

@@ -9,7 +9,7 @@ from pipeline.data.read.files import container, files
 from pipeline.data.read.json_rows import json_rows
 from pipeline.data.read.row import Row, nothing_in
 from pipeline.data.read.text import known_encoding, opened
-from pipeline.data.shapes.shape import FIELDS
+from pipeline.data.shapes.examples import FIELDS
 from pipeline.data.source import Source
 from pipeline.errors import PipelineError
 from pipeline.hub import data_set

@@ -28,7 +28,7 @@ POSSIBLE_OPPOSITE = {"bad", "rejected", "unwanted", "wrong", "incorrect"}
 NAMES |= OPPOSITE
 POSSIBLE_NAMES |= POSSIBLE_OPPOSITE
 YES, NO = {"true", "yes", "1", "+1", "是"}, {"false", "no", "0", "-1", "否"}
-WANTED = {
+WANTED_WORDS = {
     "good",
     "chosen",
     "accepted",
@@ -42,8 +42,8 @@ WANTED = {
     "赞",
     "正确",
 }
-WANTED |= {"thumbs up", "thumb up", "up", "like", "liked", "upvote", "upvoted", "👍", "喜欢"}
-UNWANTED = {
+WANTED_WORDS |= {"thumbs up", "thumb up", "up", "like", "liked", "upvote", "upvoted", "👍", "喜欢"}
+UNWANTED_WORDS = {
     "bad",
     "rejected",
     "undesirable",
@@ -56,7 +56,7 @@ UNWANTED = {
     "踩",
     "错误",
 }
-UNWANTED |= {
+UNWANTED_WORDS |= {
     "thumbs down",
     "thumb down",
     "down",
@@ -71,7 +71,7 @@ UNWANTED |= {
 # What a text about which the row asks may be as well; of a judgment, which these names have, it is plain.
 MOODS = {"positive": True, "pos": True, "negative": False, "neg": False}
 JUDGMENTS = {"feedback", "rating", "verdict", "thumbs"}
-LABELED = "labeled as unwanted"  # how the reason begins
+SAYS_UNWANTED = "labeled as unwanted"  # how the reason begins
 _MOST = 0.8  # of the values; beside them a few may be slips
 
 
@@ -88,7 +88,7 @@ def is_wanted(value: object, field: object = "label") -> bool | None:
     words = _plain(value).replace("_", " ").removesuffix(".0") if isinstance(value, str) else ""
     if words in YES | NO:
         return (words in YES) == yes
-    return True if words in WANTED else False if words in UNWANTED else MOODS.get(words)
+    return True if words in WANTED_WORDS else False if words in UNWANTED_WORDS else MOODS.get(words)
 
 
 @lru_cache
@@ -103,7 +103,7 @@ def may_be_label(field: object) -> bool:
     return _plain(field) in NAMES | POSSIBLE_NAMES
 
 
-def label_fields(rows: Iterable[object], mapped: Collection[str] = ()) -> frozenset[str]:
+def find_label_fields(rows: Iterable[object], mapped: Collection[str] = ()) -> frozenset[str]:
     """The fields of a file's rows that are labels; `mapped` are those that data.columns names.
 
     A label or a tag may as well be the class that a text is of: it is one of these only where nearly all of its values
@@ -121,13 +121,13 @@ def label_fields(rows: Iterable[object], mapped: Collection[str] = ()) -> frozen
     )
 
 
-def taken_for_classes(rows: Iterable[object], labels: Collection[str]) -> dict[str, list]:
+def taken_for_classes(rows: Iterable[object], label_fields: Collection[str]) -> dict[str, list]:
     """The fields that may be labels and are taken for something else, with their values: two of which one says whether
     an answer is wanted, or grades."""
     found: dict[str, dict] = defaultdict(dict)
     for row in rows:
         for field, value in row.items() if isinstance(row, dict) else ():
-            if may_be_label(field) and field not in labels and isinstance(value, str | int | float):
+            if may_be_label(field) and field not in label_fields and isinstance(value, str | int | float):
                 found[field][value] = None
     return {
         field: list(values)
@@ -137,32 +137,34 @@ def taken_for_classes(rows: Iterable[object], labels: Collection[str]) -> dict[s
     }
 
 
-def labels_in(row: dict, labels: Collection[str]) -> list[str]:
+def label_fields_of_row(row: dict, label_fields: Collection[str]) -> list[str]:
     """The fields of a row that are labels: those that the file's rows have for it, and what is one beyond doubt."""
     return [
-        field for field, value in row.items() if field in labels or _is_surely_label(field, isinstance(value, bool))
+        field
+        for field, value in row.items()
+        if field in label_fields or _is_surely_label(field, isinstance(value, bool))
     ]
 
 
-def check_wanted(row: dict, labels: Collection[str]) -> None:
+def check_wanted(row: dict, label_fields: Collection[str]) -> None:
     """Raises BadRow where a label cannot be understood, Unwanted where one says so."""
-    for field, shown, said in _labels(row, labels):
+    for field, shown, said in _labels(row, label_fields):
         if not said:
-            raise Unwanted(f'{LABELED} ("{field}" is {shown}): not something to learn')
+            raise Unwanted(f'{SAYS_UNWANTED} ("{field}" is {shown}): not something to learn')
 
 
-def wanted(row: dict, labels: Collection[str]) -> bool | None:
+def wanted(row: dict, label_fields: Collection[str]) -> bool | None:
     """What the labels of a row say; None where it has none. Raises BadRow where they cannot be understood, or differ."""
-    found = list(_labels(row, labels))
+    found = list(_labels(row, label_fields))
     if len({said for *_, said in found}) > 1:
         told = " and ".join(f'"{field}" is {shown}' for field, shown, _ in found)
         raise BadRow(f"its labels differ: {told}")
     return found[0][-1] if found else None
 
 
-def _labels(row: dict, labels: Collection[str]) -> Iterator[tuple[str, str, bool]]:
+def _labels(row: dict, label_fields: Collection[str]) -> Iterator[tuple[str, str, bool]]:
     """(field, its value as it is shown, whether that says wanted)."""
-    for field in labels_in(row, labels):
+    for field in label_fields_of_row(row, label_fields):
         said, shown = is_wanted(row[field], field), json.dumps(row[field], ensure_ascii=False, default=str)
         if said is None:
             yes, no = ("false, 0", "true, 1") if _says_unwanted(field) else ("true, 1, good", "false, 0, bad")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy
 
+from pipeline.data.shapes.examples import BadRow
 from pipeline.data.shapes.kinds import Conversation, Kind
-from pipeline.data.shapes.shape import BadRow
 from pipeline.data.tokens.encoded import IGNORED, Encoded
 from pipeline.data.tokens.encoder import learned_turns
 

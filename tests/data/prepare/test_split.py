@@ -15,8 +15,8 @@ from pipeline.console import data_report
 from pipeline.console.screen import Screen
 from pipeline.data.prepare import split
 from pipeline.data.prepare.one_pass import prepare
+from pipeline.data.shapes.examples import example_of
 from pipeline.data.shapes.sameness import prompt_hash as number_of
-from pipeline.data.shapes.shape import shape
 from pipeline.data.source import Data, Part
 from pipeline.data.tokens.encoder import Encoder
 
@@ -48,7 +48,7 @@ def test_a_prompt_that_most_rows_ask_is_not_held_out(tmp_path, name):
 
 
 def by_the_hash(rows, share):
-    examples = [shape(row, "conversation") for row in rows]
+    examples = [example_of(row, "conversation") for row in rows]
     return {one.prompt for one in examples if number_of(one) < share * 2**64}
 
 

@@ -3,7 +3,7 @@
 import pytest
 from conversations import ASK, HUMAN, TALK
 
-from pipeline.data.shapes.shape import BadRow, shape
+from pipeline.data.shapes.examples import BadRow, example_of
 
 OTHER = [*ASK, {"role": "assistant", "content": "No"}]
 
@@ -70,7 +70,7 @@ def conversation(*turns):
 )
 def test_bad_rows_name_the_field_the_turn_and_what_was_found(kind, row, reason):
     with pytest.raises(BadRow, match=reason):
-        shape(row, kind)
+        example_of(row, kind)
 
 
 @pytest.mark.parametrize(
@@ -87,4 +87,4 @@ def test_bad_rows_name_the_field_the_turn_and_what_was_found(kind, row, reason):
 )
 def test_bad_rows_say_why(row, reason):
     with pytest.raises(BadRow, match=reason):
-        shape(row, "conversation")
+        example_of(row, "conversation")

@@ -7,7 +7,7 @@ from conftest import write_rows
 from conversations import TALK
 from prepared import lines, prepared, reasons
 
-from pipeline.data.shapes.shape import BadRow, shape
+from pipeline.data.shapes.examples import BadRow, example_of
 
 ALPACA = {"instruction": "Hi", "output": "Ho"}
 
@@ -64,7 +64,7 @@ def test_a_label_among_labels_that_says_nothing_is_a_bad_row(tmp_path, slip):
 
 def test_a_column_can_be_named_as_the_label():
     with pytest.raises(BadRow, match="labeled as unwanted"):
-        shape(ALPACA | {"ok": 0}, "conversation", columns={"label": "ok"})
+        example_of(ALPACA | {"ok": 0}, "conversation", columns={"label": "ok"})
 
 
 def test_labels_that_come_late_or_in_another_file_are_not_learned_either(tmp_path):

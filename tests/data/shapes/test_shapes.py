@@ -4,8 +4,8 @@ import pytest
 from conversations import ASK, BAD_GPT, CALLING, GPT, HUMAN, TALK, TOOLS
 from prepared import encode, prepared, reasons, tokenizer_with
 
+from pipeline.data.shapes.examples import BadRow, example_of, shapes_of
 from pipeline.data.shapes.forms import SHAPES
-from pipeline.data.shapes.shape import BadRow, shape, shapes_of
 from pipeline.recipe.problem import RecipeError
 from pipeline.recipe.reading import load_recipe
 
@@ -86,12 +86,12 @@ def test_every_shape_gives_the_same_example_by_itself_and_by_name(kind, name, ro
         "prompt": ("Hi",),
     }
     for named in (None, name):
-        assert told(shape(row, kind, named=named), kind) == same[kind]
+        assert told(example_of(row, kind, named=named), kind) == same[kind]
 
 
 @pytest.mark.parametrize("row", TEXTS["text"])
 def test_shapes_of_texts(row):
-    assert shape(row, "text").text == shape(row, "text", named="text").text == "Hi"
+    assert example_of(row, "text").text == example_of(row, "text", named="text").text == "Hi"
 
 
 def test_every_shape_of_every_kind_is_tested():
@@ -102,7 +102,7 @@ def test_every_shape_of_every_kind_is_tested():
 
 
 def test_a_review_is_asked_and_its_label_answered():
-    assert told(shape({"review": "Fine.", "sentiment": " Positive "}, "conversation"), "conversation") == [
+    assert told(example_of({"review": "Fine.", "sentiment": " Positive "}, "conversation"), "conversation") == [
         ("user", "Fine."),
         ("assistant", "positive"),
     ]
@@ -110,21 +110,21 @@ def test_a_review_is_asked_and_its_label_answered():
 
 def test_what_came_before_comes_first():
     row = {"instruction": "c", "output": "d", "input": "i", "system": "s", "history": [["a", "b"]]}
-    assert told(shape(row, "conversation"), "conversation") == [
+    assert told(example_of(row, "conversation"), "conversation") == [
         ("system", "s"),
         ("user", "a"),
         ("assistant", "b"),
         ("user", "c\n\ni"),
         ("assistant", "d"),
     ]
-    assert [m["content"] for m in shape(row, "prompt").messages] == ["s", "a", "b", "c\n\ni"]
+    assert [m["content"] for m in example_of(row, "prompt").messages] == ["s", "a", "b", "c\n\ni"]
     developer = {"messages": [{"role": "developer", "content": "s"}, *TALK]}
-    assert shape(developer, "conversation").messages[0] == {"role": "system", "content": "s"}
+    assert example_of(developer, "conversation").messages[0] == {"role": "system", "content": "s"}
 
 
 def test_the_other_fields_of_a_prompt_reach_the_reward_function():
-    assert shape({"question": "Hi", "answer": "#### 4"}, "prompt").columns == {"answer": "#### 4"}
-    assert shape({"turns": ["Hi"], "category": "a", "label": None}, "prompt").columns == {
+    assert example_of({"question": "Hi", "answer": "#### 4"}, "prompt").columns == {"answer": "#### 4"}
+    assert example_of({"turns": ["Hi"], "category": "a", "label": None}, "prompt").columns == {
         "category": "a",
         "label": None,
     }
@@ -133,10 +133,13 @@ def test_the_other_fields_of_a_prompt_reach_the_reward_function():
 def test_columns_name_the_fields_and_come_before_what_a_row_has_besides():
     columns = {"prompt": "q", "completion": "a"}
     row = {"q": "Hi", "a": "Ho", "messages": OTHER, "prompt": "not this"}
-    assert told(shape(row, "conversation", columns=columns), "conversation") == [("user", "Hi"), ("assistant", "Ho")]
-    assert shape({"body": "Hi", "text": "no"}, "text", columns={"text": "body"}).text == "Hi"
+    assert told(example_of(row, "conversation", columns=columns), "conversation") == [
+        ("user", "Hi"),
+        ("assistant", "Ho"),
+    ]
+    assert example_of({"body": "Hi", "text": "no"}, "text", columns={"text": "body"}).text == "Hi"
     with pytest.raises(BadRow, match=r'has no "a", which data\.columns maps to "completion"; its fields are .q.'):
-        shape({"q": "Hi"}, "conversation", columns=columns)
+        example_of({"q": "Hi"}, "conversation", columns=columns)
 
 
 def test_a_recipe_with_an_unknown_shape_is_refused_with_all_names(tmp_path):
@@ -154,7 +157,7 @@ def test_a_recipe_with_an_unknown_shape_is_refused_with_all_names(tmp_path):
 
 
 def test_tool_calls_are_kept_in_one_form_however_they_were_written():
-    messages = shape(CALLING, "conversation").messages
+    messages = example_of(CALLING, "conversation").messages
     calls = [{"type": "function", "function": {"name": "weigh", "arguments": {"what": "tea"}}}]
     assert messages[1] == {"role": "assistant", "content": "", "tool_calls": calls}
     assert messages[2] == {"role": "tool", "content": '{"grams": 3}'}
@@ -165,10 +168,10 @@ def test_tool_calls_are_kept_in_one_form_however_they_were_written():
         {"role": "tool", "content": '{"grams": 3}'},
         TALK[1],
     ]
-    example = shape({"messages": openai, "tools": [{"type": "function", "function": TOOLS[0]}]}, "conversation")
-    assert example == shape(CALLING, "conversation")
+    example = example_of({"messages": openai, "tools": [{"type": "function", "function": TOOLS[0]}]}, "conversation")
+    assert example == example_of(CALLING, "conversation")
     assert example.tools[0]["function"] == TOOLS[0]
-    assert shape({"messages": TALK}, "conversation").tools is None
+    assert example_of({"messages": TALK}, "conversation").tools is None
 
 
 @pytest.mark.parametrize(
@@ -205,10 +208,10 @@ def test_a_pair_given_to_sft_is_called_one(tmp_path):
 def test_a_turn_that_says_so_is_not_learned(unlearned):
     asked, again = {"role": "user", "content": "a"}, {"role": "user", "content": "b"}
     talk = [asked, {"role": "assistant", "content": "bad"} | unlearned, again, {"role": "assistant", "content": "good"}]
-    made = shape({"messages": talk}, "conversation")
+    made = example_of({"messages": talk}, "conversation")
     assert made.skipped == {1} and unlearned.keys().isdisjoint(made.messages[1])
     with pytest.raises(BadRow, match=r"do not agree|can be"):
-        shape({"messages": [asked, talk[1] | {"train": "no"}]}, "conversation")
+        example_of({"messages": [asked, talk[1] | {"train": "no"}]}, "conversation")
 
 
 @pytest.mark.parametrize(
@@ -226,5 +229,5 @@ def test_a_turn_that_says_so_is_not_learned(unlearned):
     ],
 )
 def test_shapes_of_conversations(row, prompt, answer):
-    example = shape(row, "conversation")
+    example = example_of(row, "conversation")
     assert (example.prompt, example.messages[-1]["content"]) == (prompt, answer)

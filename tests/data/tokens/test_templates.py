@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from prepared import encode, learned, lines, reasons, tokenizer_of, tokenizer_with
 
-from pipeline.data.shapes.shape import BadRow, shape
+from pipeline.data.shapes.examples import BadRow, example_of
 from pipeline.data.tokens.template import Template
 from pipeline.data.tokens.template_files import named
 from pipeline.errors import PipelineError
@@ -92,9 +92,11 @@ def test_reasoning_is_read_however_it_is_written():
         {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm", "signature": "x"}, *words]},
     ]
     for answer in answers:
-        assert shape({"messages": [*ASK, answer]}, "conversation").messages[-1] == thinking("Hm", "Ho", "reasoning")
+        assert example_of({"messages": [*ASK, answer]}, "conversation").messages[-1] == thinking(
+            "Hm", "Ho", "reasoning"
+        )
     blank = {"messages": [*ASK, thinking(" ", "Ho")]}
-    assert shape(blank, "conversation") == shape({"messages": TALK}, "conversation")
+    assert example_of(blank, "conversation") == example_of({"messages": TALK}, "conversation")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ def test_reasoning_is_read_however_it_is_written():
 )
 def test_what_cannot_be_an_answers_reasoning_makes_a_bad_row(messages, reason):
     with pytest.raises(BadRow, match=reason):
-        shape({"messages": messages}, "conversation")
+        example_of({"messages": messages}, "conversation")
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ class Conversation(Kind):
     ROW = "{prompt: ..., completion: ...}"
     COLUMNS = ("input_ids", "labels")
     SHAPES = (*TALKS, "review")
-    LABELED = True
+    HEEDS_LABELS = True
 
     @classmethod
     def groups(cls, shape: Shape) -> list[tuple[tuple[str, ...], ...]]:
@@ -35,9 +35,9 @@ class Conversation(Kind):
         return {*cls.fields(shape), *BESIDE, *REASONING}
 
     @classmethod
-    def read(cls, row: dict, shape: Shape, labels: Collection[str]) -> "Conversation":
+    def read(cls, row: dict, shape: Shape, label_fields: Collection[str]) -> "Conversation":
         example = cls.told(row, shape)
-        check_wanted(row, labels)
+        check_wanted(row, label_fields)
         return example
 
     @classmethod

@@ -26,7 +26,7 @@ class Kind:
     WANTED: ClassVar[str | None] = None  # the one of them that says whether an answer is to be learned or avoided
     ASKS: ClassVar[bool] = True  # whether there is a question that a model can be asked
     SHAPES: ClassVar[tuple[str, ...]]  # in which its rows are written
-    LABELED: ClassVar[bool] = False  # whether its rows may say of themselves that they are not wanted
+    HEEDS_LABELS: ClassVar[bool] = False  # whether its rows may say of themselves that they are not wanted
 
     @classmethod
     def groups(cls, shape: Shape) -> list[tuple[tuple[str, ...], ...]]:
@@ -34,8 +34,11 @@ class Kind:
         return [(shape.asked,)]
 
     @classmethod
-    def read(cls, row: dict, shape: Shape, labels: Collection[str]) -> Self:
-        """A row of one of the shapes. `labels` are the fields by which rows say whether they are wanted. Raises BadRow."""
+    def read(cls, row: dict, shape: Shape, label_fields: Collection[str]) -> Self:
+        """A row of one of the shapes. Raises BadRow.
+
+        `label_fields` are those by which rows say whether they are wanted.
+        """
         raise NotImplementedError
 
     @classmethod

@@ -28,7 +28,7 @@ class Labeled(Kind):
     NUMBERS = ("label",)
     WANTED = "label"
     SHAPES = (*TALKS, PAIRS)
-    LABELED = True
+    HEEDS_LABELS = True
 
     @classmethod
     def groups(cls, shape: Shape) -> list[tuple[tuple[str, ...], ...]]:
@@ -41,7 +41,7 @@ class Labeled(Kind):
         return {*cls.fields(shape), *BESIDE, *REASONING}
 
     @classmethod
-    def read(cls, row: dict, shape: Shape, labels: Collection[str]) -> "Labeled":
+    def read(cls, row: dict, shape: Shape, label_fields: Collection[str]) -> "Labeled":
         if shape is SHAPES[PAIRS]:
             pair, side = _pair(row), row.get(SIDE)
             return cls(pair.messages, pair.answers[side == "rejected"], side == "chosen", pair.tools)
@@ -51,7 +51,7 @@ class Labeled(Kind):
             raise BadRow("its answer is a tool call; only answers in words can be labeled")
         if len(messages) in said.skipped:
             raise BadRow('its answer has "loss_weight" 0: there is nothing to learn')
-        label = wanted(row, labels)
+        label = wanted(row, label_fields)
         if label is None:
             raise BadRow(
                 "has no label that says whether its answer is wanted: name its field in data.columns, as in {label: ...}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pipeline.data.shapes.fields import BadRow, first_present, text
 from pipeline.data.shapes.forms import SHAPES, TALKS, Shape
 from pipeline.data.shapes.kinds.kind import Kind
-from pipeline.data.shapes.labels import labels_in
+from pipeline.data.shapes.labels import label_fields_of_row
 from pipeline.data.shapes.turns import (
     check_answered,
     check_asks,
@@ -45,8 +45,8 @@ class Preference(Kind):
         return [(*asked, (chosen,), (rejected,)) for chosen, rejected in shape.pairs]
 
     @classmethod
-    def read(cls, row: dict, shape: Shape, labels: Collection[str]) -> "Preference":
-        if not row.keys() & _SIDES and (labeled := labels_in(row, labels)):
+    def read(cls, row: dict, shape: Shape, label_fields: Collection[str]) -> "Preference":
+        if not row.keys() & _SIDES and (labeled := label_fields_of_row(row, label_fields)):
             said = f'is one answer, labeled by "{labeled[0]}", and no pair: it has no "rejected"'
             raise BadRow(f"{said}; kto learns from such answers")
         if shape.asked:

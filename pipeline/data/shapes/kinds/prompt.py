@@ -26,7 +26,7 @@ class Prompt(Kind):
         return None  # a reward function may read the others
 
     @classmethod
-    def read(cls, row: dict, shape: Shape, labels: Collection[str]) -> "Prompt":
+    def read(cls, row: dict, shape: Shape, label_fields: Collection[str]) -> "Prompt":
         asked = first_present(row, *shape.asked)
         turns = shape.turns(row, asked)
         if not shape.answer and turns[-1]["role"] == "assistant":

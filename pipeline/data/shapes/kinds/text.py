@@ -20,7 +20,7 @@ class Text(Kind):
     SHAPES = ("text",)
 
     @classmethod
-    def read(cls, row: dict, shape: Shape, labels: Collection[str]) -> "Text":
+    def read(cls, row: dict, shape: Shape, label_fields: Collection[str]) -> "Text":
         return cls(text(row, first_present(row, *shape.asked)))
 
     @classmethod

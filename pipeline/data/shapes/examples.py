@@ -19,13 +19,13 @@ Any but text may have `system` and `tools` beside these; alpaca also `input` and
 as rows for KTO have, is learned if that says that it is wanted.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 
 from pipeline.data.shapes.fields import BadRow, kind_of, names, renamed
 from pipeline.data.shapes.forms import BESIDE, SHAPES, Shape
 from pipeline.data.shapes.kinds import KINDS, Kind
-from pipeline.data.shapes.labels import Unwanted, label_fields
+from pipeline.data.shapes.labels import Unwanted, find_label_fields
 
 FIELDS = BESIDE.union(
     *(kind.fields(SHAPES[name]) for kind in KINDS.values() for name in kind.SHAPES)
@@ -36,27 +36,27 @@ def shapes_of(kind: str) -> list[str]:
     return [name for name in SHAPES if name in KINDS[kind].SHAPES]
 
 
-def shape(
+def example_of(
     value: object,
     kind: str,
     *,
     columns: Mapping[str, str] = {},
     named: str | None = None,
-    labels: Collection[str] | None = None,
+    label_fields: Collection[str] | None = None,
 ) -> Kind:
     """One row as an example of the kind so named.
 
     `columns` is {expected name: the file's name}, `named` the shape that the rows have where it is not to be
-    recognized, `labels` the fields that say whether a conversation is wanted, if more is known of the file than this
+    recognized, `label_fields` those that say whether a conversation is wanted, if more is known of the file than this
     row. Raises BadRow with the reason, in words that name the field.
     """
     if not isinstance(value, dict):
         raise BadRow(f"the row is {kind_of(value)}, not an object with named fields")
     row = renamed(value, columns)
-    if labels is None:
-        labels = label_fields([row], columns) if KINDS[kind].LABELED else ()
+    if label_fields is None:
+        label_fields = find_label_fields([row], columns) if KINDS[kind].HEEDS_LABELS else ()
     try:
-        return KINDS[kind].read(row, SHAPES[named] if named else _recognized(row, kind, columns), labels)
+        return KINDS[kind].read(row, SHAPES[named] if named else _recognized(row, kind, columns), label_fields)
     except Unwanted:
         raise
     except BadRow as bad:
@@ -72,12 +72,6 @@ def _recognized(row: dict, kind: str, columns: Mapping[str, str]) -> Shape:
             f"{lacks}; its fields are {names(row)}: say in data.columns which is which, as in {KINDS[kind].ROW}"
         )
     return SHAPES[best]
-
-
-def labels_of(values: Iterable[object], columns: Mapping[str, str]) -> frozenset[str]:
-    """The fields by which the rows of a file say whether they are wanted, by their names in data.columns."""
-    rows = (value for value in values if isinstance(value, dict) and set(columns.values()) <= value.keys())
-    return label_fields((renamed(row, columns) for row in rows), columns)
 
 
 def recognized(value: object, kind: str, columns: Mapping[str, str] = {}) -> str | None:
