@@ -14,7 +14,7 @@ OF_A_ROLLOUT = {"kl": "KL of a response"}  # figures of the last one that was tr
 FEW_ROWS = 30  # below it one row more or less moves a share by more than 3%
 
 
-def rows_of(manifest: dict):
+def figure_rows(manifest: dict):
     before, after = manifest["metrics"]["before"], manifest["metrics"]["after"]
     if not after:
         yield "no held-out rows", "", "", "0", ""

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.console.figures import FEW_ROWS, are_few, rows_of
+from pipeline.console.figures import FEW_ROWS, are_few, figure_rows
 from pipeline.console.screen import Screen
 from pipeline.plan.step import CONTINUE, EVALUATE, RUN, RUNNING, UP_TO_DATE, Step
 
@@ -42,7 +42,7 @@ def learned(screen: Screen, manifests: Sequence[dict]) -> None:
         number = heading in ("before", "after", "n")
         table.add_column(heading, justify="right" if number else "left", no_wrap=heading != "figure")
     for manifest in manifests:
-        for number, row in enumerate(rows_of(manifest)):
+        for number, row in enumerate(figure_rows(manifest)):
             table.add_row(Text(manifest["stage"] if number == 0 else "", style="bold"), *row)
     screen.console.print()
     screen.console.print(table)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from pipeline.data.shapes.forms import SHAPES
+from pipeline.data.shapes.shape import SHAPES
 from pipeline.errors import PipelineError
 from pipeline.hub import Repository, data_set, pinned
 from pipeline.section import Section, empty_for_null
@@ -114,7 +114,7 @@ class HeldOut(Rows):
 BadRows = Literal["error", "drop"]
 LongRows = Literal["truncate", "drop", "error"]
 SameRows = Literal["keep", "drop"]  # rows that say the same but for case and white space
-MaxRows = Annotated[int, Field(ge=1)] | None  # of those to train on and their held-out share, see prepare.choice
+MaxRows = Annotated[int, Field(ge=1)] | None  # of those to train on and their held-out share, see prepare.subset
 
 
 class EveryData(Section):

@@ -56,17 +56,17 @@ class Evaluation:
     def _answers(self, model, figures: Figures, before: Figures | None) -> None:
         """Greedy answers to the held-out prompts, judged as far as the recipe says how."""
         settings, encoder = self.settings, Encoder(self.tokenizer)
-        asked = [one.question for one in self.held_out]
+        questions = [one.question for one in self.held_out]
         only_prompts = KINDS[self.kind] is Prompt
         judged = settings.answer_pattern or settings.score_function or only_prompts
-        number = len(asked) if judged else min(settings.samples, len(asked))
+        number = len(questions) if judged else min(settings.samples, len(questions))
         tools = [one.tools for one in self.held_out]
-        prompts = [encoder.prompt_ids(*one) for one in zip(asked[:number], tools[:number], strict=True)]
+        prompts = [encoder.prompt_ids(*one) for one in zip(questions[:number], tools[:number], strict=True)]
         ids, responses = greedy(model, self.tokenizer, prompts, self.settings)
         figures.completions = self._texts(responses)
         metrics = figures.metrics
         if only_prompts:
-            metrics["n"] = len(asked)
+            metrics["n"] = len(questions)
             metrics |= self._rewards(model, ids, responses)
             answers = [one.columns.get("answer") for one in self.held_out]
             if settings.answer_pattern and None not in answers:
@@ -84,7 +84,7 @@ class Evaluation:
                 else known
             )
             if settings.few_shot and before is None:
-                shots = [self._few_shot(messages) for messages in asked]
+                shots = [self._few_shot(messages) for messages in questions]
                 metrics["few_shot_exact_match"] = self.judge.matches(self._generate(model, shots, stop="\n"), right)
         if settings.score_function:
             now = self.judge.score(self.held_out, figures.completions)[1]
@@ -108,11 +108,11 @@ class Evaluation:
             "reward_deviation": float(total.std(correction=0)),
         }
 
-    def _few_shot(self, asked: list[dict]) -> str:
+    def _few_shot(self, question: list[dict]) -> str:
         """Worked examples and then the question, as plain text: how a base that knows no template is asked."""
         step = max(len(self.worked) // self.settings.few_shot, 1)
         shots = [f"{one.prompt}\n{one.reference}\n\n" for one in self.worked[::step][: self.settings.few_shot]]
-        return "".join(shots) + "\n".join(message["content"] for message in asked) + "\n"
+        return "".join(shots) + "\n".join(message["content"] for message in question) + "\n"
 
     def _generate(self, model, prompts: Sequence[str], stop: str | None) -> list[str]:
         ids = [self.tokenizer(text, add_special_tokens=False).input_ids for text in prompts]

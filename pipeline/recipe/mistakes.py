@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline import stage
 from pipeline.data.shapes.examples import shapes_of
-from pipeline.data.shapes.forms import SHAPES
+from pipeline.data.shapes.shape import SHAPES
 from pipeline.model.adapters import CONFIGS, DEFAULT, METHODS
 from pipeline.recipe.chain import stages_below, start_of
 from pipeline.recipe.effect import clashes, idle

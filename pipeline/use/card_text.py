@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 
 from pipeline.artifact.digests import canonical
-from pipeline.console.figures import BASELINES, rows_of
+from pipeline.console.figures import BASELINES, figure_rows
 from pipeline.model.adapters import METHODS
 from pipeline.recipe.fields import fields_of
 from pipeline.stage import specs
@@ -52,7 +52,7 @@ def summary(lineage: dict) -> list[str]:
 def learned(lineage: dict) -> list[str]:
     rows, seen = [], {}
     for one in lineage["stages"]:
-        for name, before, after, n, note in rows_of(one):
+        for name, before, after, n, note in figure_rows(one):
             rows.append([one["stage"], name.strip(), before, str(after), n, note])
         seen |= one["metrics"]["after"]
     table = _table(["stage", "figure", "before", "after", "n", ""], _first_alone(rows), right=(2, 3, 4))

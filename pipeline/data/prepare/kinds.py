@@ -9,9 +9,9 @@ from pipeline.data.read.files import container
 from pipeline.data.read.reader import Row, read_rows
 from pipeline.data.shapes.examples import BadRow, recognized
 from pipeline.data.shapes.fields import renamed
-from pipeline.data.shapes.forms import SHAPES, Shape
 from pipeline.data.shapes.kinds import KINDS
 from pipeline.data.shapes.labels import Unwanted
+from pipeline.data.shapes.shape import SHAPES, Shape
 from pipeline.data.source import Data, Source
 from pipeline.errors import PipelineError
 from pipeline.stage import specs
@@ -128,7 +128,7 @@ def _whole(row: Row, kind: str, source: Source) -> tuple[Shape, dict] | None:
     if not name or not isinstance(row.value, dict) or not set(source.columns.values()) <= row.value.keys():
         return None
     value, written = renamed(row.value, source.columns), SHAPES[name]
-    fits = not KINDS[kind].WANTED and name in KINDS[kind].SHAPES and KINDS[kind].present(written, value) == 1
+    fits = not KINDS[kind].WANTED and name in KINDS[kind].WRITTEN_AS and KINDS[kind].present(written, value) == 1
     return (written, value) if fits else None
 
 

@@ -19,12 +19,12 @@ import pyarrow
 
 from pipeline.data.prepare import mixture, split, table
 from pipeline.data.prepare.account import SAME, Account, Ledger
-from pipeline.data.prepare.choice import Choice
 from pipeline.data.prepare.kinds import PROBED, looks_like
 from pipeline.data.prepare.label_fields import LabelFields
 from pipeline.data.prepare.pool import in_order
 from pipeline.data.prepare.sides import HELD_OUT, TRAINED, Sides
-from pipeline.data.prepare.work import CHUNK, Chunk, Outcome, Work, Worked, choose, rows_of
+from pipeline.data.prepare.subset import Subset
+from pipeline.data.prepare.work import CHUNK, Chunk, Outcome, Work, Worked, rows_of, subset_of
 from pipeline.data.read.reader import Row
 from pipeline.data.shapes.kinds import KINDS, Kind
 from pipeline.data.shapes.kinds.kind import from_bytes
@@ -106,9 +106,9 @@ def prepare(
     once a row was not understood: the rest is read only to count all that are bad. With `data.max_rows` the files are
     read twice: which rows it leaves only all of them tell.
     """
-    choice = choose(data, kind)
-    with Ledger(folder) as ledger, Pass(data, kind, ledger, folder, choice) as done:
-        with closing(in_order(Work(data, kind, encoder, choice), _chunks(data, kind, done), threads)) as worked:
+    subset = subset_of(data, kind)
+    with Ledger(folder) as ledger, Pass(data, kind, ledger, folder, subset) as done:
+        with closing(in_order(Work(data, kind, encoder, subset), _chunks(data, kind, done), threads)) as worked:
             for chunk, result in worked:
                 if chunk.part is not None and chunk.rows and done.has(enough):
                     ledger.account.partial = True
@@ -124,8 +124,8 @@ def prepare(
 class Pass:
     """One row after the other: dropped, or written to its side."""
 
-    def __init__(self, data: Data, kind: str, ledger: Ledger, folder: Path, choice: Choice | None = None):
-        self.data, self.ledger, self.choice, self._kind = data, ledger, choice, kind
+    def __init__(self, data: Data, kind: str, ledger: Ledger, folder: Path, subset: Subset | None = None):
+        self.data, self.ledger, self.subset, self._kind = data, ledger, subset, kind
         self._strange: list[tuple[Row, Source]] = []  # the first rows that were not understood
         self._seen: dict[int, str] = {}  # sameness: place
         self._share = data.held_out if isinstance(data.held_out, float) else 0.0
@@ -247,9 +247,9 @@ class Pass:
 
     def _beyond(self, outcome: Outcome) -> bool:
         """Whether max_rows leaves the row out."""
-        if self.choice is None or outcome.sameness is None:
+        if self.subset is None or outcome.sameness is None:
             return False
-        return not self.choice.take(outcome.prompt_hash, outcome.sameness)
+        return not self.subset.take(outcome.prompt_hash, outcome.sameness)
 
     def _again(self, row: Row, outcome: Outcome) -> bool:
         """Whether an earlier row says the same. Pairs that one has the other way are put on record, too."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-PROMPT_HASH = "asked"  # the column's name in the files that are there
+PROMPT_HASH = "prompt_hash"
 # Of which row they are: its file and line, whether they are its first piece, its prompt's hash, the tokens that it lost,
 # the part of the mixture that it comes from, itself.
 BESIDE = {

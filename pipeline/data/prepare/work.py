@@ -9,8 +9,8 @@ import numpy
 import pyarrow
 
 from pipeline.data.prepare import table
-from pipeline.data.prepare.choice import Choice
 from pipeline.data.prepare.label_fields import LabelFields
+from pipeline.data.prepare.subset import Subset
 from pipeline.data.read.reader import Row, read_rows
 from pipeline.data.shapes.examples import BadRow, example_of
 from pipeline.data.shapes.kinds import KINDS, Kind
@@ -61,13 +61,13 @@ class Worked:
 @dataclass(frozen=True)
 class Work:
     """What is done to each row by itself. Without an encoder the rows are only checked; nor are those tokenized that
-    are not in the choice.
+    are not in the subset.
     """
 
     data: Data
     kind: str
     encoder: Encoder | None
-    choice: Choice | None = None
+    subset: Subset | None = None
 
     def __call__(self, chunk: Chunk) -> Worked:
         source = self.data.held_out_rows if chunk.part is None else self.data.parts[chunk.part]
@@ -104,7 +104,7 @@ class Work:
     def _wanted(self, outcome: Outcome, chunk: Chunk) -> bool:
         if outcome.sameness is None:
             return False
-        return chunk.part is None or not self.choice or self.choice.may_take(outcome.prompt_hash, outcome.sameness)
+        return chunk.part is None or not self.subset or self.subset.may_take(outcome.prompt_hash, outcome.sameness)
 
     def _outcome(self, example: Kind | BadRow, row: Row) -> Outcome:
         if isinstance(example, BadRow):
@@ -157,12 +157,12 @@ def garbled(text: str) -> bool:
     return False
 
 
-def choose(data: Data, kind: str) -> Choice | None:
+def subset_of(data: Data, kind: str) -> Subset | None:
     """The rows that `max_rows` leaves, for which all of them are read; None where that is every row."""
     if data.max_rows is None:
         return None
     numbers = ((prompt_hash(one), sameness(said(one))) for _, one in _good_rows(data, kind))
-    return Choice.of(numbers, data.max_rows, each_once=data.duplicates == "drop")
+    return Subset.of(numbers, data.max_rows, each_once=data.duplicates == "drop")
 
 
 def good_rows(data: Data, kind: str, most: int | None = None) -> Iterator[tuple[Row, Kind]]:
@@ -170,9 +170,9 @@ def good_rows(data: Data, kind: str, most: int | None = None) -> Iterator[tuple[
 
     Bad ones are left out, for an account will have them.
     """
-    choice = choose(data, kind)
+    subset = subset_of(data, kind)
     for row, example in _good_rows(data, kind, most):
-        if choice is None or choice.take(prompt_hash(example), sameness(said(example))):
+        if subset is None or subset.take(prompt_hash(example), sameness(said(example))):
             yield row, example
 
 

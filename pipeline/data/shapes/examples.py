@@ -1,4 +1,4 @@
-"""Rows of the shapes that people have, made into the one shape that each kind of stage trains on.
+"""Rows of the shapes that people have, made into examples of the kind that a stage trains on.
 
 A row is of the first shape, from the top, all of whose fields for its kind it has; `data.columns` puts the shapes
 whose fields it names before the others, and `data.shape` takes one without looking. | stands for "or".
@@ -22,18 +22,18 @@ as rows for KTO have, is learned if that says that it is wanted.
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 
-from pipeline.data.shapes.fields import BadRow, kind_of, names, renamed
-from pipeline.data.shapes.forms import BESIDE, SHAPES, Shape
+from pipeline.data.shapes.fields import BadRow, names, renamed, type_of
 from pipeline.data.shapes.kinds import KINDS, Kind
 from pipeline.data.shapes.labels import Unwanted, find_label_fields
+from pipeline.data.shapes.shape import BESIDE, SHAPES, Shape
 
 FIELDS = BESIDE.union(
-    *(kind.fields(SHAPES[name]) for kind in KINDS.values() for name in kind.SHAPES)
+    *(kind.fields(SHAPES[name]) for kind in KINDS.values() for name in kind.WRITTEN_AS)
 )  # all that some read
 
 
 def shapes_of(kind: str) -> list[str]:
-    return [name for name in SHAPES if name in KINDS[kind].SHAPES]
+    return [name for name in SHAPES if name in KINDS[kind].WRITTEN_AS]
 
 
 def example_of(
@@ -51,7 +51,7 @@ def example_of(
     row. Raises BadRow with the reason, in words that name the field.
     """
     if not isinstance(value, dict):
-        raise BadRow(f"the row is {kind_of(value)}, not an object with named fields")
+        raise BadRow(f"the row is {type_of(value)}, not an object with named fields")
     row = renamed(value, columns)
     if label_fields is None:
         label_fields = find_label_fields([row], columns) if KINDS[kind].HEEDS_LABELS else ()

@@ -14,7 +14,7 @@ def text(row: dict, field: str, where: str = "") -> str:
     if field not in row:
         raise BadRow(f'{where}has no "{field}"; its fields are {names(row)}')
     if not isinstance(value, str):
-        raise BadRow(f'{where}"{field}" is {kind_of(value)}, not text')
+        raise BadRow(f'{where}"{field}" is {type_of(value)}, not text')
     if not value.strip():
         raise BadRow(f'{where}"{field}" is empty')
     return value
@@ -56,8 +56,8 @@ def names(row: dict) -> str:
     return (", ".join(map(repr, list(row)[:12])) or "none") + more
 
 
-def kind_of(value: object) -> str:
-    kinds = {
+def type_of(value: object) -> str:
+    types = {
         dict: "an object",
         list: "a list",
         str: "text",
@@ -65,4 +65,4 @@ def kind_of(value: object) -> str:
         int: "a number",
         float: "a number",
     }
-    return "null" if value is None else "an empty list" if value == [] else kinds.get(type(value), "unreadable")
+    return "null" if value is None else "an empty list" if value == [] else types.get(type(value), "unreadable")

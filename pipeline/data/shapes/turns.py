@@ -5,7 +5,7 @@ While a row is read, an answer that is not to be learned carries `loss_weight: 0
 
 from collections.abc import Mapping, Sequence
 
-from pipeline.data.shapes.fields import BadRow, first_present, from_json, kind_of, optional_text, text
+from pipeline.data.shapes.fields import BadRow, first_present, from_json, optional_text, text, type_of
 
 # What each way of writing turns calls the roles.
 MESSAGE_ROLES = {
@@ -44,14 +44,14 @@ def turns_of(row: dict, field: str) -> list[dict]:
         text(row, field)  # says that it is missing
     turns = row[field]
     if not isinstance(turns, list) or not turns:
-        raise BadRow(f'"{field}" is {kind_of(turns)}, not a list of turns')
+        raise BadRow(f'"{field}" is {type_of(turns)}, not a list of turns')
     return [message(one, f'turn {number} of "{field}"') for number, one in enumerate(turns, start=1)]
 
 
 def message(value: object, where: str) -> dict:
     """One turn, written with role and content or with from and value."""
     if not isinstance(value, dict):
-        raise BadRow(f"{where} is {kind_of(value)}, not an object")
+        raise BadRow(f"{where} is {type_of(value)}, not an object")
     sharegpt = "from" in value and "role" not in value
     role_field, content_field, roles = (
         ("from", "value", SHAREGPT_ROLES) if sharegpt else ("role", "content", MESSAGE_ROLES)
@@ -95,7 +95,7 @@ def _part(part: object, where: str) -> tuple[str, bool]:
     """(its words, whether they are reasoning)."""
     if isinstance(part, str):
         return part, False
-    kind = part.get("type", "text") if isinstance(part, dict) else kind_of(part)
+    kind = part.get("type", "text") if isinstance(part, dict) else type_of(part)
     if kind not in ("text", *REASONING):
         raise BadRow(f"{where} is of the type {kind!r}; only text and reasoning can be trained on")
     value = part.get(first_present(part, "text", "value", *(REASONING if kind in REASONING else ())))
@@ -144,7 +144,7 @@ def _is_learned(value: dict, role: str, where: str) -> bool:
 def _tool_calls(calls: object, where: str) -> list[dict]:
     """Calls as {"type": "function", "function": {"name", "arguments"}}, with the arguments as an object."""
     if not isinstance(calls, list) or not calls:
-        raise BadRow(f"{where}: its tool calls are {kind_of(calls)}, not a list of calls")
+        raise BadRow(f"{where}: its tool calls are {type_of(calls)}, not a list of calls")
     made = []
     for call in calls:
         function = call.get("function", call) if isinstance(call, dict) else None
@@ -152,7 +152,7 @@ def _tool_calls(calls: object, where: str) -> list[dict]:
             raise BadRow(f'{where}: a tool call needs "name" and "arguments"')
         arguments = from_json(function.get("arguments", {}), f"{where}: the arguments of {function['name']}")
         if not isinstance(arguments, dict):
-            raise BadRow(f"{where}: the arguments of {function['name']} are {kind_of(arguments)}, not an object")
+            raise BadRow(f"{where}: the arguments of {function['name']} are {type_of(arguments)}, not an object")
         number = {"id": call["id"]} if isinstance(call.get("id"), str) else {}
         made.append({**number, "type": "function", "function": {"name": function["name"], "arguments": arguments}})
     return made
@@ -164,7 +164,7 @@ def tools_of(row: dict) -> list[dict] | None:
         return None
     tools = from_json(row["tools"], '"tools"')
     if not isinstance(tools, list):
-        raise BadRow(f'"tools" is {kind_of(tools)}, not a list of tools')
+        raise BadRow(f'"tools" is {type_of(tools)}, not a list of tools')
     made = []
     for number, tool in enumerate(tools, start=1):
         function = tool.get("function", tool) if isinstance(tool, dict) else None

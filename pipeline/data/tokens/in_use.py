@@ -6,7 +6,7 @@ from datetime import datetime
 from difflib import get_close_matches
 
 from pipeline.data.tokens.places import Places
-from pipeline.data.tokens.stops import ANSWERED, ANSWERS, ASKED, ASKS, agreed
+from pipeline.data.tokens.stops import COMPLETION, COMPLETION_TEXT, PROMPT, PROMPT_TEXT, agreed
 from pipeline.data.tokens.template import Template
 from pipeline.data.tokens.template_files import FOLDER
 from pipeline.errors import PipelineError
@@ -18,7 +18,7 @@ _CLOCK = "strftime_now"  # what transformers calls its function in a template
 _MIDNIGHT, _SAME_DAY, _LATER = datetime(2024, 1, 1), datetime(2024, 1, 1, 13, 47, 31, 500), datetime(2025, 11, 24)
 _REASONS = re.compile("think|thought|reason|analy", re.IGNORECASE)
 _THOUGHT = "what-is-thought"
-_WORDS = (ANSWERED, "Yes", "Тогда")  # an answer may begin with
+_WORDS = (COMPLETION_TEXT, "Yes", "Тогда")  # an answer may begin with
 _ALIKE = 0.8  # of the letters: then a marker is likely another one misspelled
 _OTHER = "or name another template in model.template."
 
@@ -26,7 +26,7 @@ _OTHER = "or name another template in model.template."
 def check(template: Template) -> list[str]:
     """What a person should know of the template. Raises PipelineError where training and use would surely differ."""
     _check_steady(template)
-    asked, plain = template.render(ASKS, ask=True), template.render([*ASKS, ANSWERS])
+    asked, plain = template.render(PROMPT, ask=True), template.render([*PROMPT, COMPLETION])
     invitation = _invitation(template, asked)
     return [
         *_otherwise(template, asked, invitation, plain),
@@ -40,19 +40,19 @@ def check(template: Template) -> list[str]:
 
 def with_reasoning(template: Template) -> list[str]:
     """What to know of it where rows have reasoning."""
-    asked, thinking = template.render(ASKS, ask=True), _thinking(template)
+    asked, thinking = template.render(PROMPT, ask=True), _thinking(template)
     if _THOUGHT not in thinking or thinking.startswith(asked):
         return []
     return [_other(_invitation(template, asked), "answers with reasoning", "leave it out of the rows")]
 
 
 def _invitation(template: Template, asked: str) -> str:
-    return asked[agreed(asked, template.render(ASKS)) :]
+    return asked[agreed(asked, template.render(PROMPT)) :]
 
 
 def _thinking(template: Template) -> str:
     """An answer with reasoning."""
-    return next(template.tried([[*ASKS, ANSWERS | {"reasoning": _THOUGHT}]]), "")
+    return next(template.tried([[*PROMPT, COMPLETION | {"reasoning": _THOUGHT}]]), "")
 
 
 def _other(invitation: str, what: str, way: str) -> str:
@@ -89,7 +89,7 @@ def _dated(template: Template) -> Iterator[str]:
 
 def _at(template: Template, moment: datetime) -> list[str]:
     """Small talk as it is written at a moment."""
-    talks = (ASKS, [*ASKS, ANSWERS], [{"role": "system", "content": "what-is-said"}, *ASKS])
+    talks = (PROMPT, [*PROMPT, COMPLETION], [{"role": "system", "content": "what-is-said"}, *PROMPT])
     return list(template.tried(talks, **{_CLOCK: moment.strftime}))
 
 
@@ -98,12 +98,12 @@ def _otherwise(template: Template, asked: str, invitation: str, plain: str) -> I
 
     That is meant where the invitation opens the model's thought, or says that there is none. Raises PipelineError else.
     """
-    talk = next(template.tried([[*ASKS, ANSWERS, *ASKS, ANSWERS]]), asked)
+    talk = next(template.tried([[*PROMPT, COMPLETION, *PROMPT, COMPLETION]]), asked)
     if not (is_asked := plain.startswith(asked)) and not _REASONS.search(invitation):
         start = _part(asked, plain, len(asked) - len(invitation))
         raise PipelineError(
             f"{template.name}: an answer is asked for with {asked[start:]!r}, but where one is shown it stands behind "
-            f"{plain[start : plain.index(ANSWERED)]!r}: the model would be trained on the one and asked with the other.",
+            f"{plain[start : plain.index(COMPLETION_TEXT)]!r}: the model would be trained on the one and asked with the other.",
             f"Let add_generation_prompt write what stands before an answer, {_OTHER}",
         )
     if not is_asked and _THOUGHT in _thinking(template):
@@ -127,9 +127,9 @@ def _seam(template: Template, asked: str) -> Iterator[str]:
     A space at the end is the cause, most often: in training it becomes part of the answer's first word. Raises
     PipelineError then.
     """
-    if asked.endswith(ASKED):  # nothing at all stands between the two, as in the template raw: the rows decide
+    if asked.endswith(PROMPT_TEXT):  # nothing at all stands between the two, as in the template raw: the rows decide
         return
-    shown = [*template.tried([[*ASKS, ANSWERS | {"content": word}] for word in _WORDS])]
+    shown = [*template.tried([[*PROMPT, COMPLETION | {"content": word}] for word in _WORDS])]
     shown = [text for text in shown if text.startswith(asked)]
     first, *others = Places(template.tokenizer).of([asked, *shown], [[]] * (1 + len(shown)))
     own = list(first.ids)
@@ -150,7 +150,7 @@ def _seam(template: Template, asked: str) -> Iterator[str]:
 
 def _header(asked: str, invitation: str, plain: str) -> Iterator[str]:
     """Words before an answer that nobody asks with, and that the model has to write itself."""
-    before = plain[len(asked) : plain.index(ANSWERED)] if plain.startswith(asked) else ""
+    before = plain[len(asked) : plain.index(COMPLETION_TEXT)] if plain.startswith(asked) else ""
     if not invitation and re.search(r"\w", before):
         yield (
             f"the chat template does not heed add_generation_prompt: the model learns to write {before!r} before each answer "
@@ -160,7 +160,7 @@ def _header(asked: str, invitation: str, plain: str) -> Iterator[str]:
 
 def _ends(template: Template) -> Iterator[str]:
     """Earlier answers that end otherwise than the last one."""
-    if not next(template.tried([[*ASKS, ANSWERS, *ASKS]], ask=True), ""):
+    if not next(template.tried([[*PROMPT, COMPLETION, *PROMPT]], ask=True), ""):
         return  # the template does not go on after an answer
     last, earlier = template.tail.strip(), template.earlier_tail.strip()
     if not earlier:
@@ -178,7 +178,9 @@ def _ends(template: Template) -> Iterator[str]:
 def _unknown(template: Template, plain: str) -> Iterator[str]:
     """Markers that are read letter by letter, since the tokenizer does not have them."""
     vocabulary = template.tokenizer.get_vocab()
-    there = {marker for text in [plain, *template.tried([[*ASKS, ANSWERS, *ASKS]])] for marker in MARKER.findall(text)}
+    there = {
+        marker for text in [plain, *template.tried([[*PROMPT, COMPLETION, *PROMPT]])] for marker in MARKER.findall(text)
+    }
     unknown = dict.fromkeys(
         marker for marker in [*sorted(there), *MARKER.findall(template.source)] if marker not in vocabulary
     )

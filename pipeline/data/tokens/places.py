@@ -19,7 +19,7 @@ class Places:
     def __init__(self, tokenizer):
         self.tokenizer, self._backend = tokenizer, tokenizer.backend_tokenizer
 
-    def of(self, texts: Sequence[str], typed: Sequence[Sequence[Span]]) -> Iterator["ByBytes | Asked | SpeltOut"]:
+    def of(self, texts: Sequence[str], typed: Sequence[Sequence[Span]]) -> Iterator["ByBytes | ByTokenizer | SpeltOut"]:
         """The tokens of each text; what is special but was `typed` as text, at these places, is spelled out."""
         self._backend.no_truncation()
         self._backend.no_padding()
@@ -38,12 +38,12 @@ class Places:
                 if len(ids) and ends[-1] == len(texts[number].encode("utf-8", "replace")):
                     found[number] = ByBytes(ids, ends, texts[number])
         rest = [number for number, tokens in enumerate(found) if tokens is None]
-        asked = self._backend.encode_batch([texts[number] for number in rest], add_special_tokens=False)
-        for number, encoding in zip(rest, asked, strict=True):
-            found[number] = self._spelt_out(Asked(encoding), texts[number], typed[number])
+        slow = self._backend.encode_batch([texts[number] for number in rest], add_special_tokens=False)
+        for number, encoding in zip(rest, slow, strict=True):
+            found[number] = self._spelt_out(ByTokenizer(encoding), texts[number], typed[number])
         return found
 
-    def _spelt_out(self, tokens: "Asked", text: str, typed: Sequence[Span]) -> "Asked | SpeltOut":
+    def _spelt_out(self, tokens: "ByTokenizer", text: str, typed: Sequence[Span]) -> "ByTokenizer | SpeltOut":
         if not typed:
             return tokens
         inside = {token for start, end in typed for token in range(*tokens.at(start, end))}
@@ -83,7 +83,7 @@ class ByBytes:
         return int(numpy.searchsorted(self._ends, first, "right")), int(numpy.searchsorted(self._ends, last)) + 1
 
 
-class Asked:
+class ByTokenizer:
     """The tokenizer is asked about single places: far cheaper than to have all of them told."""
 
     def __init__(self, encoding):

@@ -10,8 +10,8 @@ from pipeline.data.shapes.fields import BadRow
 from pipeline.data.tokens.rendering import Rendering
 from pipeline.errors import PipelineError
 
-ASKED, ANSWERED = "what-is-asked", "what-is-answered"
-ASKS, ANSWERS = [{"role": "user", "content": ASKED}], {"role": "assistant", "content": ANSWERED}
+PROMPT_TEXT, COMPLETION_TEXT = "what-is-asked", "what-is-answered"
+PROMPT, COMPLETION = [{"role": "user", "content": PROMPT_TEXT}], {"role": "assistant", "content": COMPLETION_TEXT}
 _BLANK = re.compile(r"\s*")
 
 
@@ -20,7 +20,7 @@ class Stops(Rendering):
 
     def check(self) -> None:
         """Raises PipelineError where the template cannot show even the simplest exchange."""
-        self.shown(ASKS, ask=True)
+        self.shown(PROMPT, ask=True)
         _ = self._after_answer
 
     def tried(self, talks: Iterable[list[dict]], *, ask: bool = False, **beside: object) -> Iterator[str]:
@@ -39,10 +39,10 @@ class Stops(Rendering):
     @cached_property
     def _after_answer(self) -> str:
         """What the template writes after an answer that stands last."""
-        text = self.shown([*ASKS, ANSWERS])
-        if ANSWERED not in text:
+        text = self.shown([*PROMPT, COMPLETION])
+        if COMPLETION_TEXT not in text:
             raise PipelineError(f"{self.name}: leaves the assistant's answer out.", "Set model.template.")
-        return text.rsplit(ANSWERED, 1)[1]
+        return text.rsplit(COMPLETION_TEXT, 1)[1]
 
     @cached_property
     def ends_in_stop(self) -> bool:
@@ -77,8 +77,8 @@ class Stops(Rendering):
     @cached_property
     def lead(self) -> str:
         """What the template writes between the invitation and an answer, which is then no part of the answer."""
-        text, asked = self.shown([*ASKS, ANSWERS]), self.shown(ASKS, ask=True)
-        before = text.rsplit(ANSWERED, 1)[0]
+        text, asked = self.shown([*PROMPT, COMPLETION]), self.shown(PROMPT, ask=True)
+        before = text.rsplit(COMPLETION_TEXT, 1)[0]
         return before[len(asked) :] if before.startswith(asked) else ""
 
     @property
@@ -106,15 +106,15 @@ class Stops(Rendering):
         and it is what stands before another such turn and not before the first.
         """
         try:
-            told, asked = (self.render(ASKS, ask=ask) for ask in (False, True))
-            text = self.render([*ASKS, ANSWERS], ask=True)
-            going_on = self.render([*ASKS, ANSWERS, *ASKS])
+            told, asked = (self.render(PROMPT, ask=ask) for ask in (False, True))
+            text = self.render([*PROMPT, COMPLETION], ask=True)
+            going_on = self.render([*PROMPT, COMPLETION, *PROMPT])
         except BadRow:  # the template does not go on after an answer
             return ""
-        between = text.rsplit(ANSWERED, 1)[-1].removesuffix(asked[agreed(asked, told) :])
-        led_up = going_on.rsplit(ANSWERED, 1)[-1].rsplit(ASKED, 1)[0]
+        between = text.rsplit(COMPLETION_TEXT, 1)[-1].removesuffix(asked[agreed(asked, told) :])
+        led_up = going_on.rsplit(COMPLETION_TEXT, 1)[-1].rsplit(PROMPT_TEXT, 1)[0]
         if not led_up.startswith(between):
-            own = len(led_up) - agreed(led_up[::-1], told.split(ASKED, 1)[0][::-1])
+            own = len(led_up) - agreed(led_up[::-1], told.split(PROMPT_TEXT, 1)[0][::-1])
             inside = (one.end() for one in self._added.finditer(led_up) if one.start() < own < one.end())
             between = led_up[: next(inside, own)]
         stop = self._stop_in(between)
@@ -123,12 +123,12 @@ class Stops(Rendering):
     @cached_property
     def _stop_of_call(self) -> str:
         """The token that ends a turn which calls a tool; it may be another one (gpt-oss)."""
-        call = {"type": "function", "function": {"name": "what-is-called", "arguments": {"what": ANSWERED}}}
+        call = {"type": "function", "function": {"name": "what-is-called", "arguments": {"what": COMPLETION_TEXT}}}
         try:
-            text = self.render([*ASKS, {"role": "assistant", "content": "", "tool_calls": [call]}])
+            text = self.render([*PROMPT, {"role": "assistant", "content": "", "tool_calls": [call]}])
         except BadRow:  # the template does not know tools
             return self.stop
-        after = text.rsplit(ANSWERED, 1)[-1]
+        after = text.rsplit(COMPLETION_TEXT, 1)[-1]
         # The last one, for the others stand inside the call.
         return self.stop if self.stop in after else (self._added.findall(after) or [self.stop])[-1]
 

@@ -57,8 +57,8 @@ class Words:
         talk = isinstance(example, Conversation)
         learned = learned_turns(example, self.learn) if talk else set()
         everything = talk and self.learn == "everything"
-        asked = [(json.dumps(example.tools, ensure_ascii=False), everything)] if example.tools else []
+        prompt = [(json.dumps(example.tools, ensure_ascii=False), everything)] if example.tools else []
         for number, message in enumerate(example.messages):
             calls = json.dumps(message["tool_calls"], ensure_ascii=False) if message.get("tool_calls") else ""
-            asked += [(text, everything or number in learned) for text in (message["content"], calls)]
-        return [asked, *([(answer["content"], True)] for answer in example.answers)]
+            prompt += [(text, everything or number in learned) for text in (message["content"], calls)]
+        return [prompt, *([(answer["content"], True)] for answer in example.answers)]

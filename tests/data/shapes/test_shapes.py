@@ -5,7 +5,7 @@ from conversations import ASK, BAD_GPT, CALLING, GPT, HUMAN, TALK, TOOLS
 from prepared import encode, prepared, reasons, tokenizer_with
 
 from pipeline.data.shapes.examples import BadRow, example_of, shapes_of
-from pipeline.data.shapes.forms import SHAPES
+from pipeline.data.shapes.shape import SHAPES
 from pipeline.recipe.problem import RecipeError
 from pipeline.recipe.reading import load_recipe
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.data.shapes.fields import BadRow, first_present
-from pipeline.data.shapes.forms import BESIDE, TALKS, Shape
 from pipeline.data.shapes.kinds.kind import Kind
 from pipeline.data.shapes.labels import check_wanted
+from pipeline.data.shapes.shape import BESIDE, TALKS, Shape
 from pipeline.data.shapes.turns import REASONING, check_answered, tools_of, unweighted, with_reasoning, with_system
 
 
@@ -23,12 +23,12 @@ class Conversation(Kind):
     WORDS = "prompts with their answers"
     ROW = "{prompt: ..., completion: ...}"
     COLUMNS = ("input_ids", "labels")
-    SHAPES = (*TALKS, "review")
+    WRITTEN_AS = (*TALKS, "review")
     HEEDS_LABELS = True
 
     @classmethod
     def groups(cls, shape: Shape) -> list[tuple[tuple[str, ...], ...]]:
-        return [(shape.asked, shape.answer) if shape.answer else (shape.asked,)]
+        return [(shape.prompt, shape.answer) if shape.answer else (shape.prompt,)]
 
     @classmethod
     def used(cls, shape: Shape) -> set[str]:
@@ -48,7 +48,7 @@ class Conversation(Kind):
     @classmethod
     def told(cls, row: dict, shape: Shape) -> "Conversation":
         """What a row says, whatever its label."""
-        turns = shape.turns(row, first_present(row, *shape.asked))
+        turns = shape.turns(row, first_present(row, *shape.prompt))
         if shape.answer:
             turns = turns + shape.answer_turns(row, first_present(row, *shape.answer))
         check_answered(turns)

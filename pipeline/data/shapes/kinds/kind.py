@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import ClassVar, Self
 
-from pipeline.data.shapes.forms import BESIDE, Shape
+from pipeline.data.shapes.shape import BESIDE, Shape
 
 _WRITER = json.JSONEncoder(ensure_ascii=False, default=str)  # what JSON has not, as dates in a table, becomes text
 
@@ -25,13 +25,13 @@ class Kind:
     NUMBERS: ClassVar[tuple[str, ...]] = ()  # fields that stand beside the tokens in the table, as numbers
     WANTED: ClassVar[str | None] = None  # the one of them that says whether an answer is to be learned or avoided
     ASKS: ClassVar[bool] = True  # whether there is a question that a model can be asked
-    SHAPES: ClassVar[tuple[str, ...]]  # in which its rows are written
+    WRITTEN_AS: ClassVar[tuple[str, ...]]  # in which its rows are written
     HEEDS_LABELS: ClassVar[bool] = False  # whether its rows may say of themselves that they are not wanted
 
     @classmethod
     def groups(cls, shape: Shape) -> list[tuple[tuple[str, ...], ...]]:
         """The fields that a row has, as alternative lists of (alternative names)."""
-        return [(shape.asked,)]
+        return [(shape.prompt,)]
 
     @classmethod
     def read(cls, row: dict, shape: Shape, label_fields: Collection[str]) -> Self:

@@ -4,11 +4,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from pipeline.data.shapes.fields import BadRow, renamed
-from pipeline.data.shapes.forms import BESIDE, PAIRS, SHAPES, TALKS, Shape
 from pipeline.data.shapes.kinds.conversation import Conversation
 from pipeline.data.shapes.kinds.kind import Kind
 from pipeline.data.shapes.kinds.preference import Preference
 from pipeline.data.shapes.labels import wanted
+from pipeline.data.shapes.shape import BESIDE, PAIRS, SHAPES, TALKS, Shape
 from pipeline.data.shapes.turns import REASONING
 
 SIDE = "pairs: side"  # of a pair that is taken apart, which of its answers a row is
@@ -27,7 +27,7 @@ class Labeled(Kind):
     COLUMNS = ("prompt_ids", "completion_ids")
     NUMBERS = ("label",)
     WANTED = "label"
-    SHAPES = (*TALKS, PAIRS)
+    WRITTEN_AS = (*TALKS, PAIRS)
     HEEDS_LABELS = True
 
     @classmethod
@@ -84,5 +84,5 @@ class Labeled(Kind):
 
 
 def _pair(row: dict) -> Preference:
-    asks = next((SHAPES[name] for name in TALKS if any(field in row for field in SHAPES[name].asked)), None)
+    asks = next((SHAPES[name] for name in TALKS if any(field in row for field in SHAPES[name].prompt)), None)
     return Preference.read(row, asks or SHAPES["transcripts"], ())

@@ -5,9 +5,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from pipeline.data.shapes.fields import BadRow, first_present, text
-from pipeline.data.shapes.forms import SHAPES, TALKS, Shape
 from pipeline.data.shapes.kinds.kind import Kind
 from pipeline.data.shapes.labels import label_fields_of_row
+from pipeline.data.shapes.shape import SHAPES, TALKS, Shape
 from pipeline.data.shapes.turns import (
     check_answered,
     check_asks,
@@ -37,22 +37,22 @@ class Preference(Kind):
     WORDS = "preference rows"
     ROW = "{prompt: ..., chosen: ..., rejected: ...}"
     COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
-    SHAPES = (*TALKS, "transcripts")
+    WRITTEN_AS = (*TALKS, "transcripts")
 
     @classmethod
     def groups(cls, shape: Shape) -> list[tuple[tuple[str, ...], ...]]:
-        asked = (shape.asked,) if shape.asked else ()
-        return [(*asked, (chosen,), (rejected,)) for chosen, rejected in shape.pairs]
+        prompt = (shape.prompt,) if shape.prompt else ()
+        return [(*prompt, (chosen,), (rejected,)) for chosen, rejected in shape.pairs]
 
     @classmethod
     def read(cls, row: dict, shape: Shape, label_fields: Collection[str]) -> "Preference":
         if not row.keys() & _SIDES and (labeled := label_fields_of_row(row, label_fields)):
             said = f'is one answer, labeled by "{labeled[0]}", and no pair: it has no "rejected"'
             raise BadRow(f"{said}; kto learns from such answers")
-        if shape.asked:
-            asked = first_present(row, *shape.asked)
-            prompt = with_system(row, shape.turns(row, asked))
-            return cls._of(*_beside_prompt(prompt, row, asked), tools_of(row))
+        if shape.prompt:
+            field = first_present(row, *shape.prompt)
+            prompt = with_system(row, shape.turns(row, field))
+            return cls._of(*_beside_prompt(prompt, row, field), tools_of(row))
         chosen, rejected = next((pair for pair in shape.pairs if any(side in row for side in pair)), shape.pairs[-1])
         prompt, *answers = _transcripts(row, chosen, rejected)
         return cls._of(with_system(row, prompt), *answers, tools_of(row))

@@ -4,8 +4,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from pipeline.data.shapes.fields import BadRow, first_present
-from pipeline.data.shapes.forms import BESIDE, TALKS, Shape
 from pipeline.data.shapes.kinds.kind import Kind
+from pipeline.data.shapes.shape import BESIDE, TALKS, Shape
 from pipeline.data.shapes.turns import check_asks, tools_of, unweighted, with_system
 
 
@@ -19,7 +19,7 @@ class Prompt(Kind):
     WORDS = "prompts without answers"
     ROW = "{prompt: ...}"
     COLUMNS = ("prompt_ids",)
-    SHAPES = (*TALKS, "turns")
+    WRITTEN_AS = (*TALKS, "turns")
 
     @classmethod
     def used(cls, shape: Shape) -> None:
@@ -27,13 +27,13 @@ class Prompt(Kind):
 
     @classmethod
     def read(cls, row: dict, shape: Shape, label_fields: Collection[str]) -> "Prompt":
-        asked = first_present(row, *shape.asked)
-        turns = shape.turns(row, asked)
+        field = first_present(row, *shape.prompt)
+        turns = shape.turns(row, field)
         if not shape.answer and turns[-1]["role"] == "assistant":
             turns = turns[:-1]
         if not turns:
             raise BadRow("there is no prompt before the answer")
-        check_asks(turns, asked)
+        check_asks(turns, field)
         messages, _ = unweighted(with_system(row, turns))
-        used = {asked, *shape.beside, *BESIDE}
+        used = {field, *shape.beside, *BESIDE}
         return cls(messages, {name: value for name, value in row.items() if name not in used}, tools_of(row))

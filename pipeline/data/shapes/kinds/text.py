@@ -4,8 +4,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from pipeline.data.shapes.fields import first_present, text
-from pipeline.data.shapes.forms import Shape
 from pipeline.data.shapes.kinds.kind import Kind
+from pipeline.data.shapes.shape import Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +17,11 @@ class Text(Kind):
     ROW = "{text: ...}"
     COLUMNS = ("input_ids",)
     ASKS = False
-    SHAPES = ("text",)
+    WRITTEN_AS = ("text",)
 
     @classmethod
     def read(cls, row: dict, shape: Shape, label_fields: Collection[str]) -> "Text":
-        return cls(text(row, first_present(row, *shape.asked)))
+        return cls(text(row, first_present(row, *shape.prompt)))
 
     @classmethod
     def used(cls, shape: Shape) -> None:

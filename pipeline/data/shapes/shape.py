@@ -1,9 +1,9 @@
-"""The ways in which people write rows, and how the turns in each are read."""
+"""The shapes in which people write rows, and how the turns in each are read."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from pipeline.data.shapes.fields import BadRow, kind_of, optional_text, text
+from pipeline.data.shapes.fields import BadRow, optional_text, text, type_of
 from pipeline.data.shapes.turns import message, turn, turns_of
 
 
@@ -15,11 +15,11 @@ def _one_or_more(row: dict, field: str, role: str) -> list[dict]:
     return turns_of(row, field) if isinstance(value, list) else [turn(role, text(row, field))]
 
 
-def _asked(row: dict, field: str) -> list[dict]:
+def _prompt(row: dict, field: str) -> list[dict]:
     return _one_or_more(row, field, "user")
 
 
-def _answered(row: dict, field: str) -> list[dict]:
+def _completion(row: dict, field: str) -> list[dict]:
     return _one_or_more(row, field, "assistant")
 
 
@@ -32,16 +32,16 @@ def _words(row: dict, field: str) -> list[dict]:
 
 
 def _instruction(row: dict, field: str) -> list[dict]:
-    asked = "\n\n".join(part for part in (text(row, field), optional_text(row, "input")) if part)
-    return [*_history(row.get("history") or []), turn("user", asked)]
+    prompt = "\n\n".join(part for part in (text(row, field), optional_text(row, "input")) if part)
+    return [*_history(row.get("history") or []), turn("user", prompt)]
 
 
 def _history(pairs: object) -> Iterable[dict]:
     if not isinstance(pairs, list):
-        raise BadRow(f'"history" is {kind_of(pairs)}, not a list of [question, answer] pairs')
+        raise BadRow(f'"history" is {type_of(pairs)}, not a list of [question, answer] pairs')
     for number, pair in enumerate(pairs, start=1):
         if not isinstance(pair, list) or len(pair) != 2:
-            raise BadRow(f'pair {number} of "history" is {kind_of(pair)}, not [question, answer]')
+            raise BadRow(f'pair {number} of "history" is {type_of(pair)}, not [question, answer]')
         both = {"question": pair[0], "answer": pair[1]}
         for role, part in (("user", "question"), ("assistant", "answer")):
             yield turn(role, text(both, part, f'pair {number} of "history": '))
@@ -50,7 +50,7 @@ def _history(pairs: object) -> Iterable[dict]:
 def _first_turn(row: dict, field: str) -> list[dict]:
     turns = row.get(field)
     if not isinstance(turns, list) or not turns:
-        raise BadRow(f'"{field}" is {kind_of(turns)}, not a list of questions')
+        raise BadRow(f'"{field}" is {type_of(turns)}, not a list of questions')
     return [turn("user", text({"turn 1": turns[0]}, "turn 1", f'"{field}": '))]
 
 
@@ -65,9 +65,7 @@ def _sentiment(row: dict, field: str) -> list[dict]:
 class Shape:
     """One way of writing rows. Of alternative names of a field the first that a row has is taken."""
 
-    asked: tuple[
-        str, ...
-    ] = ()  # the field with the prompt, or with all turns where there is no `answer`, or with a text
+    prompt: tuple[str, ...] = ()  # the field with it; without an `answer` the one with all turns, or with a text
     answer: tuple[str, ...] = ()
     turns: Callable[[dict, str], list[dict]] = turns_of
     answer_turns: Callable[[dict, str], list[dict]] = _words
@@ -79,7 +77,7 @@ class Shape:
 _TRANSCRIPTS = (("chosen_messages", "rejected_messages"), ("chosen", "rejected"))
 PAIRS = "pairs"  # each answer of a pair by itself, labeled as wanted or unwanted
 SHAPES = {
-    "prompt": Shape(("prompt",), ("completion", "response"), _asked, _answered),
+    "prompt": Shape(("prompt",), ("completion", "response"), _prompt, _completion),
     "messages": Shape(("messages",)),
     "sharegpt": Shape(("conversations", "conversation")),
     "alpaca": Shape(("instruction",), ("output",), _instruction, beside=("input", "history")),

@@ -11,14 +11,14 @@ import numpy
 
 
 @dataclass
-class Choice:
-    """Takes rows by their numbers (see data.sameness), as many as there is room for."""
+class Subset:
+    """Takes rows by their numbers (see shapes.sameness), as many as there is room for."""
 
     last: tuple[int, int]  # where in the order the last one stands
     room: int  # for rows that stand at that very place: they say the same
 
     @classmethod
-    def of(cls, numbers: Iterable[tuple[int, int]], most: int, *, each_once: bool) -> "Choice | None":
+    def of(cls, numbers: Iterable[tuple[int, int]], most: int, *, each_once: bool) -> "Subset | None":
         """The first `most` of rows given by their prompt's hash and their sameness; None where that is all of them.
 
         `each_once`: rows that say the same count as one.
