@@ -17,22 +17,25 @@ COUNTED_IN_WORDS = (
 )
 CUT = "; {truncated} cut to max_length ({tokens_cut} tokens lost, {answers_cut} answers shortened, see truncated.jsonl)"
 _SILENCED = (
-    "    {reasoning_left_out} lose the reasoning of earlier turns, which the chat template leaves out as the conversation "
-    "goes on"
+    "    {reasoning_left_out} lose the reasoning of earlier turns, which the chat template leaves out as the "
+    "conversation goes on"
 )
 _GARBLED = (
-    "    {garbled} read like UTF-8 that was taken for Latin-1 (Ã¤ for ä), from {first_garbled} on: the file was broken when "
-    "it was written"
+    "    {garbled} read like UTF-8 that was taken for Latin-1 (Ã¤ for ä), from {first_garbled} on: the file was "
+    "broken when it was written"
 )
 _LABELED = (
     "  {fields} labels the answers as wanted or unwanted, as for KTO. {stages} learns wanted ones only: {left}; "
     "{unwanted} are unwanted, and data.on_bad_row: drop leaves them out"
 )
 _SHARE = (
-    "  {held_out} held out, where data.held_out asks for {held_out_asked} of the rows: it goes by the prompt, and rows that "
-    "ask the same stay together"
+    "  {held_out} held out, where data.held_out asks for {held_out_asked} of the rows: it goes by the prompt, and "
+    "rows that ask the same stay together"
 )
-_SCORES = "  {scored_against} pairs have a higher score for the rejected answer than for the chosen one: {first_scored_against}"
+_SCORES = (
+    "  {scored_against} pairs have a higher score for the rejected answer than for the chosen one: "
+    "{first_scored_against}"
+)
 # A number of an account, what is said of it where it is not 0, and its color.
 OF_A_FILE = (
     ("held_out_asked", _SHARE, "yellow"),
@@ -41,7 +44,8 @@ OF_A_FILE = (
     ("contradictions", "  {contradictions} pairs prefer what an earlier pair rejects", "yellow"),
     (
         "truncated",
-        "  {truncated} would be cut to max_length ({max_length}): {tokens_cut} tokens lost, {answers_cut} answers shortened",
+        "  {truncated} would be cut to max_length ({max_length}): {tokens_cut} tokens lost, {answers_cut} answers "
+        "shortened",
         "yellow",
     ),
     ("reasoning_left_out", _SILENCED, "yellow"),

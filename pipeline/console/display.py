@@ -34,7 +34,10 @@ SHORT = {  # what a trainer calls a key figure, and what a person does
 
 
 class Display(Screen):
-    """Shows one command. It has a method for each kind of event (pipeline.train.job.events) of which something is seen."""
+    """Shows one command.
+
+    It has a method for each kind of event (pipeline.train.job.events) of which something is seen.
+    """
 
     def __init__(self, console: Console):
         super().__init__(console)

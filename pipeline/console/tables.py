@@ -47,7 +47,8 @@ def learned(screen: Screen, manifests: Sequence[dict]) -> None:
     screen.console.print()
     screen.console.print(table)
     if few := [manifest["stage"] for manifest in manifests if are_few(manifest)]:
-        text = f"few rows: of {', '.join(few)} fewer than {FEW_ROWS} rows are held out, and chance alone moves such figures"
+        names = ", ".join(few)
+        text = f"few rows: of {names} fewer than {FEW_ROWS} rows are held out, and chance alone moves such figures"
         screen.message(text, "yellow")
 
 

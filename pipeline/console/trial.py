@@ -14,8 +14,8 @@ HEADINGS = {"win_rate": "win rate", "exact_match": "exact match"}
 FAR = 4  # times as slow, from which on a logarithm shows the costs better
 MARKERS = "osD^vPX*"
 NOTE = (
-    "In brackets where 95% of the figure lies, by a bootstrap over rows and seeds. Tokens: of prompts and answers, each "
-    "time they are trained on; a rollout's count once. Seconds: of training."
+    "In brackets where 95% of the figure lies, by a bootstrap over rows and seeds. Tokens: of prompts and answers, "
+    "each time they are trained on; a rollout's count once. Seconds: of training."
 )
 
 
@@ -97,7 +97,9 @@ def draw(result: dict, file: Path) -> None:
     panels[0][-1].legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     figure.suptitle(wrapped(result["verdict"]), fontsize=11, fontweight="bold")
     seeds = max(len(one["runs"]) for one in ranked(result).values())
-    what = f"{result['recipe']}: {result['tokens']:,} tokens each, {seeds} seed{'s' if seeds > 1 else ''}; {result['device']}, {result['threads']} thread{'s' if result['threads'] > 1 else ''}"
+    threads = result["threads"]
+    times = f"{seeds} seed{'s' if seeds > 1 else ''}; {result['device']}, {threads} thread{'s' if threads > 1 else ''}"
+    what = f"{result['recipe']}: {result['tokens']:,} tokens each, {times}"
     whiskers = "up and down: 95% by a bootstrap over rows and seeds; left and right: fastest and slowest seed"
     figure.text(0.5, 0.01, f"{what}\n{whiskers}", ha="center", fontsize=8, color="#555555")
     figure.tight_layout(rect=(0, 0.07, 1, 0.98))

@@ -48,7 +48,7 @@ def scores(model, rows: Sequence[list[int]], pad: int) -> list[float]:
 
 
 def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Row numbers in batches of like length, each of at most `tokens` tokens with its padding, and of one row at least."""
+    """Row numbers in batches of like length: each of at most `tokens` tokens with its padding, and one row at least."""
     batch: list[int] = []
     for number in sorted(range(len(lengths)), key=lambda number: lengths[number]):
         if batch and (len(batch) + 1) * lengths[number] > tokens:

@@ -29,8 +29,10 @@ class Interval:
 
 
 def means(found: Mapping[str, Sequence[Sequence[float]]], draws: int = DRAWS) -> dict[str, numpy.ndarray]:
-    """For each method (draws,) means of its (seeds, rows) numbers. All have the same rows, and in a draw get the same of
-    them: the difference of two is then that of a pair. Seeds are each method's own.
+    """For each method (draws,) means of its (seeds, rows) numbers.
+
+    All have the same rows, and in a draw get the same of them: the difference of two is then that of a pair. Seeds are
+    each method's own.
     """
     random = numpy.random.default_rng(0)  # the same numbers give the same interval
     rows = len(next(iter(found.values()))[0])

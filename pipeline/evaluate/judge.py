@@ -31,8 +31,8 @@ class Judge:
         known = [(text, answer) for text, answer in zip(texts, right, strict=True) if answer is not None]
         if not known:
             raise PipelineError(
-                f"evaluation.answer_pattern: {self.settings.answer_pattern}: finds no answer in any of the {len(right)} "
-                "held-out rows, so nothing could be right.",
+                f"evaluation.answer_pattern: {self.settings.answer_pattern}: finds no answer in any of the "
+                f"{len(right)} held-out rows, so nothing could be right.",
                 "Mend the pattern, or leave it out.",
             )
         return [self.answer(text) == answer for text, answer in known]

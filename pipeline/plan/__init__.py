@@ -1,5 +1,5 @@
-"""What would be done, and why? A stage is new when what goes into it is new: its inputs are hashed, and the hash is the name
-of its artifact. Take three runs of one recipe:
+"""What would be done, and why? A stage is new when what goes into it is new: its inputs are hashed, and the hash is
+the name of its artifact. Take three runs of one recipe:
 
     sft(lr 1e-4) -> dpo(beta 0.1)      both are trained
     sft(lr 1e-4) -> dpo(beta 0.2)      sft is up to date, dpo is trained

@@ -1,4 +1,4 @@
-"""What can be looked at before anything is planned or trained: the files and functions that a recipe names, its trackers."""
+"""What can be looked at before anything is planned: the files and functions that a recipe names, its trackers."""
 
 from collections.abc import Iterable, Iterator
 from itertools import chain

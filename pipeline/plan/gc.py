@@ -53,7 +53,10 @@ class Garbage:
             self._look_through(path)
 
     def unneeded(self, everything: bool) -> list[Unneeded]:
-        """The attempts that can go, children before what they stand on; with `everything` those made by options, too."""
+        """The attempts that can go, children before what they stand on.
+
+        With `everything` also those made by options.
+        """
         own = [one for one in self.every if one.folder.parent.parent == self.folder and not self._stays(one)]
         going = [one for one in map(self._judged, own) if everything or not one.by_option]
         while True:

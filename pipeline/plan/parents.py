@@ -107,7 +107,10 @@ class Parents:
         )
 
     def _is_named(self, identity: dict) -> bool:
-        """Whether it is the base that the recipe names. One made by this pipeline is known without its tokenizer_config."""
+        """Whether it is the base that the recipe names.
+
+        One made by this pipeline is known without its tokenizer_config.
+        """
         own = self.named_base()
         if own.identity is None:  # its commit is not known yet
             return identity.get("id") == own.source
@@ -125,7 +128,8 @@ class Parents:
         else:
             if not (folder / "adapter_config.json").is_file():
                 raise PipelineError(
-                    f"{name}: {role}: {folder}: {'has no adapter_config.json' if folder.is_dir() else 'no such folder'}.",
+                    f"{name}: {role}: {folder}: "
+                    f"{'has no adapter_config.json' if folder.is_dir() else 'no such folder'}.",
                     "Name an adapter folder. A whole model is a base: name it as model.id.",
                 )
             return Parent(folder.resolve(), weights_sha256(folder, self.digests))

@@ -54,8 +54,8 @@ class Tuning:
         self._check_several(name, parent)
         if full and parent and not parent.is_model:
             raise PipelineError(
-                f"{name}: adapter.method full on top of the adapter of {parent.stage or parent.folder}: that would have "
-                "to be merged into the base first, and nothing is ever merged on the way.",
+                f"{name}: adapter.method full on top of the adapter of {parent.stage or parent.folder}: that would "
+                "have to be merged into the base first, and nothing is ever merged on the way.",
                 "Use full tuning in every stage, or an adapter in this one.",
             )
         return full

@@ -40,7 +40,7 @@ def test_the_quoted_figures_are_those_of_the_manifests():
 
 
 def test_what_is_quoted_is_of_todays_recipe_and_data(tmp_path, monkeypatch):
-    """A plan over artifacts that are what the run left finds nothing to do; the parents' weights are the recorded ones."""
+    """A plan over what the run left finds nothing to do; the parents' weights are the recorded ones."""
     monkeypatch.chdir(PROJECT)
     for stage, manifest in RECORD["manifests"].items():
         folder = tmp_path / "tiny" / stage / manifest["fingerprint"]

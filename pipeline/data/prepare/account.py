@@ -131,7 +131,10 @@ class Ledger:
         self._open.close()
 
     def beyond(self, row: Row) -> None:
-        """Drop a row for `max_rows`. It may leave out a million: those that follow each other are listed in one line."""
+        """Drop a row for `max_rows`.
+
+        It may leave out a million: those that follow each other are listed in one line.
+        """
         self.account.dropped_by_reason[BEYOND] += 1
         if self._run and self._run[0].file != row.file:
             self.end_run()

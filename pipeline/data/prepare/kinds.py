@@ -47,7 +47,8 @@ def looks_like(rows: Probed, kind: str) -> str:
     if found not in (None, kind) and not (found == "prompt" and _has_all_fields(rows, kind)):
         return f"These look like {KINDS[found].WORDS}, for {listed(stages_of(found))}."
     if not found and _fields(rows) and not any(recognized(row.value, kind, source.columns) for row, source in rows):
-        return f"Their fields are {_fields(rows)}: say in data.columns which is which, as in {KINDS[kind].ROW}.{_header(rows)}"
+        said = f"Their fields are {_fields(rows)}: say in data.columns which is which, as in {KINDS[kind].ROW}."
+        return said + _header(rows)
     return ""
 
 
@@ -107,7 +108,10 @@ def _likeliest(rows: Probed) -> str | None:
 
 
 def _answers(row: Row, kind: str, source: Source) -> bool:
-    """Whether it has answers with words in them beside what is asked: then it is no mere prompt, though it may be bad."""
+    """Whether it has answers with words in them beside what is asked.
+
+    Then it is no mere prompt, though it may be bad.
+    """
     if not (whole := _whole(row, kind, source)):
         return False
     written, value = whole
@@ -123,7 +127,10 @@ def _by_fields(rows: Probed) -> str | None:
 
 
 def _whole(row: Row, kind: str, source: Source) -> tuple[Shape, dict] | None:
-    """The shape all of whose fields a row has, and the row by their names. A label, which any field may be, tells none."""
+    """The shape all of whose fields a row has, and the row by their names.
+
+    A label, which any field may be, tells none.
+    """
     name = source.shape or recognized(row.value, kind, source.columns)
     if not name or not isinstance(row.value, dict) or not set(source.columns.values()) <= row.value.keys():
         return None

@@ -102,9 +102,9 @@ def prepare(
     All rows are read, or with `data.streaming` as many as are `enough`; the account is then marked as partial.
 
     `data.held_out` is a share, or rows of their own. A share is cut by the hash of the prompt, so that a question
-    never stands on both sides and rows added later move none (but see split). With `on_bad_row: error` nothing is tokenized any more
-    once a row was not understood: the rest is read only to count all that are bad. With `data.max_rows` the files are
-    read twice: which rows it leaves only all of them tell.
+    never stands on both sides and rows added later move none (but see split). With `on_bad_row: error` nothing is
+    tokenized any more once a row was not understood: the rest is read only to count all that are bad. With
+    `data.max_rows` the files are read twice: which rows it leaves only all of them tell.
     """
     subset = subset_of(data, kind)
     with Ledger(folder) as ledger, Pass(data, kind, ledger, folder, subset) as done:
@@ -175,7 +175,10 @@ class Pass:
                     part.tokens += len(batch.column(0).flatten())
 
     def has(self, enough: Enough | None) -> bool:
-        """Whether there is enough, or more cannot be used; of each part only what the weights will leave of it counts."""
+        """Whether there is enough, or more cannot be used.
+
+        Of each part only what the weights will leave of it counts.
+        """
         if enough is None:
             return False
         rows, weights = [part.rows for part in self._parts], self.data.weights

@@ -1,4 +1,4 @@
-"""What a person should know of a file's first rows though they are good: how something was taken that could be meant otherwise."""
+"""What a person should know of a file's first rows though they are good: how else something could be meant."""
 
 import json
 import re
@@ -19,7 +19,7 @@ _REASONING = re.compile(rf'"(?:{_NAMES})": "[^"]|"type": "(?:{_NAMES})"|<think>'
 
 
 def remarks(rows: Probed, kind: str, tokenizer: object = None) -> list[str]:
-    """Fields that may be labels of the answers and were not taken for that; what the chat template does to reasoning."""
+    """Fields that may be labels and were not taken for that; what the chat template does to reasoning."""
     found = _classes(rows) if kind == "conversation" else []
     if tokenizer and KINDS[kind].ASKS and any(_REASONING.search(json.dumps(row.value, default=str)) for row, _ in rows):
         found += in_use.with_reasoning(Template(tokenizer))
@@ -41,7 +41,7 @@ def _said(field: str, values: Sequence) -> str:
     more = ", ..." if len(values) > _SHOWN else ""
     if any(isinstance(value, str) and is_wanted(value) is not None for value in values):
         return (
-            f'"{field}" ({shown}{more}) is taken for a class of the text, and every answer is learned; if it says which '
-            f"answers are wanted, name it: data.columns: {{label: {field}}} (--column label={field})"
+            f'"{field}" ({shown}{more}) is taken for a class of the text, and every answer is learned; if it says '
+            f"which answers are wanted, name it: data.columns: {{label: {field}}} (--column label={field})"
         )
     return f'"{field}" ({shown}{more}) is not read: an answer is learned whatever it says'

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 PROMPT_HASH = "prompt_hash"
-# Of which row they are: its file and line, whether they are its first piece, its prompt's hash, the tokens that it lost,
-# the part of the mixture that it comes from, itself.
+# Of which row they are: its file and line, whether they are its first piece, its prompt's hash, the tokens that it
+# lost, the part of the mixture that it comes from, itself.
 BESIDE = {
     "place": pyarrow.string(),
     "first": pyarrow.bool_(),

@@ -205,7 +205,10 @@ def _split(text: TextIO, separator: str) -> Iterator[str]:
 
 
 def parquet_rows(place: str, path: str) -> Iterator[Row]:
-    """`path` is where the file lies, `place` what it is called. Raises PipelineError where it is not Parquet or is damaged."""
+    """`path` is where the file lies, `place` what it is called.
+
+    Raises PipelineError where it is not Parquet or is damaged.
+    """
     from pyarrow import parquet
 
     # Without these a whole row group lies in memory, and often a file has only one.

@@ -65,7 +65,8 @@ def refuse_unknown(where: str, names: Sequence[str]) -> None:
     """Raises PipelineError where a file of a split has rows of a kind that is not read here."""
     if unknown := [name for name in names if not _known(Path(name))]:
         raise PipelineError(
-            f"{where}: {len(unknown)} of its {len(names)} files are of a kind that is not read here, such as {unknown[0]}.",
+            f"{where}: {len(unknown)} of its {len(names)} files are of a kind that is not read here, such as "
+            f"{unknown[0]}.",
             f"Rows may stand in {' '.join(TEXTS + TABLES)}.",
         )
 

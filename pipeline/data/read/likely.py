@@ -43,8 +43,8 @@ class Language:
             worth = 1.0
         else:
             worth = 0.6 if lower in self.others else 0.6 if self.table and _first_byte(letter, self.table) else 0.0
-        # In the middle of a word hardly any is a capital: what reads so is another encoding's small letter. Nor does one
-        # word have letters of two scripts, or a sign that stands on a letter stand on none.
+        # In the middle of a word hardly any is a capital: what reads so is another encoding's small letter. Nor does
+        # one word have letters of two scripts, or a sign that stands on a letter stand on none.
         capital = (0.25 if before.islower() else 0.7) if letter != lower and before.isalpha() else 1.0
         mixed = not self.is_latin and not self.table and any(one.isascii() and one.isalpha() for one in (before, after))
         alone = unicodedata.category(letter) == "Mn" and not unicodedata.category(before).startswith(("L", "M"))

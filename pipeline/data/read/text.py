@@ -40,7 +40,8 @@ def opened(place: str, path: str, encoding: str) -> Iterator[TextIO]:
 
     What the file says of itself goes first: how it is compressed, whatever its name, and a byte-order mark where
     `encoding` is UTF-8. What goes wrong while it is read becomes a PipelineError: bytes that are not in `encoding`,
-    with their line, a file that is UTF-8 where another one was named, and a compressed file that is broken or cut short.
+    with their line, a file that is UTF-8 where another one was named, and a compressed file that is broken or cut
+    short.
     """
     packed = compressed(path) or compression(path)
     try:
@@ -83,8 +84,8 @@ def _mark(encoding: str) -> bytes:
 
 def _names(encoding: str) -> str:
     return (
-        f"If so, set data.encoding: {encoding} in the recipe (--encoding {encoding} for `align data check`), or convert "
-        "the file to UTF-8."
+        f"If so, set data.encoding: {encoding} in the recipe (--encoding {encoding} for `align data check`), or "
+        "convert the file to UTF-8."
     )
 
 
@@ -155,7 +156,9 @@ def _not_decoded(place: str, path: str, packed: str, encoding: str) -> PipelineE
 
 
 def _first_not_decoded(path: str, packed: str, encoding: str) -> tuple[int, bytes]:
-    """The line of the first bytes that cannot be decoded, and what follows from there; of UTF-16 and -32 all from the first.
+    """The line of the first bytes that cannot be decoded, and what follows from there.
+
+    Of UTF-16 and -32 it is all from the first line.
 
     Found in a second pass so that the first is quick.
     """

@@ -154,7 +154,10 @@ def check_wanted(row: dict, label_fields: Collection[str]) -> None:
 
 
 def wanted(row: dict, label_fields: Collection[str]) -> bool | None:
-    """What the labels of a row say; None where it has none. Raises BadRow where they cannot be understood, or differ."""
+    """What the labels of a row say; None where it has none.
+
+    Raises BadRow where they cannot be understood, or differ.
+    """
     found = list(_labels(row, label_fields))
     if len({said for *_, said in found}) > 1:
         told = " and ".join(f'"{field}" is {shown}' for field, shown, _ in found)

@@ -105,7 +105,7 @@ def _part(part: object, where: str) -> tuple[str, bool]:
 
 
 def _reasoning(value: dict, content_field: str, where: str) -> str:
-    """What the assistant thought before it answered: in a field of its own, or in parts of the content; "" if nothing."""
+    """What the assistant thought before it answered, in a field of its own or in parts of the content; or ""."""
     found = {field: optional_text(value, field) for field in REASONING}
     if isinstance(value.get(content_field), list):
         parts = [_part(part, where) for part in value[content_field]]

@@ -157,7 +157,10 @@ def _shared(asked: str, text: str, content: str) -> int:
 
 
 def _shared_marks(asked: str, text: str) -> int:
-    """How far the two agree, in whole words and marks: "<" may begin <think> in the one and <tool_call> in the other."""
+    """How far the two agree, in whole words and marks.
+
+    "<" may begin <think> in the one and <tool_call> in the other.
+    """
     end = agreed(asked, text)
     while 0 < end < len(asked) and not text[end - 1].isspace() and text[end - 1] not in ">]":
         end -= 1

@@ -26,7 +26,7 @@ class Dialogs:
         dialogs: Callable[[Kind], list[list[dict]]],
         learned: Callable[[Kind, list[Span]], list[Span]],
     ) -> Iterator[tuple[list[tuple[Ids, list[Span]]], Unshown] | BadRow]:
-        """For each example the tokens of its `dialogs` and where the `learned` ones of their answers stand; or why not."""
+        """For each example the tokens of its `dialogs`, and where the `learned` of their answers stand; or why not."""
         rendered: list[list[tuple] | BadRow] = []
         for one in examples:
             try:
@@ -60,7 +60,7 @@ class Dialogs:
         return as_ids(tokens.ids), unshown
 
     def _rendered(self, example: Kind, messages: list[dict], learned: Callable) -> tuple[str, list, list, Unshown]:
-        """(text, where its learned answers stand, where special tokens were typed, the turns with unshown reasoning)."""
+        """(text, places of learned answers, places of typed special tokens, turns with unshown reasoning)."""
         template, tools = self._template, example.tools
         messages, unshown = template.as_shown(messages, tools=tools)
         text = template.render(messages, tools=tools)

@@ -76,8 +76,8 @@ def _check_steady(template: Template) -> None:
         )
     if first != _at(template, _SAME_DAY):
         raise PipelineError(
-            f"{template.name}: writes the time of day ({_CLOCK}), so that a row is never the same twice: its answers could "
-            "not be told from what stands around them, and no run could be repeated.",
+            f"{template.name}: writes the time of day ({_CLOCK}), so that a row is never the same twice: its answers "
+            "could not be told from what stands around them, and no run could be repeated.",
             f"Leave hours, minutes and seconds out of it, {_OTHER}",
         )
 
@@ -103,7 +103,8 @@ def _otherwise(template: Template, asked: str, invitation: str, plain: str) -> I
         start = _part(asked, plain, len(asked) - len(invitation))
         raise PipelineError(
             f"{template.name}: an answer is asked for with {asked[start:]!r}, but where one is shown it stands behind "
-            f"{plain[start : plain.index(COMPLETION_TEXT)]!r}: the model would be trained on the one and asked with the other.",
+            f"{plain[start : plain.index(COMPLETION_TEXT)]!r}: the model would be trained on the one and asked with "
+            "the other.",
             f"Let add_generation_prompt write what stands before an answer, {_OTHER}",
         )
     if not is_asked and _THOUGHT in _thinking(template):
@@ -137,14 +138,14 @@ def _seam(template: Template, asked: str) -> Iterator[str]:
     joins = f"ends in {asked[-12:]!r}, and the tokenizer joins the end of that"
     if joined and (any(joined) if asked[-1] in " \t" else all(joined) and not asked[-1].isspace()):
         raise PipelineError(
-            f"{template.name}: what asks for an answer {joins} to the answer's first word: asked, the model would see other "
-            "tokens than in training.",
+            f"{template.name}: what asks for an answer {joins} to the answer's first word: asked, the model would "
+            "see other tokens than in training.",
             f"Write the space at the beginning of the answer instead (' ' + message.content), {_OTHER}",
         )
     if any(joined):
         yield (
-            f"what asks for an answer {joins} otherwise where an answer follows: the last token before an answer is not the "
-            "same in training and in use (a template without the empty line would not have this)"
+            f"what asks for an answer {joins} otherwise where an answer follows: the last token before an answer is "
+            "not the same in training and in use (a template without the empty line would not have this)"
         )
 
 
@@ -153,8 +154,8 @@ def _header(asked: str, invitation: str, plain: str) -> Iterator[str]:
     before = plain[len(asked) : plain.index(COMPLETION_TEXT)] if plain.startswith(asked) else ""
     if not invitation and re.search(r"\w", before):
         yield (
-            f"the chat template does not heed add_generation_prompt: the model learns to write {before!r} before each answer "
-            "itself, and its answers begin with it"
+            f"the chat template does not heed add_generation_prompt: the model learns to write {before!r} before "
+            "each answer itself, and its answers begin with it"
         )
 
 
@@ -170,8 +171,8 @@ def _ends(template: Template) -> Iterator[str]:
         )
     elif last != earlier:
         yield (
-            f"the chat template ends the last answer of a conversation in {last} and earlier ones in {earlier}: each is "
-            "learned as it stands (data.learn: last leaves earlier ones out)"
+            f"the chat template ends the last answer of a conversation in {last} and earlier ones in {earlier}: each "
+            "is learned as it stands (data.learn: last leaves earlier ones out)"
         )
 
 

@@ -44,7 +44,8 @@ def test_paths_that_mean_no_file_say_what_was_looked_for(tmp_path):
 
 
 def test_finding_files_imports_no_table_library():
-    code = "import sys, pipeline.data.read.reader; print([m for m in ('pyarrow', 'pandas', 'datasets') if m in sys.modules])"
+    heavy = ("pyarrow", "pandas", "datasets")
+    code = f"import sys, pipeline.data.read.reader; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], cwd=PROJECT, text=True).strip() == "[]"
 
 

@@ -218,9 +218,10 @@ def test_a_recipe_with_a_data_set_that_is_none(tmp_path):
 def test_planning_a_data_set_of_the_hub_loads_no_library(hub, tmp_path):
     write_micro(tmp_path)
     code = (
-        "import sys; from pathlib import Path; from pipeline.recipe.reading import load_recipe; from pipeline.plan.planner import Planner; "
-        "r = load_recipe('micro.yaml', ['stages={pretrain: {data: {path: [hub:me/talk, text.jsonl], split: train}}}']); "
-        "print(Planner(r, Path('runs')).plan(['pretrain'])[0].why); "
+        "import sys; from pathlib import Path; from pipeline.recipe.reading import load_recipe; from "
+        "pipeline.plan.planner import Planner; "
+        "r = load_recipe('micro.yaml', ['stages={pretrain: {data: {path: [hub:me/talk, text.jsonl], split: "
+        "train}}}']); print(Planner(r, Path('runs')).plan(['pretrain'])[0].why); "
         "print([m for m in ('datasets', 'huggingface_hub', 'torch', 'httpx') if m in sys.modules])"
     )
     said = subprocess.check_output(

@@ -54,7 +54,8 @@ def test_a_saved_dataset_dict_is_read_by_split(tmp_path):
 
 def test_an_ordinary_folder_is_read_whole_without_the_library(tmp_path):
     folder = folder_of(tmp_path, "a.jsonl", "b.json", "pretraining.jsonl", "train-1.jsonl", "sub/contest.jsonl")
-    code = f"import sys; from pipeline.data.read.files import files; print(len(files({folder!r})), 'datasets' in sys.modules)"
+    code = "import sys; from pipeline.data.read.files import files; "
+    code += f"print(len(files({folder!r})), 'datasets' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], cwd=PROJECT, text=True) == "5 False\n"
 
 

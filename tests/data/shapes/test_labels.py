@@ -1,4 +1,4 @@
-"""Labels of answers, as for KTO: what they say is unwanted is not learned, and what only looks like one is left alone."""
+"""Labels of answers, as for KTO: what they call unwanted is not learned, what only looks like one is left alone."""
 
 import json
 

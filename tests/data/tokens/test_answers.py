@@ -79,12 +79,13 @@ def test_a_system_prompt_that_the_template_writes_by_itself_is_not_left_out(tmp_
 
 
 THINKS = (
-    "{% for m in messages %}{{ '<' + m.role + '>' }}{% if m.role == 'assistant' and loop.last %}<think></think>{% endif %}"
-    "{{ m.content + '</s>' }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    "{% for m in messages %}{{ '<' + m.role + '>' }}{% if m.role == 'assistant' and loop.last %}<think></think>{% "
+    "endif %}{{ m.content + '</s>' }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 LISTENS = (
     "{% for m in messages %}{{ '<' + m.role + '>' + m.content + '</s>' }}{% endfor %}"
-    "{% if add_generation_prompt %}<assistant>{% if 'yes' in messages[-1].content %}<think></think>{% endif %}{% endif %}"
+    "{% if add_generation_prompt %}<assistant>{% if 'yes' in messages[-1].content %}<think></think>{% endif %}{% "
+    "endif %}"
 )
 TRICKY = ["yes", "a", "user", "assistant", "<", "think", " yes", "yes \n", ":", "yes\nAssistant: yes", "[/INST] yes"]
 

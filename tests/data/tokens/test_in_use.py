@@ -21,7 +21,10 @@ MARKS = ["<|im_start|>", "<|im_end|>", "<|end|>"]
 TURN = "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
 ASKED = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 PLAIN = "{{ m.role + ': ' + m.content + (eos_token if m.role == 'assistant' else '') + '\n' }}"
-END = "{{ '<|im_start|>' + m.role + '\n' + m.content + ('<|im_end|>' if loop.last or m.role == 'user' else 'EARLIER') + '\n' }}"
+END = (
+    "{{ '<|im_start|>' + m.role + '\n' + m.content "
+    "+ ('<|im_end|>' if loop.last or m.role == 'user' else 'EARLIER') + '\n' }}"
+)
 ROWS = [{"prompt": "Hi", "completion": "Ho"}]
 
 

@@ -1,8 +1,8 @@
-"""What does a stage train on, whatever the shape of its rows was? Each file one kind of row, and all that is peculiar to it:
-what it says, how it is read from a row, and the columns of tokens that it becomes.
+"""What does a stage train on, whatever the shape of its rows was? Each file one kind of row, and all that is peculiar
+to it: what it says, how it is read from a row, and the columns of tokens that it becomes.
 
-`Kind` says what the rest of the engine asks of each. A new kind is a file here and, if it is measured in a way of its own, an
-entry in `evaluate/measures.py`.
+`Kind` says what the rest of the engine asks of each. A new kind is a file here and, if it is measured in a way of its
+own, an entry in `evaluate/measures.py`.
 """
 
 from pipeline.data.shapes.kinds.conversation import Conversation

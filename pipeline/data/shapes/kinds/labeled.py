@@ -54,7 +54,8 @@ class Labeled(Kind):
         label = wanted(row, label_fields)
         if label is None:
             raise BadRow(
-                "has no label that says whether its answer is wanted: name its field in data.columns, as in {label: ...}"
+                "has no label that says whether its answer is wanted: name its field in data.columns, as in {label: "
+                "...}"
             )
         return cls(messages, answer, label, said.tools)
 
