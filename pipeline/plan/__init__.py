@@ -6,5 +6,5 @@ the name of its artifact. Take three runs of one recipe:
     sft(lr 2e-4) -> dpo(beta 0.2)      both are trained: dpo's parent is another
 
 In come a recipe and the folder runs/, out go Steps. Neither torch nor a network is needed, and nothing is written but a
-cache of digests. `inputs` is the list of what counts.
+cache of digests. `inputs` is the list of what counts, `decisions` what follows from it.
 """
