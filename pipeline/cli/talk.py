@@ -48,6 +48,9 @@ def chat(
     top_k: Annotated[int | None, typer.Option("--top-k", min=0, help="Of so many tokens; 0 of all.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="The longest answer.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="The same draws every time.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Over a pipe: a line for each question, with its answers.")
+    ] = False,
 ) -> None:
     """Talk to what was trained, with several at once side by side. Over a pipe, each line is a question of its own.
 
@@ -61,7 +64,7 @@ def chat(
     from pipeline.use.chat.start import start
 
     sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
-    raise typer.Exit(start(subjects, system, sampling, max_new_tokens))
+    raise typer.Exit(start(subjects, system, sampling, max_new_tokens, as_json))
 
 
 def serve(

@@ -1,5 +1,6 @@
 """From messages to a request: the prompt's tokens, room for the answer, and sampling where nobody says otherwise."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -76,10 +77,22 @@ def chat_request(
 
 def prompt_of(policy: Policy, messages: Sequence[dict]) -> list[int]:
     """Raises Unshowable."""
+    check_characters(messages)
     try:
         return policy.encoder.prompt_ids(list(messages))
     except BadRow as reason:
         raise Unshowable(f"{policy.subject.name}: {reason}") from None
+
+
+def check_characters(said: object) -> None:
+    """Raises Unshowable for a lone surrogate: what JSON may escape, and what is read for bytes that are not UTF-8."""
+    try:
+        json.dumps(said, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise Unshowable(
+            f"Half of a character ({half!a}) was asked, which no tokenizer can read.", "Write it as UTF-8."
+        ) from None
 
 
 def request(policy: Policy, ids: list[int], most_tokens: int | None, sampling: Sampling, **options) -> Request:

@@ -2,10 +2,10 @@
 
 import json
 import re
+import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from queue import SimpleQueue
 
 from rich.console import Console
@@ -15,6 +15,7 @@ from pipeline.console.screen import Screen, make_console
 from pipeline.errors import PipelineError
 from pipeline.use.chat.columns import Columns
 from pipeline.use.chat.conversation import Asked, Conversation
+from pipeline.use.chat.saving import Saving
 from pipeline.use.engine.request import FAILED, LENGTH
 from pipeline.wording import did_you_mean
 
@@ -32,16 +33,19 @@ HELP = {
 class Session:
     """Asks every conversation each question. On a terminal answers are shown as they come.
 
-    Over a pipe each line is a conversation of its own, answers alone are printed, and what goes wrong is told on
-    stderr; the exit code is then 2.
+    Over a pipe each line is a conversation of its own, answers alone are printed, or an object in JSON for each question,
+    and what goes wrong is told on stderr; the exit code is then 2.
     """
 
-    def __init__(self, conversations: Sequence[Conversation]):
-        self._conversations = conversations
+    def __init__(self, conversations: Sequence[Conversation], as_json: bool = False):
+        self._conversations, self._as_json = conversations, as_json
         self._console = make_console()
         self._terminal = self._console.is_terminal and sys.stdin.isatty()
         self._errors = Screen(self._console if self._terminal else make_console(stderr=True))
         self._failed = False
+        self._saving = Saving()
+        if self._terminal and as_json:
+            raise PipelineError("--json: is for questions over a pipe.", "Leave it out, or: align chat --json < FILE")
 
     def run(self) -> int:
         """The exit code."""
@@ -55,9 +59,13 @@ class Session:
             except PipelineError as error:
                 self._failed = True
                 self._errors.error(error)
+                if self._as_json and not command:
+                    self._print_json({"question": line, "error": error.what})
         return 2 if self._failed and not self._terminal else 0
 
     def _lines(self) -> Iterator[str]:
+        if hasattr(sys.stdin, "reconfigure"):
+            sys.stdin.reconfigure(errors="surrogateescape")  # what cannot be read is one bad question, not the end
         if not self._terminal:
             yield from (line.rstrip("\n") for line in sys.stdin)
             return
@@ -85,7 +93,8 @@ class Session:
         if command not in known:
             raise PipelineError(f"There is no command {command}{did_you_mean(command, known)}", "/help lists them.")
         if command == "/save":
-            self._save(rest)
+            for line in self._saving.add(self._conversations, rest):
+                self._say(line)
         elif command == "/system":
             self.set_system(rest or None)
             self._say("The conversation begins anew.")
@@ -98,8 +107,8 @@ class Session:
             self._reset()
             self._say("The conversation begins anew.")
         else:
-            for one in self._conversations:
-                one.undo()
+            taken = [one.undo() for one in self._conversations]
+            self._say(f"Taken back: {taken[0]}")
         return True
 
     def set_system(self, text: str | None) -> None:
@@ -117,59 +126,50 @@ class Session:
 
     def _reset(self) -> None:
         for one in self._conversations:
-            one.turns.clear()
-
-    def _save(self, name: str) -> None:
-        if not name:
-            raise PipelineError("Save it where? Name a file: /save chat.jsonl")
-        if not self._conversations[0].turns:
-            raise PipelineError("There is no conversation to save.")
-        file = Path(name).expanduser()
-        try:
-            with file.open("a", encoding="utf-8") as out:
-                for one in self._conversations:
-                    out.write(json.dumps({"model": one.name, "messages": one.messages}, ensure_ascii=False) + "\n")
-        except OSError as error:
-            raise PipelineError(f"{file}: cannot be written: {error.strerror}.") from None
-        self._say(f"{file}: the conversation is added")
+            one.reset()
 
     def _ask(self, question: str) -> None:
         if not self._terminal:
             self._reset()
-        arriving: SimpleQueue = SimpleQueue()
         asked: dict[Conversation, Asked] = {}
+        with _stopping(asked) if self._terminal else nullcontext():
+            self._answer(question, asked)
+
+    def _answer(self, question: str, asked: dict[Conversation, Asked]) -> None:
+        arriving: SimpleQueue = SimpleQueue()
         try:
             for one in self._conversations:
                 asked[one] = one.ask(question, arriving)
         except PipelineError:
-            for one in asked.values():
-                one.ticket.cancel()
+            _cancel(asked)
             raise
         if self._terminal:
             with Columns(self._console, [one.name for one in asked]) as columns:
                 self._receive(asked, arriving, columns)
         else:
             self._receive(asked, arriving, None)
-            self._print(asked)
         for conversation, answer in asked.items():
             if answer.last.finish == FAILED:
                 raise answer.last.error
-            conversation.keep(question, answer.text)
+            conversation.keep(question, answer)
+        if self._as_json:
+            told = [{"model": of.name, "text": one.text, **_end_of(one)} for of, one in asked.items()]
+            self._print_json({"question": question, "answers": told})
+        elif not self._terminal:
+            self._print(asked)
         self._tell_speed(asked)
 
     def _receive(self, asked: dict[Conversation, Asked], arriving: SimpleQueue, columns: Columns | None) -> None:
-        """Until every answer is at its end; Ctrl-C brings that about, too."""
+        """Until every answer is at its end."""
         while not all(one.last for one in asked.values()):
-            try:
-                conversation, piece = arriving.get()
-                asked[conversation].take(piece)
-                if columns and (arriving.empty() or piece.finish):
-                    columns.show([one.text for one in asked.values()], [bool(one.last) for one in asked.values()])
-            except KeyboardInterrupt:
-                if not self._terminal:
-                    raise
-                for one in asked.values():
-                    one.ticket.cancel()
+            conversation, piece = arriving.get()
+            asked[conversation].take(piece)
+            if columns and (arriving.empty() or piece.finish):
+                columns.show([one.text for one in asked.values()], [bool(one.last) for one in asked.values()])
+
+    @staticmethod
+    def _print_json(told: dict) -> None:
+        print(json.dumps(told), flush=True)
 
     def _print(self, asked: dict[Conversation, Asked]) -> None:
         for conversation, answer in asked.items():
@@ -180,6 +180,25 @@ class Session:
             name = f"{conversation.name} " if len(asked) > 1 else ""
             cut = {LENGTH: ", cut at its length", "cancelled": ", stopped"}.get(one.last.finish, "")
             self._say(f"{name}{one.last.count} tokens, {one.speed:,.0f} tokens/s, first after {one.first:.2f} s{cut}")
+
+
+@contextmanager
+def _stopping(asked: Mapping[Conversation, Asked]) -> Iterator[None]:
+    """Ctrl-C ends the answers, as long as this lasts, and nothing else: raised anywhere, it could lose a piece of one."""
+    before = signal.signal(signal.SIGINT, lambda *_: _cancel(asked))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _cancel(asked: Mapping[Conversation, Asked]) -> None:
+    for one in [*asked.values()]:
+        one.ticket.cancel()
+
+
+def _end_of(answer: Asked) -> dict:
+    return {"finish": answer.last.finish, "tokens": answer.last.count}
 
 
 def header(console: Console, conversations: Sequence[Conversation], how: str) -> None:

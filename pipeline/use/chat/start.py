@@ -13,7 +13,13 @@ from pipeline.use.loaded import load
 from pipeline.use.subject import Subject
 
 
-def start(subjects: Sequence[Subject], system: str | None, options: Mapping[str, object], most: int | None) -> int:
+def start(
+    subjects: Sequence[Subject],
+    system: str | None,
+    options: Mapping[str, object],
+    most: int | None,
+    as_json: bool = False,
+) -> int:
     """The exit code. `options` are Sampling's; None leaves one to the model's generation config."""
     console = make_console()
     with console.status(f"Loading {', '.join(one.name for one in subjects)}"):
@@ -29,7 +35,7 @@ def start(subjects: Sequence[Subject], system: str | None, options: Mapping[str,
     conversations = [
         Conversation(policy, engine, sampling, most) for policy, sampling in zip(policies, samplings, strict=True)
     ]
-    session = Session(conversations)
+    session = Session(conversations, as_json)
     if system:
         session.set_system(system)
     if console.is_terminal:
