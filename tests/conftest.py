@@ -124,6 +124,26 @@ def policies(chain, recipe):
 
 
 @pytest.fixture(scope="session")
+def endless(policies, tmp_path_factory):
+    """A model that never ends an answer, and has room for a long one."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder, tokenizer = tmp_path_factory.mktemp("endless"), policies[0].tokenizer
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 8, "num_attention_heads": 2}
+    ids = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=1 << 16, tie_word_embeddings=True, **size, **ids
+    )
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config)
+    model.model.embed_tokens.weight.data[tokenizer.eos_token_id] = 0  # never the likeliest
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def engine(policies):
     from pipeline.use.engine.engine import Engine
 

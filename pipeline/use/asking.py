@@ -98,6 +98,7 @@ def check_characters(said: object) -> None:
 def request(policy: Policy, ids: list[int], most_tokens: int | None, sampling: Sampling, **options) -> Request:
     """`most_tokens` at most, fewer where the context ends before. Raises TooLong."""
     room = (policy.context or 1 << 30) - len(ids)
-    if room < 1:
+    if room < (0 if most_tokens == 0 else 1):
         raise TooLong(policy.subject.name, len(ids), policy.context)
-    return Request(policy.subject.name, ids, min(most_tokens or room, room), sampling, **options)
+    most = room if most_tokens is None else min(most_tokens, room)
+    return Request(policy.subject.name, ids, most, sampling, **options)

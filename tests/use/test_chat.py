@@ -13,11 +13,9 @@ import termios
 import time
 
 import pytest
-import torch
 from answers import collected, text_of
 from conftest import align
 from rich.console import Console
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from pipeline.cli.main import app
 from pipeline.errors import PipelineError
@@ -289,23 +287,6 @@ def test_terminal_streams_and_ends_at_the_end_of_input(chain):
         assert "4 tokens, " in terminal.read_until("> ")
         terminal.press("\x04")
         assert terminal.process.wait(30) == 0
-
-
-@pytest.fixture(scope="module")
-def endless(policies, tmp_path_factory):
-    """A model that never ends an answer, and has room for a long one."""
-    folder, tokenizer = tmp_path_factory.mktemp("endless"), policies[0].tokenizer
-    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 8, "num_attention_heads": 2}
-    ids = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), max_position_embeddings=1 << 16, tie_word_embeddings=True, **size, **ids
-    )
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(config)
-    model.model.embed_tokens.weight.data[tokenizer.eos_token_id] = 0  # never the likeliest
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def test_ctrl_c_stops_an_answer_and_the_conversation_goes_on(chain, endless):

@@ -170,6 +170,10 @@ def test_sampling_draws_from_what_its_options_leave():
     assert drawn(min_p=0.5) == pytest.approx([62, 38, 0, 0], abs=1)
     assert drawn(repetition_penalty=2.0)[0] == pytest.approx(33, abs=1)  # 0.25 of 0.75
     assert int(choose(logits, Sampling(repetition_penalty=2.0), [0], 0)) == 1
+    seen, said = [2, 2, 2, 2], [0, 0, 1]  # penalties of the answer look at no prompt
+    often = choose(logits, Sampling(temperature=0, frequency_penalty=0.6), seen, 0, said)
+    once = choose(logits, Sampling(temperature=0, presence_penalty=1.0), seen, 0, said)
+    assert (int(often), int(once)) == (1, 0)  # 0.151, 0.165, 0.15; and 0.184, 0.110, 0.15
 
 
 def test_cancelled_answer_makes_room_at_once(policies):

@@ -15,15 +15,18 @@ from pathlib import Path
 
 import openai
 import pytest
+import torch
 import uvicorn
-from answers import collected, text_of
+from answers import collected, text_of, tokens_of
 from browser import browser
 
 from pipeline.cli.main import app
 from pipeline.errors import PipelineError
 from pipeline.use.asking import chat_request
 from pipeline.use.engine.engine import Engine
-from pipeline.use.engine.request import Sampling
+from pipeline.use.engine.lane import Answer
+from pipeline.use.engine.request import Request as Asked
+from pipeline.use.engine.request import Sampling, Ticket
 from pipeline.use.serve import vllm
 from pipeline.use.serve.app import make_app
 from pipeline.use.serve.start import Place, check_installed, key_of
@@ -146,10 +149,16 @@ BAD = [
     ({"messages": [*ASK, {"role": "assistant", "content": "red"}]}, 400, "messages", "ends with an assistant's turn"),
     ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "messages", "'image_url'"),
     ({"messages": [{"role": "user", "content": "word " * 90}]}, 400, "messages", "the model's context is 64"),
+    ({"messages": [{"role": "user", "content": "\ud800"}]}, 400, None, "Half of a character ('\\ud800')"),
+    ({"stop": "\udfff"}, 400, None, "Half of a character"),
+    ({"frequency_penalty": 3}, 400, "frequency_penalty", "less than or equal to 2"),
+    ({"echo": True}, 400, "echo", "echo is not supported"),
 ]
 
 
-@pytest.mark.parametrize(("change", "status", "param", "says"), BAD, ids=[next(iter(one[0])) for one in BAD])
+@pytest.mark.parametrize(
+    ("change", "status", "param", "says"), BAD, ids=[f"{next(iter(one[0]))}-{number}" for number, one in enumerate(BAD)]
+)
 def test_bad_request_is_refused_by_name(running, change, status, param, says):
     code, told = running.post("/v1/chat/completions", {"model": "sft", "messages": ASK} | change)
     assert (code, told["error"]["param"], told["error"]["type"]) == (status, param, "invalid_request_error"), told
@@ -162,6 +171,93 @@ def test_what_clients_send_anyway_is_taken_where_it_changes_nothing(client):
     options = {"model": "sft", "messages": ASK, **DRAWN}
     answers = {client.chat.completions.create(**options, **more).choices[0].message.content for more in ({}, neutral)}
     assert len(answers) == 1
+
+
+def test_penalties_change_what_is_said(client, policies, engine):
+    options = {"model": "sft", "messages": ASK, "temperature": 0, "max_tokens": 20}
+    plain = client.chat.completions.create(**options)
+    for key in ("frequency_penalty", "presence_penalty"):
+        answer = client.chat.completions.create(**options, **{key: 2})
+        pieces = collected(engine, chat_request(policies[0], ASK, 20, Sampling(**{key: 2.0})))[0]
+        assert answer.choices[0].message.content == text_of(pieces) != plain.choices[0].message.content
+
+
+def test_echo_has_the_prompt_and_what_the_model_makes_of_it(client, policies):
+    """As a harness reads it that scores given texts: a token for each of the prompt's, and those generated after them."""
+    tokenizer, model = policies[2].tokenizer, policies[2].transformer
+    ids = tokenizer("The colour of bana is green.").input_ids
+    options = {"model": "base", "echo": True, "logprobs": 2, "temperature": 0}
+    with policies[2].acting() as base, torch.no_grad():
+        scores = base(torch.tensor([ids])).logits[0].log_softmax(-1)
+    expected = [scores[at - 1, ids[at]].item() for at in range(1, len(ids))]
+    (one,) = client.completions.create(prompt=ids, max_tokens=0, **options).choices
+    assert one.text == tokenizer.decode(ids, skip_special_tokens=True) and one.finish_reason == "length"
+    assert one.logprobs.token_logprobs[0] is None and one.logprobs.top_logprobs[0] is None
+    assert one.logprobs.token_logprobs[1:] == pytest.approx(expected, abs=1e-4)
+    assert all(
+        max(top.values()) == pytest.approx(scores[at].max().item(), abs=1e-4)
+        for at, top in enumerate(one.logprobs.top_logprobs[1:])
+    )
+    for token, at in zip(one.logprobs.tokens[1:], one.logprobs.text_offset[1:], strict=True):
+        assert one.text[at:].lstrip().startswith(token.strip())
+    more = client.completions.create(prompt=[ids, ids[:4]], max_tokens=3, **options)
+    for choice, length in zip(more.choices, (len(ids), 4), strict=True):
+        assert length < len(choice.logprobs.tokens) <= length + 3
+        assert choice.logprobs.token_logprobs[1:length] == pytest.approx(expected[: length - 1], abs=1e-4)
+    assert more.usage.prompt_tokens == len(ids) + 4 and more.usage.completion_tokens <= 6
+    streamed = client.completions.create(prompt=ids, max_tokens=3, stream=True, **options)
+    parts = [chunk.choices[0] for chunk in streamed]
+    assert "".join(part.text for part in parts) == more.choices[0].text
+    assert [at for part in parts if part.logprobs for at in part.logprobs.text_offset] == more.choices[
+        0
+    ].logprobs.text_offset
+    text = client.completions.create(model="base", prompt="The colour", echo=True, max_tokens=4, temperature=0)
+    assert text.choices[0].text.startswith("The colour") and len(text.choices[0].text) > len("The colour")
+    assert model is policies[0].transformer  # one base in memory
+
+
+def test_token_that_ends_an_echoed_answer_is_counted(policies):
+    """A harness leaves the last token out as the one that was generated."""
+    end, pieces = policies[0].tokenizer.eos_token_id, []
+    for echo, told in (("so far", [end]), (None, [])):
+        asked = Asked("sft", [5, 6], 1, Sampling(), logprobs=1, continues=True, echo=echo)
+        answer = Answer(asked, policies[0], Ticket(), pieces.append)
+        assert answer.take(end, (-0.5, [end], [-0.5])) and pieces[-1].finish == "stop"
+        assert [token.id for token in tokens_of(pieces[-1:])] == told
+    assert not sum(token.letters for token in tokens_of(pieces))
+
+
+def test_nothing_is_generated_only_where_the_prompt_is_told(running):
+    code, told = running.post("/v1/completions", {"model": "sft", "prompt": "x", "max_tokens": 0})
+    assert code == 400 and "max_tokens: 0 needs echo" in told["error"]["message"]
+
+
+def test_server_that_is_ended_tells_who_is_still_being_answered(chain, endless):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "pipeline.cli", "serve", str(endless), "-r", "micro.yaml", "--port", str(port)]
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=chain, **piped) as process, ThreadPoolExecutor(2) as pool:
+        try:
+            while "OpenAI clients take" not in (line := process.stdout.readline()):
+                assert line
+            client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)
+
+            def ask(stream: bool):
+                made = client.chat.completions.create(model=str(endless), messages=ASK, stream=stream)
+                return list(made) if stream else made
+
+            asked = [pool.submit(ask, stream) for stream in (True, False)]
+            with_health = f"http://127.0.0.1:{port}/health"
+            waits_until(lambda: json.load(urllib.request.urlopen(with_health))["requests"] == 2)
+            process.send_signal(signal.SIGTERM)
+            errors = [str(one.exception(30)) for one in asked]
+            said, complaints = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert all("The server was ended before the answer was" in error for error in errors), errors
+    assert "Ending: 2 answers under way" in said and "Traceback" not in complaints
 
 
 def test_errors_of_every_kind_have_openais_shape(running, client):
@@ -356,6 +452,7 @@ def test_page_streams_two_models_side_by_side_in_a_browser(running, tmp_path):
         page.type("#question", "<b>word</b> " * 40 + "\n")  # neither mark-up nor short enough
         page.wait_for("document.querySelectorAll('.error').length === 2")
         assert "context is 64" in page.run("return document.querySelector('.error').textContent")
+        page.wait_for("document.getElementById('question').value.includes('word')")  # to be mended, not typed anew
         assert page.run("return document.querySelectorAll('b').length") == 0
         page.screenshot(tmp_path / "page.png")
         assert (tmp_path / "page.png").stat().st_size > 5000

@@ -4,11 +4,13 @@ import inspect
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
 from pipeline.errors import MachineError, PipelineError
 from pipeline.use.engine import cache as caches
+from pipeline.use.engine import echo
 from pipeline.use.engine.request import CANCELLED, FAILED, LENGTH, STOP, Piece, Request, Ticket, Token
 from pipeline.use.engine.sampling import choose
 from pipeline.use.engine.text import Detokenizer, Lead, StopTexts, text_of
@@ -27,6 +29,7 @@ class Answer:
         self._text = Detokenizer(policy.tokenizer, request.ids if request.continues else ())
         self._lead, self._stops = Lead(request.lead), StopTexts(request.stop)
         self._random = random.Random(request.sampling.seed)
+        self._begun = False
 
     @property
     def count(self) -> int:
@@ -34,13 +37,28 @@ class Answer:
 
     def choose(self, logits: torch.Tensor) -> torch.Tensor:
         how = self.request.sampling
-        return choose(logits, how, self.ids, self._random.random() if how.temperature else 0)
+        said = self.ids[len(self.request.ids) :]
+        return choose(logits, how, self.ids, self._random.random() if how.temperature else 0, said)
+
+    def begin(self, logits: torch.Tensor | None) -> None:
+        """Tell the prompt where that is asked, once; `logits` (tokens, vocabulary) follow its tokens where they are scored."""
+        asked = self.request
+        if asked.echo is not None and not self._begun:
+            scored = asked.scores_prompt and echo.scored(
+                self._policy.tokenizer, asked.ids, logits[: len(asked.ids)], asked.logprobs
+            )
+            self._deliver(Piece(asked.echo, scored or ()))
+        self._begun = True
 
     def take(self, token: int, scored: tuple[float, Sequence[int], Sequence[float]] | None) -> bool:
         """The next token, with its log-probability and the likeliest tokens with theirs. True: the answer is at its end."""
+        if not self.request.most_tokens:  # what was asked for is the prompt
+            return self._finish(LENGTH)
         self.ids.append(token)
         if token in self._policy.stops:
-            return self._finish(STOP)
+            # Who has the prompt scored counts the tokens behind it.
+            ending = replace(self._told(token, *scored), letters=0) if scored and self.request.scores_prompt else None
+            return self._finish(STOP, ending=ending)
         words = self._lead.add(self._text.add(token))
         text, told, stopped = self._stops.add(words, scored and self._told(token, *scored))
         if stopped:
@@ -55,11 +73,11 @@ class Answer:
     def fail(self, error: PipelineError) -> None:
         self._deliver(Piece("", count=self.count, finish=FAILED, error=error))
 
-    def _finish(self, why: str, text: str = "", told: Sequence[Token | None] = ()) -> bool:
+    def _finish(self, why: str, text: str = "", told: Sequence[Token | None] = (), ending: Token | None = None) -> bool:
         """The end, with all that was held back; its last bytes may still make a stop text."""
         more, more_told, stopped = self._stops.add(self._lead.add(self._text.finish()) + self._lead.finish())
         rest, rest_told = ("", []) if stopped else self._stops.finish()
-        return self._tell(text + more + rest, [*told, *more_told, *rest_told], STOP if stopped else why)
+        return self._tell(text + more + rest, [*told, *more_told, *rest_told, ending], STOP if stopped else why)
 
     def _tell(self, text: str, told: Sequence[Token | None], finish: str | None = None) -> bool:
         tokens = tuple(filter(None, told))
@@ -140,8 +158,11 @@ class Lane:
         ids = [[pad] * (max(lengths) - len(one.ids)) + one.ids for one in joining]
         old, rows = [(self._cache, at, len(one.ids) - 1) for at, one in enumerate(self._rows)], self._rows
         self._rows = [*rows, *joining]  # so that they wait again where memory runs out
-        logits = self._forward(model, ids, lengths, new)
-        going = self._take(joining, logits)
+        every = any(one.request.scores_prompt for one in joining)
+        logits = self._forward(model, ids, lengths, new, every)
+        for at, one in enumerate(joining):
+            one.begin(logits[at, -lengths[at] :] if every else None)
+        going = self._take(joining, logits[:, -1].float())
         self._rows = [*rows, *(one for one, goes in zip(joining, going, strict=True) if goes)]
         here = [(new, at, lengths[at]) for at, goes in enumerate(going) if goes]
         if not old and all(going):
@@ -152,7 +173,7 @@ class Lane:
     def _advance(self, model) -> None:
         lengths = [len(one.ids) for one in self._rows]
         logits = self._forward(model, [one.ids[-1:] for one in self._rows], lengths, self._cache)
-        going = self._take(self._rows, logits)
+        going = self._take(self._rows, logits[:, -1].float())
         if not all(going):
             self._keep(going)
 
@@ -161,10 +182,11 @@ class Lane:
         self._rows = [one for one, stays in zip(self._rows, kept, strict=True) if stays]
         self._cache = caches.gathered(rows) if rows else None
 
-    def _forward(self, model, ids: list[list[int]], lengths: Sequence[int], cache) -> torch.Tensor:
-        """The last position's logits (rows, vocabulary), in fp32, of rows that are `lengths` tokens long by now."""
+    def _forward(self, model, ids: list[list[int]], lengths: Sequence[int], cache, every: bool = False) -> torch.Tensor:
+        """Logits (rows, tokens, vocabulary) of rows that are `lengths` tokens long by now: of every position, or at least of
+        the last."""
         given = {"input_ids": torch.tensor(ids, device=self._device), "past_key_values": cache, "use_cache": True}
-        if "logits_to_keep" in self._takes:
+        if "logits_to_keep" in self._takes and not every:
             given["logits_to_keep"] = 1
         longest, new = max(lengths), len(ids[0])
         if min(lengths) < longest:
@@ -173,14 +195,12 @@ class Lane:
             given["attention_mask"] = (places >= first).long()
             if "position_ids" in self._takes:
                 given["position_ids"] = (places - first).clamp(min=0)[:, -new:]
-        return model(**given).logits[:, -1].float()
+        return model(**given).logits
 
     @staticmethod
     def _take(answers: Sequence[Answer], logits: torch.Tensor) -> list[bool]:
         """Which of the answers go on."""
-        greedy = all(
-            one.request.sampling.temperature == 0 and one.request.sampling.repetition_penalty == 1 for one in answers
-        )
+        greedy = all(one.request.sampling.greedy for one in answers)
         chosen = (
             logits.argmax(-1)
             if greedy

@@ -13,21 +13,31 @@ STOP, LENGTH, CANCELLED, FAILED = "stop", "length", "cancelled", "error"
 class Sampling:
     """How the next token is chosen; a temperature of 0 takes the likeliest.
 
-    `top_k` 0, `top_p` 1, `min_p` 0 and `repetition_penalty` 1 do nothing. In this order: penalty, temperature, top_k, top_p,
-    min_p. With the same seed and prompt the answer is the same; without one it is another each time.
+    `top_k` 0, `top_p` 1, `min_p` 0, `repetition_penalty` 1 and the other penalties at 0 do nothing. In this order: penalties,
+    temperature, top_k, top_p, min_p. With the same seed and prompt the answer is the same; without one it is another each time.
     """
 
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
-    repetition_penalty: float = 1.0
+    repetition_penalty: float = 1.0  # of what prompt and answer have
+    frequency_penalty: float = 0.0  # taken off a token's logit for each time that the answer has it
+    presence_penalty: float = 0.0  # taken off once, where the answer has it
     seed: int | str | None = None
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is taken as the model has it."""
+        penalties = self.repetition_penalty != 1 or self.frequency_penalty or self.presence_penalty
+        return self.temperature == 0 and not penalties
 
 
 @dataclass(frozen=True)
 class Request:
-    """`continues` where the answer goes on in the text of `ids`; else it stands for itself, as an assistant's does."""
+    """`echo` is the prompt's text, where it is to be told before the answer, with its log-probabilities if there are any.
+
+    `continues` where the answer goes on in the text of `ids`; else it stands for itself, as an assistant's does."""
 
     policy: str
     ids: list[int]
@@ -37,6 +47,11 @@ class Request:
     lead: str = ""  # a text that is no part of the answer where it begins with it
     logprobs: int | None = None  # of the chosen token and of so many of the likeliest
     continues: bool = False
+    echo: str | None = None
+
+    @property
+    def scores_prompt(self) -> bool:
+        return self.echo is not None and self.logprobs is not None
 
 
 @dataclass(frozen=True)
@@ -45,8 +60,9 @@ class Token:
 
     id: int
     text: str
-    logprob: float
+    logprob: float | None  # None: nothing was before it
     likeliest: tuple[tuple[int, str, float], ...]  # (id, text, log-probability)
+    letters: int | None = None  # that it adds to the text, where these are not its own
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,17 @@ import torch
 from pipeline.use.engine.request import Sampling
 
 
-def choose(logits: torch.Tensor, how: Sampling, seen: Sequence[int], draw: float) -> torch.Tensor:
+def choose(
+    logits: torch.Tensor, how: Sampling, seen: Sequence[int], draw: float, said: Sequence[int] = ()
+) -> torch.Tensor:
     """Of one row's logits (vocabulary,) the chosen token, as a tensor of no dimension.
 
-    `seen` are the tokens of prompt and answer so far; `draw` is uniform on [0, 1).
+    `seen` are the tokens of prompt and answer so far, `said` those of the answer; `draw` is uniform on [0, 1).
     """
     if how.repetition_penalty != 1:
         logits = _penalized(logits, how.repetition_penalty, seen)
+    if said and (how.frequency_penalty or how.presence_penalty):
+        logits = _said_before(logits, how, said)
     if how.temperature == 0:
         return logits.argmax()
     scaled, ids = logits / how.temperature, None
@@ -36,3 +40,9 @@ def _penalized(logits: torch.Tensor, penalty: float, seen: Sequence[int]) -> tor
     ids = torch.tensor(sorted(set(seen)), device=logits.device)
     old = logits[ids]
     return logits.index_put((ids,), torch.where(old < 0, old * penalty, old / penalty))
+
+
+def _said_before(logits: torch.Tensor, how: Sampling, said: Sequence[int]) -> torch.Tensor:
+    """OpenAI's penalties: https://platform.openai.com/docs/api-reference (frequency_penalty, presence_penalty)."""
+    ids, counts = torch.tensor(said, device=logits.device).unique(return_counts=True)
+    return logits.index_add(0, ids, -(counts * how.frequency_penalty + how.presence_penalty).to(logits.dtype))

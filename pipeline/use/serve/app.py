@@ -1,14 +1,12 @@
 """The way of a request: read, asked of the engine, answered whole or as a stream, given up when the client is gone."""
 
 import asyncio
-import hmac
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -21,15 +19,16 @@ from pipeline.data.shapes.fields import BadRow
 from pipeline.data.shapes.turns import check_asks, turns_of, unweighted
 from pipeline.errors import PipelineError
 from pipeline.use import asking
-from pipeline.use.asking import Defaults, TooLong, Unshowable
+from pipeline.use.asking import Defaults, Unshowable
 from pipeline.use.engine.request import Answers, Full, Piece, Ticket, Token
 from pipeline.use.engine.request import Request as Asked
 from pipeline.use.loaded import Policy
 from pipeline.use.serve.bodies import BadRequest, ChatBody, CompletionBody, read
+from pipeline.use.serve.failures import SERVER_ERROR, failure
+from pipeline.use.serve.guard import Guard
 from pipeline.use.serve.replies import Chat, Choice, Completion, error
 
 _LARGEST = 32 << 20  # bytes of a body
-_KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error", 500: "server_error"}
 PAGE = Path(__file__).parent / "page.html"
 
 
@@ -90,7 +89,10 @@ class Server:
         sampling = self._defaults[body.model].changed(**body.sampling)
         ids = [_ids(policy, prompt) for prompt in body.prompts]
         options = {"stop": body.stops, "logprobs": body.logprobs, "continues": True}
-        asked = [asking.request(policy, one, body.max_tokens, sampling, **options) for one in ids]
+        asked = [
+            asking.request(policy, one, body.max_tokens, sampling, echo=_echoed(policy, prompt, body.echo), **options)
+            for prompt, one in zip(body.prompts, ids, strict=True)
+        ]
         shape = Completion(body.model, body.logprobs is not None, body.wants_usage)
         return Reply(self._engine, _choices(asked, body.n or 1), [len(one.ids) for one in asked], shape, body)
 
@@ -103,6 +105,12 @@ def _ids(policy: Policy, prompt: str | list[int]) -> list[int]:
     if max(ids) >= len(policy.tokenizer):
         raise BadRequest(f"{max(ids)} is no token: there are {len(policy.tokenizer)}.", param="prompt")
     return ids
+
+
+def _echoed(policy: Policy, prompt: str | list[int], echo: bool | None) -> str | None:
+    return (
+        None if not echo else prompt if isinstance(prompt, str) else policy.tokenizer.backend_tokenizer.decode(prompt)
+    )
 
 
 def _choices(asked: Sequence[Asked], n: int) -> list[Asked]:
@@ -122,9 +130,14 @@ async def _json(request: Request) -> object:
         if len(body) > _LARGEST:
             raise BadRequest(f"The body has more than {_LARGEST >> 20} MiB.", status=413)
     try:
-        return json.loads(bytes(body))
+        said = json.loads(bytes(body))
     except (ValueError, RecursionError) as reason:
         raise BadRequest(f"The body is not valid JSON: {reason}.") from None
+    try:
+        asking.check_characters(said)
+    except Unshowable as reason:
+        raise BadRequest(reason.what) from None
+    return said
 
 
 class Reply:
@@ -152,14 +165,25 @@ class Reply:
         answering = self._streamed(send) if self._body.stream else self._whole(scope, receive, send)
         try:
             await _while_there(receive, answering)
+        except asyncio.CancelledError:  # the server ends, and has waited for this answer long enough
+            await self._broken_off(scope, receive, send)
         finally:
             self._cancel()
+
+    async def _broken_off(self, scope: Scope, receive: Receive, send: Send) -> None:
+        told = error("The server was ended before the answer was.", SERVER_ERROR)
+        with suppress(RuntimeError, OSError):  # the client has left, or its answer was just sent
+            if self._body.stream:
+                await _send_events(send, [told])
+                await send({"type": "http.response.body", "body": b""})
+            else:
+                await JSONResponse(told, 503)(scope, receive, send)
 
     async def _whole(self, scope: Scope, receive: Receive, send: Send) -> None:
         failed = None
         async for _, piece in self._pieces():
             failed = failed or piece.error
-        reply = _failure(failed) if failed else JSONResponse(self._shape.answer(self._choices, self._prompts))
+        reply = failure(failed) if failed else JSONResponse(self._shape.answer(self._choices, self._prompts))
         await reply(scope, receive, send)
 
     async def _streamed(self, send: Send) -> None:
@@ -168,7 +192,7 @@ class Reply:
         await _send_events(send, [first for choice in self._choices if (first := self._shape.first(choice))])
         async for choice, piece in self._pieces():
             if piece.error:
-                await _send_events(send, [error(piece.error.what, _KINDS[500])])
+                await _send_events(send, [error(piece.error.what, SERVER_ERROR)])
                 break
             await _send_events(send, [self._shape.next(choice, piece.text, piece.tokens)])
         else:
@@ -234,51 +258,6 @@ async def _while_there(receive: Receive, answering: Coroutine) -> None:
             task.cancel()
 
 
-def _failure(problem: Exception) -> JSONResponse:
-    """Any problem in the shape of OpenAI's errors."""
-    if isinstance(problem, BadRequest):
-        kind = _KINDS.get(problem.status, "invalid_request_error")
-        return JSONResponse(error(problem.message, kind, problem.param, problem.code), problem.status)
-    if isinstance(problem, TooLong):
-        told = error(problem.what, "invalid_request_error", "messages", "context_length_exceeded")
-        return JSONResponse(told, 400)
-    if isinstance(problem, Unshowable):
-        return JSONResponse(error(problem.what, "invalid_request_error", "messages"), 400)
-    if isinstance(problem, Full):
-        return JSONResponse(error(str(problem), _KINDS[429], code="rate_limit_exceeded"), 429, {"Retry-After": "1"})
-    if isinstance(problem, HTTPException):
-        return JSONResponse(error(problem.detail, "invalid_request_error"), problem.status_code, problem.headers)
-    what = problem.what if isinstance(problem, PipelineError) else "The server failed; its own output says how."
-    return JSONResponse(error(what, _KINDS[500]), 500)
-
-
-class Guard:
-    """Lets in who has the key; and no page of another site, which a browser would let ask a server on its machine."""
-
-    _OPEN = ("/", "/health")
-
-    def __init__(self, app: ASGIApp, key: str | None):
-        self._app, self._key = app, key
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refused = self._refused(scope) if scope["type"] == "http" else None
-        await (_failure(refused) if refused else self._app)(scope, receive, send)
-
-    def _refused(self, scope: Scope) -> BadRequest | None:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        host, origin = headers.get("host", ""), headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
-            return BadRequest("Pages of other sites may not ask this server.", status=403)
-        if not self._key and urlsplit(f"//{host}").hostname not in ("localhost", "127.0.0.1", "::1"):
-            return BadRequest("Without a key this server answers to localhost alone.", status=403)
-        if self._key and scope["path"] not in self._OPEN:
-            given = headers.get("authorization", "").removeprefix("Bearer ")
-            if not hmac.compare_digest(given.encode(), self._key.encode()):
-                told = "The API key is missing or wrong; it goes into the header Authorization: Bearer KEY."
-                return BadRequest(told, code="invalid_api_key", status=401)
-        return None
-
-
 def make_app(policies: Sequence[Policy], engine: Answers, key: str | None = None, page: bool = False) -> ASGIApp:
     server = Server(policies, engine)
     routes = [
@@ -291,6 +270,6 @@ def make_app(policies: Sequence[Policy], engine: Answers, key: str | None = None
     if page:
         routes.append(Route("/", lambda request: FileResponse(PAGE)))
     failing: dict[type[Exception], Callable] = dict.fromkeys(
-        (BadRequest, PipelineError, HTTPException, Exception), lambda request, problem: _failure(problem)
+        (BadRequest, PipelineError, HTTPException, Exception), lambda request, problem: failure(problem)
     )
     return Guard(Starlette(routes=routes, exception_handlers=failing), key)

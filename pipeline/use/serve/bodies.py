@@ -13,8 +13,6 @@ from pipeline.wording import did_you_mean
 
 # Said by many clients whatever they are set to: taken where it says what is done anyway.
 NEUTRAL: Mapping[str, tuple] = {
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
     "logit_bias": ({},),
     "response_format": ({"type": "text"},),
     "tools": ([],),
@@ -28,6 +26,7 @@ NEUTRAL: Mapping[str, tuple] = {
     "echo": (False,),
     "suffix": ("",),
 }
+_SAMPLING = ("temperature", "top_p", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty", "seed")
 SAYS_WHO_ASKS = ("user", "metadata", "safety_identifier")  # and nothing of the answer
 
 Stop = Annotated[str, Field(min_length=1)]
@@ -59,6 +58,8 @@ class _Body(_Strict):
     top_k: Annotated[int, Field(ge=-1)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     seed: int | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = 1
@@ -76,7 +77,7 @@ class _Body(_Strict):
     @property
     def sampling(self) -> dict[str, Any]:
         """Of Sampling's fields those that are said; a top_k of -1 is vLLM's word for none."""
-        said = {key: getattr(self, key) for key in ("temperature", "top_p", "min_p", "repetition_penalty", "seed")}
+        said = {key: getattr(self, key) for key in _SAMPLING}
         return said | {"top_k": self.top_k if self.top_k is None else max(self.top_k, 0)}
 
     @property
@@ -110,8 +111,15 @@ class ChatBody(_Body):
 
 class CompletionBody(_Body):
     prompt: str | Ids | Annotated[list[str], Field(min_length=1)] | Annotated[list[Ids], Field(min_length=1)]
-    max_tokens: Annotated[int, Field(ge=1)] | None = 16
+    max_tokens: Annotated[int, Field(ge=0)] | None = 16
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    echo: bool | None = False
+
+    @model_validator(mode="after")
+    def _says_something(self):
+        if self.max_tokens == 0 and not self.echo:
+            raise ValueError("max_tokens: 0 needs echo: true")
+        return self
 
     @property
     def prompts(self) -> list[str | list[int]]:

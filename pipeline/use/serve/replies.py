@@ -4,6 +4,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from pipeline.use.engine.request import Token
 
@@ -89,7 +90,7 @@ class Completion:
 
     def next(self, choice: Choice, text: str, tokens: Sequence[Token]) -> dict:
         before = self._told.get(choice.index, 0)
-        self._told[choice.index] = before + sum(len(one.text) for one in tokens)
+        self._told[choice.index] = before + sum(map(_letters, tokens))
         told = self._choice(choice.index, text, tokens, before, choice.finish)
         return {**self._head, "choices": [told]} | ({"usage": None} if self._wants_usage else {})
 
@@ -102,12 +103,14 @@ class Completion:
 
     @staticmethod
     def _logprobs(tokens: Sequence[Token], before: int) -> dict:
-        offsets = [before + sum(len(one.text) for one in tokens[:at]) for at in range(len(tokens))]
+        ends = accumulate(map(_letters, tokens), initial=before)
         return {
             "tokens": [one.text for one in tokens],
             "token_logprobs": [one.logprob for one in tokens],
-            "top_logprobs": [{text: logprob for _, text, logprob in one.likeliest} for one in tokens],
-            "text_offset": offsets,
+            "top_logprobs": [
+                None if one.logprob is None else {text: logprob for _, text, logprob in one.likeliest} for one in tokens
+            ],
+            "text_offset": [end for end, _ in zip(ends, tokens, strict=False)],
         }
 
 
@@ -119,6 +122,10 @@ def usage(choices: Sequence[Choice], prompts: Sequence[int]) -> dict:
 
 def error(message: str, kind: str, param: str | None = None, code: str | None = None) -> dict:
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def _letters(token: Token) -> int:
+    return len(token.text) if token.letters is None else token.letters
 
 
 def _scored(text: str, logprob: float) -> dict:

@@ -91,14 +91,13 @@ def serve(subjects: Sequence[Subject], place: Place, most_rows: int, most_waitin
 def _serve(
     subjects: Sequence[Subject], place: Place, bound: socket.socket, limits: tuple[int, int], page: bool
 ) -> None:
-    import uvicorn
-
     from pipeline.data.shapes.turns import turn
     from pipeline.use.asking import Defaults, give_template, prompt_of
     from pipeline.use.chat.start import how
     from pipeline.use.engine.engine import Engine
     from pipeline.use.loaded import load
     from pipeline.use.serve.app import make_app
+    from pipeline.use.serve.ending import Ending
 
     screen = Screen(console := make_console())
     with console.status(f"Loading {', '.join(one.name for one in subjects)}"):
@@ -112,11 +111,10 @@ def _serve(
         screen.say(f"{policy.subject.name}  {policy.subject.where}  {how(defaults.sampling)}{unused}")
     engine = Engine(policies, *limits)
     app = make_app(policies, engine, place.key, page)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3, lifespan="off")
     if page:
         screen.say(f"The page is at {place.url}/")
     screen.say(f"OpenAI clients take {place.url}/v1 as their base URL. Ctrl-C ends.")
     try:
-        uvicorn.Server(config).run(sockets=[bound])
+        Ending(app, lambda: engine.under_way, screen.say).run(sockets=[bound])
     finally:
         engine.close()
