@@ -49,7 +49,7 @@ def _metadata(lineage: dict, known: Known):
     base, adapter = lineage["base"]["repository"], lineage["what"] in NEED_A_BASE
     license = known.license or known.licenses.get(base)
     sets = list(dict.fromkeys(text.data_sets(lineage)))
-    results = list(_results(lineage))
+    figures = list(results(lineage))
     return ModelCardData(
         base_model=base,
         base_model_relation=("adapter" if adapter else "finetune") if base else None,
@@ -65,8 +65,8 @@ def _metadata(lineage: dict, known: Known):
             "trl",
             *dict.fromkeys(one["stage"] for one in lineage["stages"]),
         ],
-        model_name=known.repository.rpartition("/")[2] if results else None,
-        eval_results=results or None,
+        model_name=known.repository.rpartition("/")[2] if figures else None,
+        eval_results=figures or None,
         align=marks(lineage),
     )
 
@@ -75,7 +75,7 @@ def _task(lineage: dict) -> str:
     return "text-classification" if lineage["head"] == "score" else "text-generation"
 
 
-def _results(lineage: dict) -> Iterator[object]:
+def results(lineage: dict) -> Iterator[object]:
     """The figures of the last stage, as the hub's model-index has them."""
     from huggingface_hub import EvalResult
 

@@ -146,8 +146,8 @@ def descent(lineage: dict, repository: str) -> list[str]:
     return [
         "Each stage's inputs name the weights that it started from by their SHA-256, and their own hash is its fingerprint:",
         _table(["", "made from", "weights"], rows),
-        f"`align verify hub:{repository}` checks these links, and every file, against `lineage.json`. Digests show that nothing "
-        "was changed since; the figures and what is said of the data are the author's word.",
+        f"`align verify hub:{repository}` checks these links, every file, and the tables of this card against `lineage.json`. "
+        "Digests show that nothing was changed since; the figures and what is said of the data are the author's word.",
     ]
 
 

@@ -10,8 +10,14 @@ from pipeline.use import finding, lineage
 from pipeline.use.finding import CLAIMED, OPEN, PROVEN, WRONG, Finding
 from pipeline.use.known import CARD
 from pipeline.use.publication import ADAPTER_CONFIG, BASE_KEYS
+from pipeline.use.verify_card import card
 
-_NOT_OURS = {CARD, lineage.FILE, ".gitattributes", ".cache"}  # the card may be edited on the hub, the others by it
+_NOT_OURS = {
+    CARD,
+    lineage.FILE,
+    ".gitattributes",
+    ".cache",
+}  # the card is looked at by itself; the hub writes the others
 
 
 def published(folder: Path, runs: Path) -> Iterator[Finding]:
@@ -23,6 +29,7 @@ def published(folder: Path, runs: Path) -> Iterator[Finding]:
         return
     yield Finding(PROVEN, lineage.FILE, "was not changed since it was written: its digest matches")
     yield finding.files(folder, said["files"])
+    yield card(folder, said)
     if other := sorted({path.name for path in folder.iterdir()} - said["files"].keys() - _NOT_OURS):
         yield Finding(OPEN, "other files", f"{', '.join(other)}: beside what was published, and not covered by it")
     originals = [lineage.original(one, runs) for one in stages]

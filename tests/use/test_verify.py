@@ -140,6 +140,30 @@ def test_lineage_that_was_edited_and_other_files_are_told(call, out):
     assert findings(call, out) == (2, {"lineage.json": "wrong"})
 
 
+def test_card_with_other_figures_is_found_and_one_with_other_words_is_not(call, out):
+    card, (code, told) = out / "README.md", findings(call, out)
+    made = card.read_text()
+    assert code == 0 and told["README.md"] == "proven"
+    row = next(line for line in made.splitlines() if line.startswith("| dpo | preference accuracy"))
+    better = row.replace(row.split("|")[4], " 1.999 ")
+    metadata = made.replace("    - type: accuracy\n      value: ", "    - type: accuracy\n      value: 9", 1)
+    rows = made.replace("| sft | 60 ", "| sft | 6,000 ", 1)
+    for changed in (made.replace(row, better), metadata, rows):
+        assert changed != made
+        card.write_text(changed)
+        code, told = findings(call, out)
+        assert code == 2 and told["README.md"] == "wrong" and told["files"] == "proven"
+    assert "which the lineage does not" in call("verify", out)[1]
+    words = "## What it learned\n\nA lot, see below.\n\n| task | mine |\n| --- | --- |\n| haiku | 5 |\n"
+    card.write_text(made.replace("## What it learned\n", words))
+    assert findings(call, out)[1]["README.md"] == "proven"
+    card.write_text(made.replace(row + "\n", ""))
+    code, told = findings(call, out)
+    assert code == 0 and told["README.md"] == "not checked"
+    card.unlink()
+    assert findings(call, out)[1]["README.md"] == "not checked"
+
+
 def test_of_the_hub_no_pickle_is_downloaded_and_what_was_not_is_told(hub, call):
     call("publish", "dpo", *RECIPE, "--repo", "ada/dpo")
     repository = hub.repositories["ada/dpo"]
