@@ -111,6 +111,8 @@ def _export(
     screen = Screen(make_console(stderr=as_json))
     loaded = load_recipe(recipe, overrides or [])
     subject = find(name or last_policy(loaded), loaded, runs)
+    if subject.note:
+        screen.say(subject.where)
     _heavy(subject)
     from pipeline.use import questions
     from pipeline.use.loaded import tokenizer_of
@@ -178,7 +180,8 @@ def show(screen: Screen, attempts: Sequence[tuple[str, Attempt]]) -> None:
         for one in exports_of(attempt):
             try:
                 state = "damaged" if one.damage() else "proven" if one.proven else "not proven"
-                size = f"{one.size / 1e6:,.1f} MB"
+                kind = f"{one.said['options']['type']}, " if "type" in one.said["options"] else ""
+                size = f"{kind}{one.size / 1e6:,.1f} MB"
             except PipelineError as error:
                 state, size = "damaged", error.what
             style = {"proven": "green"}.get(state, "red")

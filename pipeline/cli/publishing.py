@@ -141,4 +141,4 @@ def verify(
             for one in some:
                 screen.say(f"  {one.what}: {one.said}")
     if wrong:
-        raise PipelineError(f"{what}: is not what it says: {wrong[0].what}: {wrong[0].said}.")
+        raise PipelineError(f"{what}: is not what it says.")

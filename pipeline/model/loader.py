@@ -20,6 +20,7 @@ from transformers import (
     PreTrainedModel,
     set_seed,
 )
+from transformers.utils import logging
 
 from pipeline.errors import PipelineError
 from pipeline.model import backend
@@ -196,7 +197,8 @@ class Loader:
 def fit(model: PreTrainedModel, tokenizer) -> None:
     """Room for every token, and the tokenizer's padding and stop, beside the stops that the model has by itself."""
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:  # never shrunk: vocabularies come padded
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=model.device.type != "meta")
+        with _quiet():  # it explains at length how it begins rows that are learned, or loaded, next
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=model.device.type != "meta")
     model.config.pad_token_id = tokenizer.pad_token_id
     if model.can_generate():
         model.generation_config.pad_token_id = tokenizer.pad_token_id
@@ -204,6 +206,16 @@ def fit(model: PreTrainedModel, tokenizer) -> None:
         stops = stops if isinstance(stops, list) else [stops] if stops is not None else []
         others = [stop for stop in stops if stop != tokenizer.eos_token_id]
         model.generation_config.eos_token_id = [tokenizer.eos_token_id, *others]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def hollow(model: PreTrainedModel) -> PreTrainedModel:

@@ -34,7 +34,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         problems += contradictions(source.value)
     if problems:
         raise RecipeError(_in_order(problems, source))
-    recipe._path, recipe._place = path, source.place
+    recipe._path, recipe._place, recipe._overrides = path, source.place, tuple(overrides)
     return recipe
 
 

@@ -55,12 +55,18 @@ class Recipe(Section):
     ]
 
     _path: Path = PrivateAttr(default=Path())
+    _overrides: tuple[str, ...] = PrivateAttr(default=())
     _place: Callable[[Sequence[str]], str] | None = PrivateAttr(default=None)
 
     @property
     def path(self) -> Path:
         """The file it was read from."""
         return self._path
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """What was set beside the file, `a.b.c=value`."""
+        return self._overrides
 
     def place(self, *keys: str) -> str:
         """A key with where it was written, for an error that is only found later: `my.yaml:3: model.pad_token`."""

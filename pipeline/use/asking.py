@@ -4,6 +4,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from transformers import GenerationConfig
+
 from pipeline.data.shapes.fields import BadRow
 from pipeline.data.tokens.template_files import named
 from pipeline.errors import PipelineError
@@ -45,8 +47,12 @@ class Defaults:
 
     @classmethod
     def of(cls, policy: Policy) -> "Defaults":
+        return cls.told(policy.transformer.generation_config)
+
+    @classmethod
+    def told(cls, config: GenerationConfig) -> "Defaults":
         """Greedy where the config does not say `do_sample`, as transformers has it."""
-        said = policy.transformer.generation_config.to_diff_dict()
+        said = config.to_diff_dict()
         given = {key: said[key] for key in _SAMPLING if said.get(key) is not None}
         given["temperature"] = given.get("temperature", 1.0) if said.get("do_sample") else 0.0
         unused = sorted(key for key in said.keys() - _OTHERWISE - {*_SAMPLING} if said[key] not in (None, False))

@@ -213,7 +213,7 @@ def _found(folder: Path, form: Format, source: dict, tell: Callable) -> Export |
             f"{folder}: is another export ({said['format']} of {said['name']}).",
             "Name another folder with --to, or remove this one.",
         )
-    if damage := found.damage():
+    if damage := found.damage(content=True):
         tell(f"{damage}: it is exported again")
         return None
     if not found.proven:

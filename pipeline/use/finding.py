@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.artifact.digests import Digests, file_sha256, fingerprint, weights_sha256
 from pipeline.hub import cached_folder
+from pipeline.use import lineage
 
 PROVEN, WRONG, OPEN, CLAIMED = "proven", "wrong", "not checked", "claimed"
 
@@ -63,8 +64,7 @@ def base(folder: Path, said: dict, source: str | None) -> Iterator[Finding]:
     identity, commit = said["base"]["identity"], said["base"]["commit"]
     local = Path(source) if source else None
     if local and local.is_dir() and "sha256" in identity:
-        also = ((), ("tokenizer_config.json",))  # what a stage made, and what a recipe named
-        same = identity["sha256"] in [weights_sha256(local, Digests(), one) for one in also]
+        same = not lineage.is_other_base({"base": said["base"]}, source, Digests())
         said_of = (
             f"{source} {'is the base that it was trained on' if same else 'is not the base that it was trained on'}"
         )

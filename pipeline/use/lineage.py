@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path, PurePath
 
 from pipeline.artifact.attempt import Attempt
-from pipeline.artifact.digests import canonical
+from pipeline.artifact.digests import Digests, canonical, weights_sha256
 from pipeline.artifact.manifest import MANIFEST
 from pipeline.errors import PipelineError
 from pipeline.plan.parents import where_it_lies
@@ -113,6 +113,23 @@ def original(said: dict, runs: Path) -> Attempt | None:
             if digest(Attempt(path.parent).manifest) == said["manifest_sha256"]:
                 return Attempt(path.parent)
     return None
+
+
+def base_at_hand(lineage: dict, runs: Path) -> Path | None:
+    """The base of an adapter, where a stage of its lineage made it and is in `runs`."""
+    for one in lineage["stages"]:
+        if lineage["base"]["identity"] == {"sha256": one["weights_sha256"]} and (found := original(one, runs)):
+            return found.output
+    return None
+
+
+def is_other_base(lineage: dict, source: str, digests: Digests) -> bool:
+    """Whether a local model is another than the lineage's adapter was trained on. False where digests do not say."""
+    told = lineage["base"]["identity"].get("sha256")
+    if told is None or not Path(source).is_dir():
+        return False
+    # What a stage made is known without its tokenizer_config, what a recipe named with it.
+    return told not in [weights_sha256(Path(source), digests, also) for also in ((), ("tokenizer_config.json",))]
 
 
 def digest(manifest: dict) -> str:

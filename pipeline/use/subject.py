@@ -1,6 +1,7 @@
 """What is used: a finished stage of a recipe, or a folder of anybody's, with all that has to be known to load it."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from pipeline.plan.step import EVALUATE, UP_TO_DATE, Parent
 from pipeline.recipe.recipe import Recipe
 from pipeline.recipe.sections import Model
 from pipeline.stage import specs
+from pipeline.use import lineage
 from pipeline.wording import did_you_mean
 
 SCORE = "score"
@@ -34,6 +36,7 @@ class Subject:
     head: str = "causal"  # or "score"
     attempt: Attempt | None = None  # None: it was not made by this pipeline
     bare: bool = False  # what is meant is the base alone, asked through the tokenizer and template in `folder`
+    note: str = ""  # what a person has to know of how it was found
 
     @property
     def is_adapter(self) -> bool:
@@ -42,7 +45,13 @@ class Subject:
     @property
     def where(self) -> str:
         """For a person to read."""
-        return f"{self.base.source}, without an adapter" if self.bare else _shown(self.folder)
+        return f"{self.base.source}, without an adapter" if self.bare else _shown(self.folder) + self.note
+
+    def checked(self) -> "Subject":
+        """Itself, an adapter of this pipeline only where its files are those that were written: a base takes too long."""
+        if self.attempt and self.is_adapter:
+            self.attempt.check_content()
+        return self
 
     @property
     def manifest(self) -> dict | None:
@@ -71,7 +80,7 @@ def finished(recipe: Recipe, runs: Path) -> tuple[list[Subject], dict[str, str]]
             continue
         step = Planner(recipe, runs).plan([name])[-1]
         if step.state in (UP_TO_DATE, EVALUATE):
-            found.append(find(name, recipe, runs))
+            found.append(find(name, recipe, runs).checked())
         else:
             others[name] = f"{step.state}: {step.why}"
     if not found:
@@ -89,7 +98,7 @@ def all_of(names: Sequence[str], recipe: Recipe, runs: Path, what: str) -> list[
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise PipelineError(f"{what}: {twice} is named twice.", "Name each once.")
     others = [name for name in names if name != BASE or BASE in recipe.stages] or [last_policy(recipe)]
-    found = {name: find(name, recipe, runs).answers(what) for name in others}
+    found = {name: find(name, recipe, runs).answers(what).checked() for name in others}
     if BASE in names and BASE not in found:
         first = found[others[0]]
         if not first.is_adapter:
@@ -139,9 +148,18 @@ def _of_stage(name: str, recipe: Recipe, runs: Path) -> Subject:
         older = f" An older one is finished: name it by its folder, {others[0].folder}." if others else ""
         raise PipelineError(
             f"{name}: is not trained as the recipe stands ({step.state}: {step.why}).",
-            f"Train it first: make {name} RECIPE={recipe.path} (align run {name} -r {recipe.path}).{older}",
+            f"Train it first: {_command(name, recipe, runs)}.{older}",
         )
     return _of_attempt(name, step.attempt, recipe.model.trust_remote_code)
+
+
+def _command(name: str, recipe: Recipe, runs: Path) -> str:
+    """What trains a stage of this very recipe."""
+    options = ["-r", str(recipe.path), *(["--runs", str(runs)] if runs != Path("runs") else [])]
+    for one in recipe.overrides:
+        options += ["--set", one]
+    line = shlex.join(["align", "run", name, *options])
+    return line if options[2:] else f"make {name} RECIPE={recipe.path} ({line})"
 
 
 def _of_attempt(name: str, attempt: Attempt, trust_remote_code: bool = False) -> Subject:
@@ -185,21 +203,36 @@ def _of_folder(name: str, folder: Path, recipe: Recipe, runs: Path) -> Subject:
 
 
 def _of_adapter(name: str, folder: Path, recipe: Recipe, runs: Path) -> Subject:
-    """An adapter that was not made here, on the base that it names; where that is not there, on the recipe's."""
-    config = Parent(folder, "").adapter_config
+    """An adapter that was not made here, on the base that it names; where that is not there, on the recipe's.
+
+    One that was published says by its lineage which base it was trained on: no other is taken.
+    """
+    config, note, digests = Parent(folder, "").adapter_config, "", Digests(runs / ".digests.json")
     named = config.get("base_model_name_or_path")
-    if named and (not is_local(named) or (Path(named).expanduser() / "config.json").is_file()):
+    published = lineage.read(folder) if (folder / lineage.FILE).is_file() else None
+    if published and (made_here := lineage.base_at_hand(published, runs)):
+        base = Base(published["base"]["identity"], str(made_here))
+    elif named and (not is_local(named) or (Path(named).expanduser() / "config.json").is_file()):
         source = str(Path(named).expanduser().resolve()) if is_local(named) else named
         base = Base(None, source, config.get("revision"))
     elif recipe.model.config is None:
-        base = Parents(recipe, runs / recipe.name, Digests(runs / ".digests.json")).named_base()
+        base = Parents(recipe, runs / recipe.name, digests).named_base()
+        why = f"{named}, which it names, is not there" if named else "it names none"
+        note = f", on {base.source}, the base of {recipe.path}: {why}"
     else:
         raise PipelineError(
             f"{folder}: its base, {named or 'which it does not name'}, is not there.",
             "Name a recipe (--recipe) whose model.id is the base that it was trained on.",
         )
+    if published and lineage.is_other_base(published, base.source, digests):
+        raise PipelineError(
+            f"{folder}: was trained on another base than {base.source}: {lineage.FILE} names its SHA-256, "
+            f"{published['base']['identity']['sha256'][:16]}.",
+            "Name a recipe (--recipe) whose model.id is the base that it was trained on.",
+        )
     model = recipe.model if recipe.model.id == base.source else Model(id=base.source, dtype=_dtype_of(base))
-    return Subject(name, folder, base, model, SCORE if config.get("task_type") == "SEQ_CLS" else "causal")
+    head = SCORE if config.get("task_type") == "SEQ_CLS" else "causal"
+    return Subject(name, folder, base, model, head, note=note)
 
 
 def _dtype_of(base: Base) -> str:

@@ -42,11 +42,8 @@ def published(folder: Path, runs: Path) -> Iterator[Finding]:
         yield finding.inputs(one)
     yield from _links(stages)
     yield from (_original(one, found, runs) for one, found in zip(stages, originals, strict=True))
-    base, local = said["base"], None
-    for one, found in zip(stages, originals, strict=True):
-        if found and base["identity"] == {"sha256": one["weights_sha256"]}:
-            local = str(found.output)
-    yield from finding.base(folder, stages[-1] | {"base": base}, base["repository"] or local)
+    base, local = said["base"], lineage.base_at_hand(said, runs)
+    yield from finding.base(folder, stages[-1] | {"base": base}, base["repository"] or (local and str(local)))
     yield from finding.claims(stages)
 
 

@@ -8,7 +8,7 @@ import small_models
 from conftest import align, attempt
 from prepared import tokenizer_with
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
 from pipeline.data.tokens.template import Template
 from pipeline.errors import PipelineError
@@ -20,7 +20,7 @@ from pipeline.use.gguf import adapter as adapters
 from pipeline.use.gguf import shapes
 from pipeline.use.gguf.adapter import GgufAdapter
 from pipeline.use.gguf.llama_cpp import LlamaCpp, checkout
-from pipeline.use.gguf.modelfile import derived
+from pipeline.use.gguf.modelfile import derived, sampling
 from pipeline.use.gguf.vocabulary import KNOWN, TRIED, Vocabulary
 from pipeline.use.gguf.writer import Gguf
 from pipeline.use.loaded import tokenizer_of
@@ -116,7 +116,16 @@ def test_stage_becomes_a_file_with_its_template_and_its_stop(chain):
         'FROM ./model.gguf\nTEMPLATE """{{ range .Messages }}{{ if eq .Role "system" }}{{ .Content }}\n'
         '{{ else if eq .Role "user" }}User: {{ .Content }}\nAssistant:{{ else if eq .Role "assistant" }} {{ .Content }}'
         '</s>\n{{ end }}{{ end }}"""\nPARAMETER stop "</s>"\n'
+        "PARAMETER temperature 0\nPARAMETER repeat_penalty 1\n"
     )
+    assert f"{folder.name}  proven, f32, " in align("status", "dpo", "-r", "micro.yaml", cwd=chain).stdout
+
+
+def test_ollama_is_told_to_answer_as_the_model_does_elsewhere():
+    drawn = GenerationConfig(do_sample=True, temperature=0.6, top_k=20, top_p=0.95, repetition_penalty=1.05)
+    told = {"temperature": 0.6, "top_k": 20, "top_p": 0.95, "min_p": 0.0, "repeat_penalty": 1.05, "repeat_last_n": -1}
+    assert sampling(drawn) == told
+    assert sampling(GenerationConfig(temperature=0.6)) == {"temperature": 0, "repeat_penalty": 1}
 
 
 @run

@@ -148,7 +148,10 @@ def test_stage_is_merged_once_told_by_status_and_goes_with_its_attempt(chain, re
 def test_damaged_export_is_made_again_and_a_killed_one_swept_away(chain, recipe):
     one = find("sft", recipe, chain / "runs")
     found = merged(one, None, "bfloat16")
-    (found.folder / "model.safetensors").write_bytes(b"half")
+    file = found.folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")  # of the right size
+    assert merged(one, None, "bfloat16").damage(content=True) is None
+    file.write_bytes(b"half")
     left = found.folder.with_name(f".{found.folder.name}.unfinished-abc")
     left.mkdir()
     again = merged(one, None, "bfloat16")

@@ -1,15 +1,19 @@
 """What a name means to the commands that use what was trained, and how several of it share one base."""
 
+import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import attempt, manifest
+from publishing import in_this_process, own_hub  # noqa: F401
+from safetensors.torch import load_file, save_file
 
 from pipeline.errors import PipelineError
 from pipeline.recipe.reading import load_recipe
 from pipeline.use.loaded import load
-from pipeline.use.subject import find, last_policy
+from pipeline.use.subject import all_of, find, finished, last_policy
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +36,68 @@ def test_adapter_copied_elsewhere_stands_on_the_base_that_it_names(chain, recipe
     shutil.copytree(attempt(chain, "dpo") / "adapter", tmp_path / "copied")
     found = find(str(tmp_path / "copied"), recipe, chain / "runs")
     assert found.base.source == str(attempt(chain, "pretrain") / "model") and found.attempt is None
+
+
+def recipe_on(model: Path, folder: Path):
+    """A recipe whose base is this model."""
+    (folder / "other.yaml").write_text(
+        f"name: other\nmodel: {{id: {model}}}\nstages: {{sft: {{data: {{path: chat.jsonl}}}}}}\n"
+    )
+    return load_recipe(folder / "other.yaml")
+
+
+def test_published_adapter_stands_on_the_base_that_it_was_trained_on_and_on_no_other(chain, recipe, call, tmp_path):
+    base, nowhere = attempt(chain, "pretrain") / "model", tmp_path / "runs"
+    call("publish", "dpo", "-r", "micro.yaml", "--to", tmp_path / "out")
+    published = str(tmp_path / "out")
+    assert find(published, recipe, chain / "runs").base.source == str(base)
+    shutil.copytree(base, tmp_path / "copied")
+    found = find(published, recipe_on(tmp_path / "copied", tmp_path), nowhere)
+    assert found.base.source == str(tmp_path / "copied") and "other.yaml: it names none" in found.where
+    file = tmp_path / "copied/model.safetensors"
+    save_file({name: tensor * 1.01 for name, tensor in load_file(file).items()}, file, {"format": "pt"})
+    with pytest.raises(PipelineError, match="was trained on another base than") as error:
+        find(published, recipe_on(tmp_path / "copied", tmp_path), nowhere)
+    assert "--recipe" in error.value.fix
+
+
+def test_adapter_whose_base_is_gone_says_on_which_it_stands(chain, tmp_path):
+    shutil.copytree(attempt(chain, "dpo") / "adapter", tmp_path / "copied")
+    file = tmp_path / "copied/adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": "/gone/model"}))
+    base = attempt(chain, "pretrain") / "model"
+    found = find(str(tmp_path / "copied"), recipe_on(base, tmp_path), tmp_path / "runs")
+    assert found.base.source == str(base) and "/gone/model, which it names, is not there" in found.where
+
+
+def test_what_would_train_it_says_all_that_was_said(chain):
+    for changes, says in (
+        (["stages.dpo.train.beta=0.3"], "--set stages.dpo.train.beta=0.3."),
+        (
+            ["stages.sft.data={path: chat.jsonl, held_out: 0.3}"],
+            "--set 'stages.sft.data={path: chat.jsonl, held_out: 0.3}'.",
+        ),
+    ):
+        with pytest.raises(PipelineError) as error:
+            find("dpo", load_recipe("micro.yaml", changes), Path("runs"))
+        assert "align run dpo -r micro.yaml " in error.value.fix and says in error.value.fix
+    with pytest.raises(PipelineError) as error:
+        find("dpo", load_recipe("micro.yaml"), Path("else where"))
+    assert "align run dpo -r micro.yaml --runs 'else where'" in error.value.fix
+
+
+def test_nobody_talks_to_an_adapter_with_a_byte_changed(chain, recipe, tmp_path):
+    shutil.copytree(chain / "runs", tmp_path / "runs", symlinks=True)
+    file = tmp_path / "runs/micro/dpo/latest/adapter/adapter_model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    for ask in (
+        lambda: all_of(["sft", "dpo"], recipe, tmp_path / "runs", "chat"),
+        lambda: finished(recipe, tmp_path / "runs"),
+    ):
+        with pytest.raises(PipelineError, match="its digest differs"):
+            ask()
 
 
 @pytest.mark.parametrize(

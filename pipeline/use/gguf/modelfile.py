@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from transformers import GenerationConfig
+
 from pipeline.data.shapes.fields import BadRow
 from pipeline.data.tokens.stops import agreed
 from pipeline.data.tokens.template import Template
+from pipeline.use.asking import Defaults
 from pipeline.use.gguf.runtime import read_metadata
 
 FILE = "Modelfile"
@@ -65,14 +68,21 @@ def write(folder: Path, weights, file: str) -> dict:
             return {"modelfile": f"none: {turns}"}
         text = turns.go()
     lines = [f"FROM ./{file}", f'TEMPLATE """{text}"""', f"PARAMETER stop {_quoted(stop)}"]
-    said = weights.generation_config
-    lines += [
-        f"PARAMETER {name} {getattr(said, name)}"
-        for name in ("temperature", "top_p", "top_k")
-        if said.do_sample and getattr(said, name) is not None
-    ]
+    lines += [f"PARAMETER {name} {value:g}" for name, value in sampling(weights.generation_config).items()]
     (folder / FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return {"modelfile": FILE}
+
+
+def sampling(config: GenerationConfig) -> dict[str, float]:
+    """As `align chat` answers; what is not said Ollama takes from its own defaults: temperature 0.8, repeat_penalty 1.1."""
+    how = Defaults.told(config).sampling
+    said = {"temperature": how.temperature}
+    if how.temperature:
+        said |= {"top_k": how.top_k, "top_p": how.top_p, "min_p": how.min_p}
+    said["repeat_penalty"] = how.repetition_penalty
+    return said | (
+        {"repeat_last_n": -1} if how.repetition_penalty != 1 else {}
+    )  # of all that was said, not of 64 tokens
 
 
 def derived(template: Template, bos: str | None) -> Turns | str:
