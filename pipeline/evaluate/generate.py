@@ -8,6 +8,7 @@ from pipeline.evaluate.forward import padded_rows
 def greedy(model, tokenizer, prompts: Sequence[list[int]], settings) -> tuple[list[list[int]], list[list[int]]]:
     """The prompts' tokens and greedy responses, each through its EOS, made in batches of like length."""
     limit = getattr(model.config, "max_position_embeddings", None) or 1 << 30
+    limit -= getattr(model, "virtual_tokens", 0)
     ids = [one[-max(limit - settings.max_new_tokens, 1) :] for one in prompts]
     order = sorted(range(len(ids)), key=lambda number: len(ids[number]))
     responses: list[list[int]] = [[] for _ in ids]

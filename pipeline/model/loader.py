@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft import PeftConfig, PeftModel, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import (
@@ -25,6 +25,7 @@ from transformers.utils import logging
 from pipeline.errors import PipelineError
 from pipeline.model import backend
 from pipeline.model.adapters import METHODS, method_of
+from pipeline.model.adapters.prompted import Prompted
 from pipeline.model.base import Base
 from pipeline.model.tokenizer import Prepared
 from pipeline.recipe.sections import Model
@@ -185,7 +186,7 @@ class Loader:
             config.modules_to_save = ["score"]
         set_seed(self.seed)  # the same adapter to start from, whatever loading the base drew
         with _fitting():
-            model = get_peft_model(base, config)
+            model = method_of(config.peft_type).put_on(base, config)
         model.peft_config["default"].base_model_name_or_path = self.base.source
         model.peft_config["default"].revision = self.base.commit
         for name, parameter in model.named_parameters():
@@ -301,12 +302,15 @@ def load_adapter(
             head, dict(model.named_parameters())["base_model.model.score.modules_to_save.default.weight"].data
         )
     try:
-        result = set_peft_model_state_dict(model, tensors, adapter_name=name)
-        missing = _without_ties(model, [key for key in result.missing_keys if f".{name}" in key])
+        if isinstance(model, Prompted):
+            missing, unplaced = model.put(tensors, name)
+        else:
+            result = set_peft_model_state_dict(model, tensors, adapter_name=name)
+            missing = _without_ties(model, [key for key in result.missing_keys if f".{name}" in key])
+            unplaced = result.unexpected_keys
     except (RuntimeError, KeyError) as error:
         raise _other_base(folder, str(error).strip().splitlines()[-1].strip()) from None
-    if missing or result.unexpected_keys:
-        unplaced = result.unexpected_keys
+    if missing or unplaced:
         first = [*missing, *unplaced][0]
         why = f"{len(missing)} tensors are missing, {len(unplaced)} have no place, the first: {first}"
         raise _other_base(folder, why)

@@ -11,7 +11,7 @@ from pipeline.hub import settle
 from pipeline.model import backend
 from pipeline.model.backend import Backend
 from pipeline.model.base import Base, repository_of
-from pipeline.plan import checks, graph
+from pipeline.plan import checks, graph, methods
 from pipeline.plan.contents import Contents
 from pipeline.plan.decisions import Decisions
 from pipeline.plan.evaluations import Evaluations
@@ -91,11 +91,14 @@ class Planner:
         policy: str | None = None,
     ) -> Step:
         """One stage, given the steps of its parent stage and of its reward model's."""
+        if not policy:
+            methods.refuse(self.recipe, name, None)
         if first := [step.stage for step in (above, rewarding) if step and step.state in (RUN, CONTINUE, RUNNING)]:
             return Step(
                 name, RUN, f"after {' and '.join(first)}", after=first[0], backend=self._backend(name, above, policy)
             )
         parent = self.parents.policy(name, above, policy)
+        methods.refuse(self.recipe, name, parent)
         base = self.parents.base(parent)
         note = self.parents.check_base(name, parent) if parent and not above else None
         reward = self.parents.reward(name, rewarding, base)

@@ -152,6 +152,7 @@ ONLY = {
         Only("layers_to_transform layers_pattern", "target_modules", _NAMES, even_off=True),
         Only("layers_pattern", "layers_to_transform", ("the numbers of layers", _NUMBER[1]), even_off=True),
     ),
+    "PrefixTuningConfig": (Only("encoder_hidden_size", "prefix_projection", _TRUE),),
     "OFTConfig": (
         Only("eps", "coft", _TRUE),
         Only("num_cayley_neumann_terms", "use_cayley_neumann", _TRUE),

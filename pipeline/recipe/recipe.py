@@ -116,7 +116,7 @@ class Recipe(Section):
 
     def _resolved_stage(self, name: str) -> dict[str, Any]:
         merged, spec, own = self.stage(name), stage.specs()[name], self.stages[name]
-        adapter = self._resolved_adapter(name)
+        adapter = self.tuning(name)
         train = self.given(name, full=is_full(adapter["method"]))
         if is_listed(spec.config):
             hidden = OWNED.keys() | NEVER.get(spec.config, {}).keys() | (set(ON_A_GPU) - train.keys())
@@ -135,7 +135,7 @@ class Recipe(Section):
             "evaluation": merged.evaluation.model_dump(mode="json"),
         }
 
-    def _resolved_adapter(self, name: str) -> dict[str, Any]:
+    def tuning(self, name: str) -> dict[str, Any]:
         """What is trained in a stage: below an adapter, that one."""
         if self.model.config is not None and self.parent(name) is None:
             return {"method": "full"}

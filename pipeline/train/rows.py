@@ -19,6 +19,7 @@ from pipeline.data.tokens.encoder import Encoder
 from pipeline.errors import PipelineError, Together
 from pipeline.model import tokenizer as tokenizers
 from pipeline.model.base import Base, positions
+from pipeline.plan.methods import tuning
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import EVALUATE, UP_TO_DATE, Step
 from pipeline.recipe import function
@@ -86,8 +87,14 @@ class StageRows:
         self._compare_with_earlier_stages(made)
         return made
 
-    def positions(self) -> int | None:
-        return positions(self.recipe, self.step.base.source, self.step.base.commit)
+    def positions(self, step: Step | None = None) -> int | None:
+        """How many the model has for the text of this stage, or of one that it looks ahead at: that may stand on a base
+        that is still to be made."""
+        step = step or self.step
+        base = step.base or self.step.base
+        method, fields = tuning(self.recipe, step.stage, step.parent)
+        most = positions(self.recipe, base.source, base.commit)
+        return most and most - method.positions(fields)
 
     def max_length(self) -> int | None:
         return max_length(self.step.stage, self.step.given, self.positions())
@@ -113,8 +120,6 @@ class StageRows:
         return self._tokenizer(step.stage, parent, step.base or self.step.base).tokenizer
 
     def _made(self, step: Step, tokenizer) -> Prepared:
-        """Of this stage, or of one that it looks ahead at: that may stand on a base that is still to be made."""
-        base = step.base or self.step.base
         made = prepare(
             self.recipe,
             step.stage,
@@ -122,7 +127,7 @@ class StageRows:
             given=self._given(step),
             contents=self.planner.contents.of(step.stage),
             tokenizer=tokenizer,
-            most=positions(self.recipe, base.source, base.commit),
+            most=self.positions(step),
             runs=Path(self.job.runs),
             threads=self.threads,
             report=self.report,

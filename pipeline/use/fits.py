@@ -7,6 +7,7 @@ from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from pipeline.model.adapters.prompted import ENCODER
 from pipeline.model.loader import ADAPTER_FILE
 
 
@@ -38,6 +39,8 @@ def complaint(folder: Path, base: str, commit: str | None, head: str) -> str | N
     }
     found = _shapes(folder / ADAPTER_FILE)
     for name, shape in found.items():
+        if name.startswith(ENCODER):  # what virtual tokens are computed from; PEFT loads these themselves
+            continue
         if wanted.get(name) != shape:
             return f"{name} is {shape}, " + (
                 f"where the base takes {wanted[name]}" if name in wanted else "which has no place"

@@ -57,7 +57,8 @@ class Policy:
     @property
     def context(self) -> int | None:
         """How many tokens prompt and answer may have together; None where the model sets no limit."""
-        return getattr(self.transformer.config.get_text_config(), "max_position_embeddings", None)
+        positions = getattr(self.transformer.config.get_text_config(), "max_position_embeddings", None)
+        return positions and positions - getattr(self.model, "virtual_tokens", 0)
 
     @contextmanager
     def acting(self) -> Iterator[PreTrainedModel | PeftModel]:
@@ -108,6 +109,8 @@ def _beside(other: Policy, subject: Subject, tokenizer: PreTrainedTokenizerFast)
 
 
 def _shares(one: Policy, subject: Subject, tokenizer: PreTrainedTokenizerFast) -> bool:
+    if subject.is_adapter and PeftConfig.from_pretrained(str(subject.folder)).peft_type != one.model.peft_type:
+        return False  # PEFT has adapters of one kind on a base
     same = one.subject.base == subject.base and one.subject.model == subject.model and one.subject.head == subject.head
     return same and len(one.tokenizer) == len(tokenizer)
 

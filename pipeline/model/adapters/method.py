@@ -22,6 +22,7 @@ class Method:
     new_tokens: bool = False  # whether it trains rows of the embeddings beside
     unsloth: bool = False  # whether Unsloth's fast path serves it
     merged: bool = True  # whether it can be merged into the base, as exports need it
+    cannot: Mapping[str, str] = field(default_factory=dict)  # what a stage may need or set in `train`, and why not
 
     @property
     def whole(self) -> bool:
@@ -34,8 +35,23 @@ class Method:
 
         return getattr(peft, self.config)(**fields, **fixed)
 
+    def put_on(self, base, config):
+        """The base with an adapter of this config, `default`. Raises ValueError where it does not fit."""
+        import peft
+
+        return peft.get_peft_model(base, config)
+
+    def positions(self, fields: Mapping[str, object]) -> int:
+        """How many of the model's positions it takes from the text."""
+        return 0
+
 
 ALL_LINEAR = {"target_modules": "all-linear"}
+# What a stage may need of its method.
+SCORE = "a score head"
+ROLES = "several roles on one base"
+BEGIN = "a reference that is the policy at first"
+REENTRANT = "gradient_checkpointing_kwargs: {use_reentrant: true}"
 # Reasons to refuse fields that several of PEFT's configs have.
 NOT_ITSELF = "it would start as another policy than the one that training starts from"
 ITS_OWN_DROPOUT = "TRL could not switch it off where the policy has to be its reference at first"

@@ -101,6 +101,7 @@ class Context:
             )
         trainer.context = self
         trainer.lengths = lengths(rows).tolist()
+        trainer.num_virtual_tokens = 0  # TRL's SFT would take them off the logits, which hold none of them here
         if self.spec.reference and beside and "ref" in self.model.peft_config:
             self._freeze_reference()
         if keeps:

@@ -97,7 +97,8 @@ class Lane:
     def __init__(self, policy: Policy, most_rows: int):
         self.policy = policy
         model = policy.transformer
-        self._most_rows = most_rows if caches.movable(model) else 1
+        joined = caches.movable(model) and not getattr(policy.model, "virtual_tokens", 0)  # these stand before padding
+        self._most_rows = most_rows if joined else 1
         self._takes = set(inspect.signature(model.forward).parameters)
         self._device = next(model.parameters()).device
         self._waiting: deque[Answer] = deque()

@@ -41,6 +41,11 @@ class GgufAdapter:
         if not subject.is_adapter:
             raise PipelineError(f"{subject.name}: is a whole model and no adapter.", "Leave --adapter out.")
         config = json.loads((subject.folder / "adapter_config.json").read_text(encoding="utf-8"))
+        if config["peft_type"] != "LORA":
+            raise PipelineError(
+                f"{subject.name}: its adapter is {config['peft_type']}, and llama.cpp has adapters of LoRA's kind alone.",
+                "PEFT loads it beside its base; `align serve` serves it.",
+            )
         for key in ("use_dora", "lora_bias", "trainable_token_indices", "modules_to_save"):
             if config.get(key):
                 raise PipelineError(

@@ -1,0 +1,52 @@
+"""Methods that train virtual tokens before the text and leave the weights alone; see pipeline.model.adapters.prompted."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.model.adapters.method import BEGIN, REENTRANT, ROLES, SCORE, Method
+
+_OF_THE_MODEL = dict.fromkeys(
+    ("token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers"), "the model says it"
+)
+_FIRST_ROW = "rows in one sequence would have virtual tokens before the first alone"
+_CANNOT = {
+    SCORE: "no score head on virtual tokens has been proven here; ia3 trains as little, and works there",
+    ROLES: "its roles are layers' adapters, and virtual tokens stand outside the layers; ia3 trains as little, and works",
+    BEGIN: "new virtual tokens make another policy of the model from the start; train them in sft, and they go on here, "
+    "or take ia3 or lora",
+    "packing": _FIRST_ROW,
+    "padding_free": _FIRST_ROW,
+    "use_liger_kernel": "its losses look for the model's head where an adapter in the layers has it",
+}
+
+
+@dataclass(frozen=True)
+class Prompt(Method):
+    """A method of virtual tokens: PEFT's configuration and files, and a model that takes them in wherever it is run."""
+
+    keys: bool = False  # whether they are keys and values in each layer
+
+    def put_on(self, base, config):
+        from pipeline.model.adapters.prompted import Prompted, keeps_all_keys
+
+        if self.keys and not keeps_all_keys(base):
+            raise ValueError(
+                f"{self.name} needs layers that keep all keys and values, and some do not; take prompt or lora"
+            )
+        return Prompted(base, config)
+
+    def positions(self, fields: Mapping[str, object]) -> int:
+        return fields.get("num_virtual_tokens") or self.defaults["num_virtual_tokens"]
+
+
+PREFIX = Prompt(
+    name="prefix",
+    when="the base stays as it is and the task is narrow: keys and values that each layer reads before the text",
+    config="PrefixTuningConfig",
+    peft_type="PREFIX_TUNING",
+    merged=False,
+    defaults={"num_virtual_tokens": 20},
+    refused=_OF_THE_MODEL,
+    cannot=_CANNOT | {REENTRANT: "a layer that is run again would not be given its prefix"},
+    keys=True,
+)

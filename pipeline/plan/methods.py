@@ -1,0 +1,45 @@
+"""What a stage needs of its method of tuning, and what a method cannot give: refused before anything is loaded."""
+
+from collections.abc import Iterator, Mapping
+
+from pipeline.errors import PipelineError
+from pipeline.model.adapters import METHODS, method_of
+from pipeline.model.adapters.method import BEGIN, REENTRANT, ROLES, SCORE
+from pipeline.plan.step import Parent
+from pipeline.recipe.fields import effective
+from pipeline.recipe.recipe import Recipe
+from pipeline.stage import Spec, specs
+
+
+def refuse(recipe: Recipe, name: str, parent: Parent | None) -> None:
+    """Raises PipelineError for a stage that its method cannot serve. `parent` is None where that is still to be made."""
+    method, _ = tuning(recipe, name, parent)
+    begins = parent.is_model if parent else recipe.incoming_adapter(name)[0] is None
+    spec, train = specs()[name], recipe.given(name, full=method.whole)
+    for need in _needs(spec, effective(spec.config, train), begins):
+        if reason := method.cannot.get(need):
+            where = f"train.{need}" if need in train or need == REENTRANT else need
+            raise PipelineError(
+                f"{recipe.path}: stages.{name}: {where} does not go with adapter.method {method.name}: {reason}.",
+                f"Leave train.{need} out." if where != need else f"Leave {name} out, or name another adapter.method.",
+            )
+
+
+def tuning(recipe: Recipe, name: str, parent: Parent | None):
+    """(the method of what a stage trains, its fields): of the adapter that goes on, as far as it is there already."""
+    if parent and not parent.is_model and (method := method_of(parent.adapter_config["peft_type"])):
+        return method, parent.adapter_config
+    fields = recipe.tuning(name)
+    return METHODS[fields["method"]], fields
+
+
+def _needs(spec: Spec, train: Mapping[str, object], begins: bool) -> Iterator[str]:
+    if spec.head == "score":
+        yield SCORE
+    if spec.rewarded_by:
+        yield ROLES
+    if spec.reference and begins:
+        yield BEGIN
+    if (train.get("gradient_checkpointing_kwargs") or {}).get("use_reentrant"):
+        yield REENTRANT
+    yield from (key for key, value in train.items() if value is True)
