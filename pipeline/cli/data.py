@@ -125,6 +125,7 @@ def _checked(
     with nullcontext() if loaded.model.trust_remote_code else _without_torch():
         from pipeline.model.tokenizer import of_recipe
     from pipeline.data.tokens.encoder import Encoder
+    from pipeline.plan.methods import tuning
     from pipeline.recipe.fields import effective
     from pipeline.train.rows import enough
 
@@ -135,6 +136,8 @@ def _checked(
         response = specs()[stage].response
         if response or given.get("max_length"):
             most = positions(loaded, loaded.model.id, loaded.model.revision)
+            method, fields = tuning(loaded, stage, None)
+            most = most and most - method.positions(fields)
             limits = [one for one in (given.get("max_length"), most) if one]
             max_length = min(limits) - (given[response] if response else 0) if limits else None  # that has its own room
     encoder = Encoder(

@@ -73,7 +73,10 @@ class Loader:
                 task_type="SEQ_CLS" if self.head == "score" else "CAUSAL_LM",
                 **({"trainable_token_indices": tokens} if method.new_tokens else {}),
             )
-        return self._adapted(base, config)
+        model = self._adapted(base, config)
+        with _fitting():
+            method.begin(model, self.prepared.tokenizer)
+        return model
 
     def _base(self) -> PreTrainedModel:
         tokenizer, wanted = self.prepared.tokenizer, self.wanted

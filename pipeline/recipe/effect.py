@@ -153,6 +153,7 @@ ONLY = {
         Only("layers_pattern", "layers_to_transform", ("the numbers of layers", _NUMBER[1]), even_off=True),
     ),
     "PrefixTuningConfig": (Only("encoder_hidden_size", "prefix_projection", _TRUE),),
+    "PromptTuningConfig": (Only("prompt_tuning_init_text", "prompt_tuning_init", _any("TEXT")),),
     "OFTConfig": (
         Only("eps", "coft", _TRUE),
         Only("num_cayley_neumann_terms", "use_cayley_neumann", _TRUE),
@@ -209,6 +210,8 @@ def clashes(config: str, values: Mapping[str, object]) -> Iterator[tuple[str, st
     """(a field, what is wrong) where values cannot go together, or leave nothing to train."""
     if values.get("optim_args"):
         yield from (("optim_args", what) for what in _wrong_arguments(values["optim"], values["optim_args"]))
+    if values.get("prompt_tuning_init") == "TEXT" and not values["prompt_tuning_init_text"]:
+        yield "prompt_tuning_init", "TEXT needs prompt_tuning_init_text, the text to begin with"
     if config == "DPOConfig":
         losses, weights = values["loss_type"], values["loss_weights"]
         if not losses:

@@ -248,7 +248,7 @@ def max_length(stage: str, given: dict, most: int | None) -> int | None:
     if length is not None and most is not None and length > most:
         if "max_length" in given:
             raise PipelineError(
-                f"{stage}: train.max_length is {length}, but the model has {most} positions.",
+                f"{stage}: train.max_length is {length}, but the model has {most} positions for text.",
                 f"Set it to {most} or less.",
             )
         length = most

@@ -41,6 +41,9 @@ class Method:
 
         return peft.get_peft_model(base, config)
 
+    def begin(self, model, tokenizer) -> None:
+        """Give a new adapter what it starts from, where that is more than its config says."""
+
     def positions(self, fields: Mapping[str, object]) -> int:
         """How many of the model's positions it takes from the text."""
         return 0

@@ -67,13 +67,28 @@ class Prompted(PeftModelForCausalLM):
             self._off -= 1
 
     def _setup_prompt_encoder(self, adapter_name: str) -> None:
-        """PEFT refuses a prefix where activations are recomputed; see `_Recomputed`. Random numbers are the adapter's alone."""
+        """PEFT refuses a prefix where activations are recomputed; see `_Recomputed`. A text's tokens are told by `begin_with`,
+        and not by a tokenizer that PEFT would look for."""
+        config = self.peft_config[adapter_name]
+        kind = getattr(config, "prompt_tuning_init", None)
+        if kind == "TEXT":
+            config.prompt_tuning_init = "RANDOM"
         modules = [one for one in self.base_model.modules() if getattr(one, "gradient_checkpointing", False)]
         for module in modules:
             module.gradient_checkpointing = False
         super()._setup_prompt_encoder(adapter_name)
         for module in modules:
             module.gradient_checkpointing = True
+        if kind == "TEXT":
+            config.prompt_tuning_init = kind
+
+    def begin_with(self, ids: list[int]) -> None:
+        """Let the virtual tokens be those of a text, cut or repeated to their number."""
+        place = self.prompt_encoder["default"].embedding.weight
+        words = self.get_input_embeddings().weight
+        number = len(place)
+        with torch.no_grad():
+            place.copy_(words[torch.tensor((ids * number)[:number], device=words.device)])
 
     def _put_in(self, body: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         self._text, self._prefix = None, None

@@ -9,6 +9,7 @@ _OF_THE_MODEL = dict.fromkeys(
     ("token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers"), "the model says it"
 )
 _FIRST_ROW = "rows in one sequence would have virtual tokens before the first alone"
+_TEXT = "TEXT"
 _CANNOT = {
     SCORE: "no score head on virtual tokens has been proven here; ia3 trains as little, and works there",
     ROLES: "its roles are layers' adapters, and virtual tokens stand outside the layers; ia3 trains as little, and works",
@@ -24,6 +25,7 @@ _CANNOT = {
 class Prompt(Method):
     """A method of virtual tokens: PEFT's configuration and files, and a model that takes them in wherever it is run."""
 
+    in_4_bit: bool = True
     keys: bool = False  # whether they are keys and values in each layer
 
     def put_on(self, base, config):
@@ -35,13 +37,25 @@ class Prompt(Method):
             )
         return Prompted(base, config)
 
+    def settings(self, fields: Mapping[str, object], **fixed: object):
+        if fields.get("prompt_tuning_init") == _TEXT:  # PEFT wants a name; see `begin`
+            fixed["tokenizer_name_or_path"] = "the tokenizer beside the adapter"
+        return super().settings(fields, **fixed)
+
+    def begin(self, model, tokenizer) -> None:
+        config = model.peft_config["default"]
+        if getattr(config, "prompt_tuning_init", None) == _TEXT:
+            if not (ids := tokenizer(config.prompt_tuning_init_text, add_special_tokens=False)["input_ids"]):
+                raise ValueError("adapter.prompt_tuning_init_text has no tokens")
+            model.begin_with(ids)
+
     def positions(self, fields: Mapping[str, object]) -> int:
         return fields.get("num_virtual_tokens") or self.defaults["num_virtual_tokens"]
 
 
 PREFIX = Prompt(
     name="prefix",
-    when="the base stays as it is and the task is narrow: keys and values that each layer reads before the text",
+    when="a narrow task: keys and values that each layer reads before the text; wants a learning rate near 0.01",
     config="PrefixTuningConfig",
     peft_type="PREFIX_TUNING",
     merged=False,
@@ -49,4 +63,14 @@ PREFIX = Prompt(
     refused=_OF_THE_MODEL,
     cannot=_CANNOT | {REENTRANT: "a layer that is run again would not be given its prefix"},
     keys=True,
+)
+PROMPT = Prompt(
+    name="prompt",
+    when="the fewest parameters of all, for large models; begin with prompt_tuning_init: TEXT, and a learning rate near 0.1",
+    config="PromptTuningConfig",
+    peft_type="PROMPT_TUNING",
+    defaults={"num_virtual_tokens": 20},
+    refused=_OF_THE_MODEL
+    | dict.fromkeys(("tokenizer_name_or_path", "tokenizer_kwargs"), "the stage's own tokenizer reads the text"),
+    cannot=_CANNOT,
 )

@@ -19,6 +19,7 @@ from pipeline.model.saving import save, save_weights
 SETTINGS = {
     "prefix": {"method": "prefix"},
     "projected": {"method": "prefix", "prefix_projection": True},
+    "prompt": {"method": "prompt"},
 }
 NAMES = list(SETTINGS)
 LLAMA = LlamaConfig(
@@ -156,6 +157,16 @@ def test_a_damaged_or_foreign_adapter_is_refused(tmp_path):
     save_file(tensors | {"prompt_encoder.embedding.weight": torch.zeros(3, 4)}, file)
     with pytest.raises(PipelineError, match="another base"):
         load_adapter(model, tmp_path)
+
+
+def test_a_prompt_begins_with_a_text_of_the_stages_own_tokenizer(stage_of):
+    text = "Which colour has it?"
+    adapter = f"adapter={{method: prompt, num_virtual_tokens: 30, prompt_tuning_init: TEXT, prompt_tuning_init_text: '{text}'}}"
+    stage = stage_of("sft", adapter)
+    model, tokenizer = stage.models.at_the_start(), stage.rows.tokenizer.tokenizer
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    words = model.get_input_embeddings().weight[(ids * 30)[:30]]
+    assert len(ids) < 30 and torch.equal(model.prompt_encoder["default"].embedding.weight, words)
 
 
 def test_a_prefix_needs_layers_that_keep_every_key():
