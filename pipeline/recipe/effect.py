@@ -153,6 +153,7 @@ ONLY = {
         Only("layers_pattern", "layers_to_transform", ("the numbers of layers", _NUMBER[1]), even_off=True),
     ),
     "PrefixTuningConfig": (Only("encoder_hidden_size", "prefix_projection", _TRUE),),
+    "PromptEncoderConfig": (Only("encoder_num_layers", "encoder_reparameterization_type", _any("LSTM")),),
     "PromptTuningConfig": (Only("prompt_tuning_init_text", "prompt_tuning_init", _any("TEXT")),),
     "OFTConfig": (
         Only("eps", "coft", _TRUE),

@@ -157,7 +157,7 @@ RANGES = {
             """per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps max_length r lora_alpha
             response_length num_ppo_epochs num_mini_batches local_rollout_forward_batch_size total_episodes
             max_completion_length generation_batch_size steps_per_generation num_iterations pad_to_multiple_of
-            dataloader_prefetch_factor torch_empty_cache_steps kl_horizon num_virtual_tokens encoder_hidden_size""",
+            dataloader_prefetch_factor torch_empty_cache_steps kl_horizon num_virtual_tokens encoder_hidden_size encoder_num_layers""",
         ),
         (
             "at least 2, since each response is judged by the others to its prompt",

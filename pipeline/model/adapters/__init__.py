@@ -6,14 +6,15 @@ Nothing is loaded to ask: what a recipe may say stands here too, so this room li
 from pipeline.model.adapters.factored import LOHA, LOKR, MISS, VERA
 from pipeline.model.adapters.lora import LORA
 from pipeline.model.adapters.method import Method
-from pipeline.model.adapters.prompts import PREFIX, PROMPT
+from pipeline.model.adapters.prompts import P_TUNING, PREFIX, PROMPT
 from pipeline.model.adapters.rotated import BOFT, HRA, OFT
 from pipeline.model.adapters.scaled import IA3, LN_TUNING
 from pipeline.model.adapters.whole import FULL
 
 # By the names that recipes have for them. The first is the default.
 METHODS: dict[str, Method] = {
-    one.name: one for one in (LORA, FULL, IA3, LN_TUNING, VERA, OFT, BOFT, HRA, MISS, LOHA, LOKR, PREFIX, PROMPT)
+    one.name: one
+    for one in (LORA, FULL, IA3, LN_TUNING, VERA, OFT, BOFT, HRA, MISS, LOHA, LOKR, PREFIX, PROMPT, P_TUNING)
 }
 CONFIGS = {one.config: one for one in METHODS.values() if one.config}  # by PEFT's class
 DEFAULT = LORA.name
@@ -25,16 +26,13 @@ NOT_HERE = {
     "rslora": "rslora is method lora with use_rslora: true",
     "adalora": "adalora is not there yet: it changes its ranks while it trains, and a resume would not be exact; lora "
     "with a rank_pattern comes nearest",
-    "p_tuning": "p_tuning is not there yet; ia3 trains as little, and works in every stage",
     "bitfit": "bitfit is not there: most models of today have no biases; ln_tuning comes nearest",
     "bottleneck": "bottleneck is not there yet; lora comes nearest",
     "freeze": "freeze is not there yet; lora with layers_to_transform trains some layers alone",
-}
-NOT_HERE |= {
     "prefix_tuning": "prefix tuning is method prefix",
     "prompt_tuning": "prompt tuning is method prompt",
-    "ptuning": NOT_HERE["p_tuning"],
-    "p-tuning": NOT_HERE["p_tuning"],
+    "ptuning": "P-tuning is method p_tuning",
+    "p-tuning": "P-tuning is method p_tuning",
 }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.model.adapters.method import BEGIN, REENTRANT, ROLES, SCORE, Method
+from pipeline.model.adapters.method import BEGIN, ITS_OWN_DROPOUT, REENTRANT, ROLES, SCORE, Method
 
 _OF_THE_MODEL = dict.fromkeys(
     ("token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers"), "the model says it"
@@ -72,5 +72,14 @@ PROMPT = Prompt(
     defaults={"num_virtual_tokens": 20},
     refused=_OF_THE_MODEL
     | dict.fromkeys(("tokenizer_name_or_path", "tokenizer_kwargs"), "the stage's own tokenizer reads the text"),
+    cannot=_CANNOT,
+)
+P_TUNING = Prompt(
+    name="p_tuning",
+    when="prompt's tokens computed by a small network: learns more steadily than they alone, at more parameters",
+    config="PromptEncoderConfig",
+    peft_type="P_TUNING",
+    defaults={"num_virtual_tokens": 20},
+    refused=_OF_THE_MODEL | {"encoder_dropout": ITS_OWN_DROPOUT},
     cannot=_CANNOT,
 )

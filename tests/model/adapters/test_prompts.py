@@ -20,6 +20,8 @@ SETTINGS = {
     "prefix": {"method": "prefix"},
     "projected": {"method": "prefix", "prefix_projection": True},
     "prompt": {"method": "prompt"},
+    "p_tuning": {"method": "p_tuning", "encoder_hidden_size": 16},
+    "p_tuning by LSTM": {"method": "p_tuning", "encoder_reparameterization_type": "LSTM", "encoder_hidden_size": 16},
 }
 NAMES = list(SETTINGS)
 LLAMA = LlamaConfig(
