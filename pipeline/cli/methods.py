@@ -12,6 +12,7 @@ from pipeline.cli.options import DEFAULT_RECIPE, JsonOption, RecipeOption, RunsO
 from pipeline.console.screen import Screen, make_console
 from pipeline.errors import PipelineError
 from pipeline.model.adapters import METHODS
+from pipeline.model.adapters.method import ROLES
 from pipeline.recipe.reading import load_recipe
 from pipeline.recipe.recipe import Recipe
 from pipeline.wording import not_among
@@ -86,7 +87,7 @@ def _counted(loaded: Recipe, runs: Path, wanted: list[str]) -> list[dict]:
 
 def _served(method) -> dict:
     return {
-        "beside": method.beside and not method.whole,
+        "beside": method.beside and not method.whole and ROLES not in method.cannot,
         "in_4_bit": method.in_4_bit,
         "new_tokens": method.new_tokens or method.whole,
         "merged": method.merged and not method.whole,

@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
-from peft import PeftModel, get_peft_model
+from peft import PeftModel
 from peft.utils import get_peft_model_state_dict
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from pipeline.model.adapters import METHODS
 from pipeline.model.adapters.method import Method
+from pipeline.model.adapters.prompted import Prompted
 from pipeline.model.base import Base
 from pipeline.model.loader import hollow, loading
 from pipeline.recipe.sections import Model
@@ -50,7 +51,7 @@ def counts(base: Base, wanted: Model, vocabulary: int, own: Mapping[str, Mapping
                 continue
             try:
                 settings = method.settings(own.get(name, method.defaults), task_type="CAUSAL_LM")
-                model = _adapted(lambda: shape_of(base, wanted, vocabulary), settings, small=whole < SMALL)
+                model = _adapted(method, lambda: shape_of(base, wanted, vocabulary), settings, small=whole < SMALL)
             except (ValueError, RuntimeError) as error:
                 yield Count(method, None, None, str(error).strip().splitlines()[0])
             else:
@@ -59,18 +60,19 @@ def counts(base: Base, wanted: Model, vocabulary: int, own: Mapping[str, Mapping
     return whole, each()
 
 
-def _adapted(shape: Callable[[], PreTrainedModel], settings, *, small: bool) -> PeftModel:
+def _adapted(method: Method, shape: Callable[[], PreTrainedModel], settings, *, small: bool) -> PeftModel:
     """On `meta`; of a small model where PEFT has to look at what it makes, in memory."""
     try:
         with torch.device("meta"):
-            return get_peft_model(shape(), settings)
+            return method.put_on(shape(), settings)
     except RuntimeError:
         if not small:
             raise
-    return get_peft_model(hollow(shape()), settings)
+    return method.put_on(hollow(shape()), settings)
 
 
 def _counted(method: Method, model: PeftModel) -> Count:
     trained = sum(one.numel() for one in model.parameters() if one.requires_grad)
-    kept = get_peft_model_state_dict(model, save_embedding_layers=False)
+    prompted = isinstance(model, Prompted)
+    kept = model.kept() if prompted else get_peft_model_state_dict(model, save_embedding_layers=False)
     return Count(method, trained, sum(4 * one.numel() for one in kept.values()))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from peft import PeftModel, get_peft_model
+from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -68,7 +68,7 @@ def failures(found: dict[str, float | str]) -> Iterator[str]:
 
 def _adapted(make: Callable[[], PreTrainedModel], method: Method, fields: dict) -> PeftModel:
     try:
-        return get_peft_model(make(), method.settings(fields, task_type="CAUSAL_LM"))
+        return method.put_on(make(), method.settings(fields, task_type="CAUSAL_LM"))
     except ValueError as error:
         raise PipelineError(f"{method.name} does not fit the base: {str(error).splitlines()[0]}") from None
 

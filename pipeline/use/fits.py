@@ -7,6 +7,7 @@ from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from pipeline.model.adapters import method_of
 from pipeline.model.adapters.prompted import ENCODER
 from pipeline.model.loader import ADAPTER_FILE
 
@@ -30,7 +31,8 @@ def complaint(folder: Path, base: str, commit: str | None, head: str) -> str | N
         if tokens > model.get_input_embeddings().num_embeddings:
             model.resize_token_embeddings(tokens, mean_resizing=False)
         try:
-            model = get_peft_model(model, adapter)
+            method = method_of(adapter.peft_type)
+            model = method.put_on(model, adapter) if method else get_peft_model(model, adapter)
         except ValueError as error:
             return str(error).splitlines()[0]
     wanted = {

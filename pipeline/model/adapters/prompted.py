@@ -150,17 +150,23 @@ class Prompted(PeftModelForCausalLM):
     def save_pretrained(self, save_directory, *args, **kwargs) -> None:
         """PEFT's folder, from which plain PEFT answers alike; with the encoder in it, from which training goes on."""
         super().save_pretrained(save_directory, *args, **kwargs)
-        if encoder := self._encoder("default"):
+        if encoder := self.encoder("default"):
             file = Path(save_directory) / _FILE
             tensors = load_file(file) | {key: tensor.detach().cpu() for key, tensor in encoder.items()}
             save_file(tensors, file, metadata={"format": "pt"})
+
+    def kept(self) -> dict[str, Tensor]:
+        """What a folder holds of the adapter, by its names there."""
+        encoder = self.prompt_encoder["default"]
+        tokens = torch.arange(self.virtual_tokens, device=encoder.embedding.weight.device)
+        return {COMPUTED: encoder(tokens[None])[0].detach()} | self.encoder("default")
 
     def put(self, tensors: Mapping[str, Tensor], name: str) -> tuple[list[str], list[str]]:
         """Take an adapter's saved tensors over; (those that are missing, those that have no place).
 
         Raises RuntimeError for one of another shape.
         """
-        encoder = self._encoder(name)
+        encoder = self.encoder(name)
         wanted = encoder or {COMPUTED: self.prompt_encoder[name].embedding.weight}
         if encoder and COMPUTED in tensors and not wanted.keys() & tensors.keys():
             raise PipelineError(
@@ -179,7 +185,7 @@ class Prompted(PeftModelForCausalLM):
             unplaced = [key for key in unplaced if not key.startswith(ENCODER)]
         return [key for key in wanted if key not in tensors], unplaced
 
-    def _encoder(self, name: str) -> dict[str, Tensor]:
+    def encoder(self, name: str) -> dict[str, Tensor]:
         """What the virtual tokens are computed from, by its names in a file; empty where it is they themselves."""
         encoder = dict(self.prompt_encoder[name].named_parameters())
         return {ENCODER + key: tensor for key, tensor in encoder.items()} if len(encoder) > 1 else {}

@@ -26,6 +26,7 @@ class Prompt(Method):
     """A method of virtual tokens: PEFT's configuration and files, and a model that takes them in wherever it is run."""
 
     in_4_bit: bool = True
+    merged: bool = False
     keys: bool = False  # whether they are keys and values in each layer
 
     def put_on(self, base, config):
@@ -58,7 +59,6 @@ PREFIX = Prompt(
     when="a narrow task: keys and values that each layer reads before the text; wants a learning rate near 0.01",
     config="PrefixTuningConfig",
     peft_type="PREFIX_TUNING",
-    merged=False,
     defaults={"num_virtual_tokens": 20},
     refused=_OF_THE_MODEL,
     cannot=_CANNOT | {REENTRANT: "a layer that is run again would not be given its prefix"},

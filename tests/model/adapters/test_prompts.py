@@ -202,7 +202,7 @@ def said(name: str) -> str:
     return "adapter=" + str(SETTINGS[name] | {"num_virtual_tokens": 4}).replace("True", "true")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["projected", "p_tuning by LSTM"])  # the others are with all methods
 def test_a_stage_is_exact_and_what_it_makes_goes_on(name, stage_of, chain, tmp_path):
     stage = stage_of("sft", said(name), "stages.sft.train.learning_rate=0.1")
     trainer, _ = trainer_of(stage)
