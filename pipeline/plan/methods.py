@@ -12,7 +12,10 @@ from pipeline.stage import Spec, specs
 
 
 def refuse(recipe: Recipe, name: str, parent: Parent | None) -> None:
-    """Raises PipelineError for a stage that its method cannot serve. `parent` is None where that is still to be made."""
+    """Raises PipelineError for a stage that its method cannot serve.
+
+    `parent` is None where that is still to be made.
+    """
     method, _ = tuning(recipe, name, parent)
     begins = parent.is_model if parent else recipe.incoming_adapter(name)[0] is None
     spec, train = specs()[name], recipe.given(name, full=method.whole)
