@@ -91,9 +91,9 @@ class Planner:
         policy: str | None = None,
     ) -> Step:
         """One stage, given the steps of its parent stage and of its reward model's."""
-        if not policy:
-            methods.refuse(self.recipe, name, None)
         if first := [step.stage for step in (above, rewarding) if step and step.state in (RUN, CONTINUE, RUNNING)]:
+            if not policy and not any(self.recipe.stage(one).policy for one in self.recipe.stages):
+                methods.refuse(self.recipe, name, None)  # what a folder brings is seen when it is its turn
             return Step(
                 name, RUN, f"after {' and '.join(first)}", after=first[0], backend=self._backend(name, above, policy)
             )

@@ -56,7 +56,7 @@ class Prompt(Method):
 
 PREFIX = Prompt(
     name="prefix",
-    when="a narrow task: keys and values that each layer reads before the text; wants a learning rate near 0.01",
+    when="a narrow task: keys and values that each layer reads before the text; wants a far higher learning rate than LoRA",
     config="PrefixTuningConfig",
     peft_type="PREFIX_TUNING",
     defaults={"num_virtual_tokens": 20},
@@ -66,7 +66,7 @@ PREFIX = Prompt(
 )
 PROMPT = Prompt(
     name="prompt",
-    when="the fewest parameters of all, for large models; begin with prompt_tuning_init: TEXT, and a learning rate near 0.1",
+    when="the fewest parameters of all, for large models; begin with prompt_tuning_init: TEXT",
     config="PromptTuningConfig",
     peft_type="PROMPT_TUNING",
     defaults={"num_virtual_tokens": 20},
@@ -76,7 +76,7 @@ PROMPT = Prompt(
 )
 P_TUNING = Prompt(
     name="p_tuning",
-    when="prompt's tokens computed by a small network: learns more steadily than they alone, at more parameters",
+    when="like prompt, its tokens computed by a small network: more parameters to train, as few to ask",
     config="PromptEncoderConfig",
     peft_type="P_TUNING",
     defaults={"num_virtual_tokens": 20},

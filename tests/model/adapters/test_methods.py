@@ -59,8 +59,8 @@ def test_a_method_that_rewrites_the_base_is_found_out(chain):
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_it_is_trained_resumed_and_gone_on_from(pretrained, name):
-    method, room = f"adapter={{method: {name}}}", "train.max_length=44"  # virtual tokens take the rest
-    stage = ready(pretrained / "first", "sft", method, room, LEARNING_RATE)
+    method, room = f"adapter={{method: {name}}}", "stages.{}.train.max_length=44"  # virtual tokens take the rest
+    stage = ready(pretrained / "first", "sft", method, room.format("sft"), LEARNING_RATE)
     trainer = stage.trainer(stage.models.at_the_start())
     frozen = {key: one.clone() for key, one in trainer.model.named_parameters() if not one.requires_grad}
     started = {key: one.clone() for key, one in trainer.model.named_parameters() if one.requires_grad}
@@ -76,14 +76,16 @@ def test_it_is_trained_resumed_and_gone_on_from(pretrained, name):
     step, earliest = Attempt(stage.folder).checkpoints()[-1]
     assert step < trainer.state.global_step
     shutil.copytree(earliest, again / "checkpoints" / earliest.name)
-    resumed = ready(again, "sft", method, room, LEARNING_RATE)
+    resumed = ready(again, "sft", method, room.format("sft"), LEARNING_RATE)
     other = resumed.trainer(resumed.models.at_the_start())
     other.train(resume_from_checkpoint=str(again / "checkpoints" / earliest.name))
     assert all(torch.equal(one, whole[key]) for key, one in other.model.named_parameters())
 
     # DPO starts from it, and it is the reference.
     base = f"model={{id: {attempt(pretrained, 'pretrain') / 'model'}}}"
-    after = ready(pretrained / "dpo", "dpo", method, room, base, f"stages.dpo.policy={stage.folder / output}")
+    after = ready(
+        pretrained / "dpo", "dpo", method, room.format("dpo"), base, f"stages.dpo.policy={stage.folder / output}"
+    )
     chosen = after.trainer(after.models.at_the_start())
     batch = chosen.data_collator([chosen.train_dataset[number] for number in range(4)])
     with torch.no_grad():
