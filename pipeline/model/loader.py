@@ -22,6 +22,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+import pipeline.model.adapters.bottleneck_tuner  # noqa: F401  # PEFT learns its type
 from pipeline.errors import PipelineError
 from pipeline.model import backend
 from pipeline.model.adapters import METHODS, method_of

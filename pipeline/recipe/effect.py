@@ -155,6 +155,7 @@ ONLY = {
     "PrefixTuningConfig": (Only("encoder_hidden_size", "prefix_projection", _TRUE),),
     "PromptEncoderConfig": (Only("encoder_num_layers", "encoder_reparameterization_type", _any("LSTM")),),
     "PromptTuningConfig": (Only("prompt_tuning_init_text", "prompt_tuning_init", _any("TEXT")),),
+    "BottleneckConfig": (Only("placement", "target_modules", ("blocks that are found", lambda value: value is None)),),
     "OFTConfig": (
         Only("eps", "coft", _TRUE),
         Only("num_cayley_neumann_terms", "use_cayley_neumann", _TRUE),

@@ -236,9 +236,10 @@ def _own_adapter_problems(raw: dict, name: str, policies: Mapping[str, str | Non
         return
     maker, incoming = incoming_adapter_of(name, policies, _mapping(raw, "adapter"), every, from_scratch)
     yield from _several_problems(name, where, incoming if maker else merged_adapter(_mapping(raw, "adapter"), own))
-    inherited = (incoming if maker else _mapping(raw, "adapter")).get("lora_dropout")
-    if own.get("lora_dropout") != inherited:
-        yield from _dropout_problems(raw, name, own)
+    inherited = incoming if maker else _mapping(raw, "adapter")
+    for key in changeable(merged_adapter(inherited, own)["method"]):
+        if own.get(key) != inherited.get(key):
+            yield from _dropout_problems(raw, name, own, key)
     if maker is None:
         return
     if is_full(own.get("method")) and not stage.specs()[name].rewarded_by:
@@ -267,12 +268,12 @@ def _several_problems(name: str, where: tuple, adapter: Mapping[str, object]) ->
         )
 
 
-def _dropout_problems(raw: dict, name: str, own: dict) -> Iterator[Problem]:
+def _dropout_problems(raw: dict, name: str, own: dict, key: str) -> Iterator[Problem]:
     """Where the dropout that a stage sets would be switched off again."""
-    dropout, spec = own.get("lora_dropout"), stage.specs()[name]
+    dropout, spec = own.get(key), stage.specs()[name]
     if not dropout or isinstance(dropout, bool) or not isinstance(dropout, int | float):
         return
-    where = ("stages", name, "adapter", "lora_dropout")
+    where = ("stages", name, "adapter", key)
     train = _mapping(raw, "train") | _mapping(raw, "stages", name, "train")
     switch = fields_of(spec.config).get("disable_dropout") if is_listed(spec.config) else None
     if switch is None and spec.rewarded_by:

@@ -17,7 +17,6 @@ CHOICES = {"debug": ["underflow_overflow"]}  # those of fields whose type does n
 
 def regenerate() -> dict[str, dict[str, dict]]:
     """The list as the installed TRL, transformers and PEFT have it. Takes seconds."""
-    import peft
     from transformers import TrainingArguments
 
     from pipeline.train.loop.arguments import config_class
@@ -30,7 +29,7 @@ def regenerate() -> dict[str, dict[str, dict]]:
         listed[spec.config] = {
             name: row for name, row in rows.items() if row != common.get(name) and name not in unserved
         }
-    return listed | {config: _rows(getattr(peft, config)) for config in CONFIGS}
+    return listed | {config: _rows(method.config_class()) for config, method in CONFIGS.items()}
 
 
 def _rows(config: type) -> dict[str, dict]:

@@ -31,7 +31,7 @@ def summary(lineage: dict) -> list[str]:
     kind = "A reward model: it scores answers, and gives none." if scores else "A language model."
     base, adapter = _base(lineage), lineage.get("adapter", {})
     forms = {
-        ADAPTER: f"a {adapter.get('method')} adapter of rank {adapter.get('r')} for {base}",
+        ADAPTER: f"a {adapter.get('method')} adapter{_rank(adapter)} for {base}",
         MODEL: f"{base}, with every weight trained",
         MERGED: f"{base}, with the trained adapter merged into it",
         GGUF_ADAPTER: f"the trained adapter alone, as a GGUF file, for {base}",
@@ -47,6 +47,10 @@ def summary(lineage: dict) -> list[str]:
             f"(its weights have the SHA-256 `{_short(lineage['base']['identity'])}`)."
         ]
     return found
+
+
+def _rank(adapter: dict) -> str:
+    return f" of rank {adapter['r']}" if adapter.get("r") else ""
 
 
 def learned(lineage: dict) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline.artifact.digests import file_sha256
 from pipeline.errors import PipelineError
+from pipeline.model.adapters import method_of
 from pipeline.use import lineage
 from pipeline.use.card import card, marks
 from pipeline.use.choice import Chosen
@@ -127,7 +128,9 @@ def publication(chosen: Chosen, base: OnTheHub | None = None) -> Publication:
     if chosen.what == ADAPTER:
         config = json.loads((attempt.output / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         new_tokens = bool(config.get("trainable_token_indices"))
-        said["adapter"] = {"method": "LoRA", "r": config.get("r"), "new_tokens": new_tokens}
+        method = method_of(config["peft_type"])
+        said["adapter"] = {"method": method.name, "r": config.get("r"), "new_tokens": new_tokens}
+        said["adapter"] |= {"needs": method.module} if method.module != "peft" else {}
         named = dict(zip(BASE_KEYS, (said["base"]["repository"], said["base"]["commit"]), strict=True))
         if {key: config.get(key) for key in named} != named:
             files[ADAPTER_CONFIG] = _json(config | named)

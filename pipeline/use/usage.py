@@ -77,6 +77,8 @@ def python(lineage: dict, repository: str) -> str:
             'quantized = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)',
             *load,
         ]
+    if needed := adapter and lineage["adapter"].get("needs"):
+        imports = [f"import {needed}  # of the project that trained it: PEFT has no such adapters by itself", *imports]
     imports = [*imports, f"from transformers import {', '.join(sorted(names))}"]
     return "\n".join([*imports, "", ids[0], *load, "", *ids[1:], *_answer(scores)])
 

@@ -3,6 +3,7 @@
 Nothing is loaded to ask: what a recipe may say stands here too, so this room lies below `recipe`. Stages are not known here.
 """
 
+from pipeline.model.adapters.bottleneck import BOTTLENECK
 from pipeline.model.adapters.factored import LOHA, LOKR, MISS, VERA
 from pipeline.model.adapters.lora import LORA
 from pipeline.model.adapters.method import Method
@@ -14,7 +15,23 @@ from pipeline.model.adapters.whole import FULL
 # By the names that recipes have for them. The first is the default.
 METHODS: dict[str, Method] = {
     one.name: one
-    for one in (LORA, FULL, IA3, LN_TUNING, VERA, OFT, BOFT, HRA, MISS, LOHA, LOKR, PREFIX, PROMPT, P_TUNING)
+    for one in (
+        LORA,
+        FULL,
+        IA3,
+        LN_TUNING,
+        VERA,
+        OFT,
+        BOFT,
+        HRA,
+        MISS,
+        LOHA,
+        LOKR,
+        PREFIX,
+        PROMPT,
+        P_TUNING,
+        BOTTLENECK,
+    )
 }
 CONFIGS = {one.config: one for one in METHODS.values() if one.config}  # by PEFT's class
 DEFAULT = LORA.name
@@ -27,7 +44,6 @@ NOT_HERE = {
     "adalora": "adalora is not there yet: it changes its ranks while it trains, and a resume would not be exact; lora "
     "with a rank_pattern comes nearest",
     "bitfit": "bitfit is not there: most models of today have no biases; ln_tuning comes nearest",
-    "bottleneck": "bottleneck is not there yet; lora comes nearest",
     "freeze": "freeze is not there yet; lora with layers_to_transform trains some layers alone",
     "prefix_tuning": "prefix tuning is method prefix",
     "prompt_tuning": "prompt tuning is method prompt",

@@ -2,17 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to tune a model, as a recipe names it. Light: only `settings` loads PEFT."""
+    """A way to tune a model, as a recipe names it. Light: only `settings` and `config_class` load PEFT."""
 
     name: str
     when: str  # one line: when to use it
-    config: str | None = (
-        None  # PEFT's class of its settings, whose fields are the recipe's keys; None: it has no adapter
-    )
+    # PEFT's class of its settings, whose fields are the recipe's keys; None: it has no adapter.
+    config: str | None = None
+    module: str = "peft"  # where that class is; a module of our own teaches PEFT a type that it lacks
     peft_type: str = ""  # what PEFT writes into adapter_config.json
     defaults: Mapping[str, object] = field(default_factory=dict)  # where the pipeline departs from PEFT's
     refused: Mapping[str, str] = field(default_factory=dict)  # fields that a recipe may not set here, and why
@@ -31,9 +32,11 @@ class Method:
 
     def settings(self, fields: Mapping[str, object], **fixed: object):
         """A PEFT config of this method. Raises ValueError for values that PEFT does not take together."""
-        import peft
+        return self.config_class()(**fields, **fixed)
 
-        return getattr(peft, self.config)(**fields, **fixed)
+    def config_class(self) -> type:
+        """The class of its settings."""
+        return getattr(import_module(self.module), self.config)
 
     def put_on(self, base, config):
         """The base with an adapter of this config, `default`. Raises ValueError where it does not fit."""
