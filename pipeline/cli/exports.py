@@ -136,7 +136,7 @@ def _heavy(subject: Subject) -> None:
     """Import what loads models, without its progress bars and reports."""
     from pipeline.train.job.machine import before_imports
 
-    before_imports(subject.model.load_in_4bit)
+    before_imports(subject.model.bits is not None)
     from transformers.utils import logging
 
     logging.set_verbosity_error()

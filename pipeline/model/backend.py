@@ -34,11 +34,19 @@ class Backend:
 
 
 def choose(
-    stage: str, spec: Spec, wanted: bool | str, *, own: bool, method: str, model_type: str | None, from_scratch: bool
+    stage: str,
+    spec: Spec,
+    wanted: bool | str,
+    *,
+    own: bool,
+    method: str,
+    model_type: str | None,
+    from_scratch: bool,
+    bits: int | None = None,
 ) -> Backend:
     """The backend of a stage for `wanted`: true, false or "auto".
 
-    `own` says that the stage itself asks for it; what a whole chain asks for leaves out the kinds of stage that
+    `bits` is what the base is quantized to. `own` says that the stage itself asks for it; what a whole chain asks for leaves out the kinds of stage that
     Unsloth does not serve. `model_type` is None where it is not known yet. Raises PipelineError where Unsloth is
     asked for and cannot serve.
     """
@@ -47,7 +55,7 @@ def choose(
     unserved = _kind(spec, from_scratch)
     if unserved and not (wanted is True and own):
         return Backend(TRANSFORMERS, unserved)
-    reason, way_out = (unserved, "") if unserved else _obstacle(method, model_type)
+    reason, way_out = (unserved, "") if unserved else _obstacle(method, model_type, bits)
     if wanted is True and reason:
         raise PipelineError(f"{stage}: Unsloth cannot serve it: {reason}.", f"{way_out} {WITHOUT}".strip())
     if wanted is True:
@@ -68,7 +76,7 @@ def _kind(spec: Spec, from_scratch: bool) -> str | None:
     return "a model made from a config; Unsloth only loads models" if from_scratch else None
 
 
-def _obstacle(method: str, model_type: str | None) -> tuple[str | None, str]:
+def _obstacle(method: str, model_type: str | None, bits: int | None) -> tuple[str | None, str]:
     """Why it cannot be used here, and what to do about that."""
     installed = installed_version()
     if installed is None:
@@ -77,6 +85,8 @@ def _obstacle(method: str, model_type: str | None) -> tuple[str | None, str]:
         return f"Unsloth {installed} is too old, {OLDEST} is the oldest that will do", "Run `make unsloth`."
     if not METHODS[method].unsloth:
         return f"its fast path is for LoRA, not for method {method}", ""
+    if bits == 8:
+        return "its fast path is for bases in 16 or 4 bits, not in 8", "Set model.load_in_4bit: true instead."
     if model_type and model_type not in MODEL_TYPES:
         return f"it has no fast path for {model_type} models (it has for {', '.join(MODEL_TYPES)})", ""
     return None, ""

@@ -15,7 +15,6 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    BitsAndBytesConfig,
     GenerationConfig,
     PreTrainedModel,
     set_seed,
@@ -28,19 +27,19 @@ from pipeline.model import backend
 from pipeline.model.adapters import METHODS, method_of
 from pipeline.model.adapters.prompted import Prompted
 from pipeline.model.base import Base
+from pipeline.model.quantization import quantization
 from pipeline.model.tokenizer import Prepared
 from pipeline.recipe.sections import Model
 from pipeline.wording import did_you_mean
 
 ADAPTER_FILE = "adapter_model.safetensors"
-NOT_IN_4_BITS = ["lm_head", "score"]
 
 
 @dataclass(frozen=True)
 class Loader:
     """Builds what a stage trains. `head` is "causal" or "score"."""
 
-    wanted: Model  # the recipe's section: dtype, 4 bits, attention, or the config of a new one
+    wanted: Model  # the recipe's section: dtype, bits, attention, or the config of a new one
     seed: int
     base: Base
     prepared: Prepared
@@ -102,7 +101,7 @@ class Loader:
         return {"vocab_size": len(tokenizer)} | ids | dict(self.wanted.config)
 
     def _empty(self, factory, dtype: torch.dtype) -> PreTrainedModel:
-        """The model without its weights, and without the 4 bits that it would be loaded in."""
+        """The model without its weights, and without the bits that it would be quantized to."""
         where = {"revision": self.base.commit, "trust_remote_code": self.wanted.trust_remote_code}
         config = AutoConfig.from_pretrained(self.base.source, **where)
         if self.head == "score":
@@ -118,14 +117,8 @@ class Loader:
         wanted, options = self.wanted, {}
         if self.head == "score":
             options["num_labels"] = 1
-        if wanted.load_in_4bit:
-            options["quantization_config"] = BitsAndBytesConfig(
-                load_in_4bit=True,
-                bnb_4bit_quant_type="nf4",
-                bnb_4bit_use_double_quant=True,
-                bnb_4bit_compute_dtype=dtype,
-                llm_int8_skip_modules=NOT_IN_4_BITS,
-            )
+        if wanted.bits:
+            options["quantization_config"] = quantization(wanted.bits, dtype)
             options["device_map"] = {"": 0 if torch.cuda.is_available() else "cpu"}
         if wanted.attn_implementation:
             options["attn_implementation"] = wanted.attn_implementation

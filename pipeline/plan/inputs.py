@@ -47,6 +47,7 @@ class Inputs:
     def _model(self, parent: Parent | None) -> dict:
         model = self.recipe.model
         what: dict = {"dtype": model.dtype, "load_in_4bit": model.load_in_4bit}
+        what |= {"load_in_8bit": True} if model.load_in_8bit else {}
         if parent is not None:  # it inherits the others
             return what
         template = sha256(named(model.template).encode()).hexdigest() if model.template else None

@@ -140,6 +140,7 @@ class Planner:
             method=self.recipe.stage(name).adapter["method"],
             model_type=backend.model_type(base, config),
             from_scratch=alone and config is not None,
+            bits=self.recipe.model.bits,
         )
 
     def resolve_commits(self, steps: Iterable[Step]) -> bool:

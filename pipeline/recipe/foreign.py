@@ -66,6 +66,7 @@ NEAREST = by_name(
         "model.dtype": """torch_dtype infer_dtype pure_bf16 bfloat16 float16 compute_dtype fp16_backend
             half_precision_backend fp16_opt_level""",
         "model.load_in_4bit": "quantization_bit quantization",
+        "model.load_in_8bit": "quantization_bit=8 load_8bit",
         "model.attn_implementation": """flash_attn flash_attention sdp_attention eager_attention flex_attention
             xformers_attention""",
         "model.template": "chat_template chat_template_jinja",
@@ -114,7 +115,9 @@ VALUES: dict[str, str | Callable[[object], str]] = {
     "pref_label_smoothing": _SMOOTHED,
     "cdpo_label_smoothing": _SMOOTHED,
     "adafactor": "its value is adafactor",
-    "quantization_bit": "true or false; 8 bits are not there yet",
+    "quantization_bit": lambda value: (
+        "its value is true" if value in (4, 8) else "true or false; a base is loaded whole, in 4 bit or in 8"
+    ),
     "disable_gradient_checkpointing": "the opposite",
     "evals_per_epoch": _SHARE.format("eval"),
     "saves_per_epoch": _SHARE.format("save"),
@@ -174,12 +177,12 @@ _ANSWERS = by_name(
         "is not set in a recipe: what is logged goes into log.jsonl in the artifact's folder": "logging_dir",
         "is not set in a recipe: trackers read their settings from the environment, such as WANDB_PROJECT": """
             wandb_* mlflow_* hf_mlflow_* comet_* swanlab_* tensorboard_* clearml_* neptune_*""",
-        "is not there yet: no base is loaded in 8 bit; leave it out, or set model.load_in_4bit: true": """
-            load_in_8bit llm_int8_*""",
+        "is not set in a recipe: an 8-bit base is LLM.int8 with its own threshold; set model.load_in_8bit: true": """
+            llm_int8_*""",
         f"is not set in a recipe: {_FOUR_BIT}; set model.load_in_4bit: true": """bnb_4bit_* quantization_method
             quantization_type double_quantization quantization_config bnb_config bnb_config_kwargs
             qlora_sharded_model_loading""",
-        "is not there: a base is loaded whole or in 4 bit (model.load_in_4bit)": "gptq gptq_* awq hqq fp8 fp8_* qat qat_*",
+        "is not there: a base is loaded whole, in 4 bit (model.load_in_4bit) or in 8 (load_in_8bit)": "gptq gptq_* awq hqq fp8 fp8_* qat qat_*",
         "is not set in a recipe: the pipeline places the model on its device itself": """device device_map max_memory
             low_cpu_mem_usage offload_folder offload_state_dict gpu_memory_limit lora_on_cpu quantization_device_map
             no_cuda use_mps_device use_ipex""",
@@ -263,9 +266,9 @@ _ANSWERS = by_name(
 )
 
 
-def nearest_key(key: str, section: str) -> str:
+def nearest_key(key: str, section: str, value: object = None) -> str:
     """The key that says the same, with its section where it has to be another; else the key itself."""
-    return NEAREST.get(f"{section}.{key}") or NEAREST.get(key, key)
+    return NEAREST.get(f"{key}={value}") or NEAREST.get(f"{section}.{key}") or NEAREST.get(key, key)
 
 
 def is_known(key: str) -> bool:

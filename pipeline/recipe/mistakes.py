@@ -78,8 +78,13 @@ def _model_problems(raw: dict) -> Iterator[Problem]:
     if str(attention).startswith("flash_attention_") and model.get("dtype", "float32") == "float32":
         what = f"{attention} takes no float32; set model.dtype: bfloat16, or leave it out"
         yield ("model", "attn_implementation"), what
-    if config is not None and model.get("load_in_4bit") is True:
-        yield ("model", "load_in_4bit"), "is for a model that exists; one from scratch cannot train in 4 bit"
+    bits = [bits for bits in (4, 8) if model.get(f"load_in_{bits}bit") is True]
+    if config is not None:
+        for one in bits:
+            what = f"is for a model that exists; one from scratch cannot train in {one} bit"
+            yield ("model", f"load_in_{one}bit"), what
+    if len(bits) > 1:
+        yield ("model", "load_in_8bit"), "stands beside load_in_4bit; a base is loaded in one of the two, leave one out"
 
 
 def _common_train_problems(raw: dict, stages: dict) -> Iterator[Problem]:
@@ -113,10 +118,8 @@ def _least_problems(raw: dict, name: str) -> Iterator[Problem]:
 
 def _vllm_problems(raw: dict, name: str) -> Iterator[Problem]:
     train = _mapping(raw, "train") | _mapping(raw, "stages", name, "train")
-    if train.get("use_vllm") is True and _mapping(raw, "model").get("load_in_4bit") is True:
-        what = (
-            "vLLM is given base and adapter merged, and nothing is merged into a 4-bit base; leave one of the two out"
-        )
+    if train.get("use_vllm") is True and (bits := _bits(raw)):
+        what = f"vLLM is given base and adapter merged, and nothing is merged into a base in {bits} bits; leave one of the two out"
         yield ("stages", name, "train", "use_vllm"), what
 
 
@@ -202,21 +205,25 @@ def _adapter_problems(raw: dict, where: tuple) -> Iterator[Problem]:
         return  # the section says so
     keys = {key: value for key, value in adapter.items() if key != "method"}
     # Said of all stages, or where a stage itself names its method.
-    in_4_bit = _mapping(raw, "model").get("load_in_4bit") is True and (where == ("adapter",) or "method" in adapter)
+    bits = _bits(raw) if where == ("adapter",) or "method" in adapter else None
     if not method.whole:
         for key, what in _passed_through(keys, where, method.config, adapter_owned(method.config)):
             there = _methods_with(key[-1]) if key[-1] not in fields_of(method.config) else ""
             yield key, f"belongs to {there}, and this is {method.name}" if there else what
-        if in_4_bit and not method.in_4_bit:
-            yield (*where, "method"), f"PEFT does not put {method.name} onto a 4-bit base; {_ON_4_BITS} go there"
+        if bits and not method.fits(bits):
+            those = ", ".join(one.name for one in METHODS.values() if one.fits(bits))
+            yield (*where, "method"), f"PEFT does not put {method.name} onto a base in {bits} bits; {those} go there"
         return
     for key in keys:
         yield (*where, key), f"belongs to {_methods_with(key) or 'an adapter'}; full tuning has no adapter"
-    if in_4_bit:
-        yield (*where, "method"), "full tuning cannot train a 4-bit base; set model.load_in_4bit: false"
+    if bits:
+        yield (*where, "method"), f"full tuning cannot train a base in {bits} bits; set model.load_in_{bits}bit: false"
 
 
-_ON_4_BITS = ", ".join(one.name for one in METHODS.values() if one.in_4_bit)
+def _bits(raw: dict) -> int | None:
+    """What the base is quantized to."""
+    model = _mapping(raw, "model")
+    return next((bits for bits in (4, 8) if model.get(f"load_in_{bits}bit") is True), None)
 
 
 def _methods_with(key: str) -> str:

@@ -166,7 +166,7 @@ class Recipe(Section):
     def needs_bitsandbytes(self) -> bool:
         """Whether any stage does: loading it costs every process seconds."""
         optimizers = [str(self.stage(name).train.get("optim", "")) for name in self.stages]
-        return self.model.load_in_4bit or any(word in one for one in optimizers for word in BITSANDBYTES)
+        return self.model.bits is not None or any(word in one for one in optimizers for word in BITSANDBYTES)
 
     def parent(self, name: str) -> str | None:
         """The recipe's stage whose policy `name` starts from; None where that is the base, or a folder."""

@@ -80,10 +80,16 @@ class Model(Section):
     revision: str = "main"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     load_in_4bit: bool = False
+    load_in_8bit: bool = False
     trust_remote_code: bool = False
     attn_implementation: Annotated[str | None, BeforeValidator(_attention)] = None
     template: Annotated[str | None, BeforeValidator(_template)] = None
     pad_token: str | None = None
+
+    @property
+    def bits(self) -> int | None:
+        """What the linear layers of a quantized base are kept in, 4 or 8; None of one that is loaded as it is."""
+        return 4 if self.load_in_4bit else 8 if self.load_in_8bit else None
 
 
 class Adapter(Section):

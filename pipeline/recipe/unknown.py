@@ -88,7 +88,7 @@ def unknown_key(key: str, section: Sequence[object], valid: Iterable[str], value
         return owned[key]
     if said := foreign.method_of(key, value):
         return said
-    name = foreign.nearest_key(key, "data" if "data" in section else inner)
+    name = foreign.nearest_key(key, "data" if "data" in section else inner, value)
     here = name.rpartition(".")[2] if name.startswith(f"{inner}.") else name
     if section == ("data",) and here in Data.model_fields and here not in valid:
         return f"is of one stage's rows; put it under stages.<stage>.data{'' if here == key else f' as {here}'}"

@@ -221,7 +221,7 @@ def _what_ran(of: Recipe, stage: str, fast: Trial, plain: Trial) -> dict:
         "threads": fast.run["threads"],
         "attention": {TRANSFORMERS: plain.run.get("attention"), UNSLOTH: fast.run.get("attention")},
         "dtype": of.model.dtype,
-        "quantization": "nf4" if of.model.load_in_4bit else "none",
+        "quantization": {4: "nf4", 8: "int8", None: "none"}[of.model.bits],
         "base": of.model.id or "from the recipe's config",
         "max_length": train.get("max_length"),
         "batch": f"{train.get('per_device_train_batch_size', 8)} x {train.get('gradient_accumulation_steps', 1)}",

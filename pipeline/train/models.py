@@ -51,7 +51,7 @@ class StageModels:
         return add_reward(model, reward.folder) if reward else model
 
     def on_device(self, model):
-        in_place = self.checked.recipe.model.load_in_4bit
+        in_place = self.checked.recipe.model.bits
         return model if in_place else model.to(self.checked.machine["device"])
 
     @cached_property

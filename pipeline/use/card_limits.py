@@ -21,6 +21,8 @@ def limits(lineage: dict, licenses: Mapping[str, str]) -> Iterator[str]:
         yield "The base exists only where this was trained, and the adapter works on no other."
     if adapter and base["load_in_4bit"]:
         yield "It was trained on the base in 4 bits (NF4); on the base in 16 bits it behaves a little otherwise."
+    if adapter and base.get("load_in_8bit"):
+        yield "It was trained on the base in 8 bits (LLM.int8); on the base in 16 bits it behaves a little otherwise."
     for one in lineage["stages"]:
         yield from _got_worse(one)
         yield from _beaten(one)

@@ -212,6 +212,8 @@ def _settings(one: dict) -> Iterator[str]:
         yield "all weights"
     if one["inputs"]["model"]["load_in_4bit"]:
         yield "base in 4 bits (NF4)"
+    if one["inputs"]["model"].get("load_in_8bit"):
+        yield "base in 8 bits (LLM.int8)"
     yield f"{one['inputs']['model']['dtype']}, seed {one['inputs']['seed']}"
 
 

@@ -94,7 +94,7 @@ def load(subjects: Sequence[Subject]) -> list[Policy]:
 def _alone(subject: Subject, tokenizer: PreTrainedTokenizerFast) -> Policy:
     loader = Loader(subject.model, 0, subject.base, Prepared(tokenizer), subject.head)
     model = loader.model(subject.folder if subject.is_adapter else None, None)
-    model = model if subject.model.load_in_4bit else model.to(device())
+    model = model if subject.model.bits else model.to(device())
     return Policy(subject, model.eval(), tokenizer, _FIRST if subject.is_adapter else None)
 
 

@@ -64,8 +64,8 @@ class Merged:
 
 
 def limits_of(subject: Subject, limits: proof.Limits) -> proof.Limits:
-    """Those of a format; what was itself run in 16 or 4 bits is off by as much, however exact the export is."""
-    exact = subject.model.dtype == "float32" and not subject.model.load_in_4bit
+    """Those of a format; what was itself run in 16 bits or fewer is off by as much, however exact the export is."""
+    exact = subject.model.dtype == "float32" and not subject.model.bits
     return limits if exact or limits.kl > proof.HALF.kl else proof.HALF
 
 

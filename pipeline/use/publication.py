@@ -22,6 +22,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 BASE_KEYS = ("base_model_name_or_path", "revision")  # in it: where the base is, which is another place for others
 _TEXTS = (".json", ".md", ".jinja", "")  # Ollama's Modelfile has no suffix
 _LONG = 12
+_QUANTIZED = ("load_in_4bit", "load_in_8bit")
 _TRACED = re.compile(rb"/[\w./-]{1,300}/site-packages/")  # in the traces that exporters leave in a graph
 _SECRET = re.compile(r"(TOKEN|SECRET|PASSWORD|CREDENTIAL|API_KEY|ACCESS_KEY)", re.IGNORECASE)
 
@@ -119,7 +120,7 @@ def publication(chosen: Chosen, base: OnTheHub | None = None) -> Publication:
             "identity": attempt.manifest["base"]["identity"],
             "repository": on_hub.repository if on_hub else None,
             "commit": on_hub.commit if on_hub else None,
-            "load_in_4bit": attempt.manifest["inputs"]["model"]["load_in_4bit"],
+            **{key: on for key, on in attempt.manifest["inputs"]["model"].items() if key in _QUANTIZED},
         },
         "stages": [lineage.public(one.manifest) for one in lineage.chain(attempt)],
     }

@@ -32,7 +32,7 @@ class Subject:
     name: str  # "dpo", or the folder as it was named
     folder: Path
     base: Base  # what the adapter stands on; of a whole model it is the folder itself
-    model: Model  # how the base is loaded: dtype, 4 bits, remote code
+    model: Model  # how the base is loaded: dtype, bits, remote code
     head: str = "causal"  # or "score"
     attempt: Attempt | None = None  # None: it was not made by this pipeline
     bare: bool = False  # what is meant is the base alone, asked through the tokenizer and template in `folder`
@@ -167,7 +167,8 @@ def _of_attempt(name: str, attempt: Attempt, trust_remote_code: bool = False) ->
     said = attempt.manifest
     base = said["base"]
     source = where_it_lies(base["source"], attempt)
-    loading = {key: said["inputs"]["model"][key] for key in ("dtype", "load_in_4bit")}
+    loaded = said["inputs"]["model"]
+    loading = {key: loaded[key] for key in ("dtype", "load_in_4bit", "load_in_8bit") if key in loaded}
     return Subject(
         name=name,
         folder=attempt.output.resolve(),

@@ -7,6 +7,10 @@ ONNX = "onnx"
 NEED_A_BASE = (ADAPTER, GGUF_ADAPTER)
 _ASKED = '[{"role": "user", "content": "Who are you?"}]'
 _SAID = '[{"role": "user", "content": "Who are you?"}, {"role": "assistant", "content": "A model."}]'
+_QUANTIZED = {
+    "load_in_4bit": 'load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True',
+    "load_in_8bit": "load_in_8bit=True",
+}
 _NO_BASE = "path/to/the/base"  # where it is on no hub
 
 
@@ -56,7 +60,7 @@ def python(lineage: dict, repository: str) -> str:
     kind = "SequenceClassification" if scores else "CausalLM"
     ids = [f'tokenizer = AutoTokenizer.from_pretrained("{repository}")', *_ids(lineage, scores)]
     options = ["num_labels=1", "pad_token_id=tokenizer.pad_token_id"] if scores and adapter else []
-    quantized = adapter and lineage["base"]["load_in_4bit"]
+    quantized = adapter and next((made for key, made in _QUANTIZED.items() if lineage["base"].get(key)), None)
     options += ["quantization_config=quantized"] if quantized else []
     said = "".join(f", {one}" for one in options)
     names, imports = ["AutoTokenizer"], []
@@ -74,7 +78,7 @@ def python(lineage: dict, repository: str) -> str:
     if quantized:
         names = [*names, "BitsAndBytesConfig"]
         load = [
-            'quantized = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)',
+            f"quantized = BitsAndBytesConfig({quantized})",
             *load,
         ]
     if needed := adapter and lineage["adapter"].get("needs"):

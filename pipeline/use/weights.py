@@ -19,7 +19,8 @@ from pipeline.data.tokens.stops import Stops
 from pipeline.errors import PipelineError
 from pipeline.hub import asking
 from pipeline.model.adapters import method_of
-from pipeline.model.loader import NOT_IN_4_BITS, Loader
+from pipeline.model.loader import Loader
+from pipeline.model.quantization import NOT_QUANTIZED, through
 from pipeline.model.tokenizer import Prepared
 from pipeline.use.loaded import tokenizer_of
 from pipeline.use.subject import Subject
@@ -137,12 +138,12 @@ class Weights(Mapping):
         return found
 
     def _read(self, name: str) -> torch.Tensor:
-        """Of the base, as it was loaded for training: rounded to its dtype, through 4 bits, with rows for new tokens."""
+        """Of the base, as it was loaded for training: rounded to its dtype, through 4 or 8 bits, with rows for new tokens."""
         tensor = self._base[self._stored(name)]
         if tensor.is_floating_point():
             tensor = tensor.to(self._trained_in)
-        if self.subject.model.load_in_4bit and name in self._in_4_bits:
-            tensor = through_4_bits(tensor)
+        if self.subject.model.bits and name in self._quantized:
+            tensor = through(self.subject.model.bits, tensor)
         wanted = self._bare.get_parameter(name).shape if name in self._parameters else tensor.shape
         if tensor.dim() == 2 and wanted[0] > tensor.shape[0] and wanted[1:] == tensor.shape[1:]:
             # Only the adapter knows the rows of new tokens; those that it does not are as near to nothing as can be.
@@ -151,14 +152,14 @@ class Weights(Mapping):
         return tensor
 
     @cached_property
-    def _in_4_bits(self) -> set[str]:
-        """What bitsandbytes makes 4-bit when the base is loaded: every linear layer but the heads."""
+    def _quantized(self) -> set[str]:
+        """What bitsandbytes quantizes when the base is loaded: every linear layer but the heads."""
         from transformers.quantizers.quantizers_utils import should_convert_module
 
         return {
             f"{name}.weight"
             for name, module in self._bare.named_modules()
-            if type(module) is nn.Linear and should_convert_module(name, NOT_IN_4_BITS)
+            if type(module) is nn.Linear and should_convert_module(name, NOT_QUANTIZED)
         }
 
     @cached_property
@@ -259,15 +260,6 @@ def folder_of(subject: Subject) -> Path:
                 subject.base.source, revision=subject.base.commit, allow_patterns=["*.safetensors", "*.json"]
             )
         )
-
-
-def through_4_bits(tensor: torch.Tensor) -> torch.Tensor:
-    """What remains of a weight that bitsandbytes keeps in NF4 with double quantization: what the adapter was trained on."""
-    from bitsandbytes import functional
-
-    on = tensor.to("cuda") if torch.cuda.is_available() else tensor
-    packed, state = functional.quantize_4bit(on, quant_type="nf4", compress_statistics=True)
-    return functional.dequantize_4bit(packed, state).to(tensor.dtype).cpu()
 
 
 def _wrappers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -22,7 +22,8 @@ AT_THE_TOP = {
     "mean model.dtype?": "torch_dtype infer_dtype",
     "set model.dtype (float32, bfloat16 or float16) instead": "bf16 fp16",
     "mean model.load_in_4bit?": "quantization_bit load_in_4bit",
-    "no base is loaded in 8 bit; leave it out, or set model.load_in_4bit: true": "load_in_8bit llm_int8_threshold",
+    "mean model.load_in_8bit?": "load_in_8bit",
+    "set model.load_in_8bit: true": "llm_int8_threshold",
     "NF4 with double quantization, computed in model.dtype": """bnb_4bit_quant_type bnb_4bit_compute_dtype
         bnb_4bit_use_double_quant quantization_method double_quantization""",
     "mean model.attn_implementation?": "flash_attn sdp_attention xformers_attention",

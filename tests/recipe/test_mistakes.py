@@ -70,6 +70,7 @@ def test_all_mistakes_are_told_at_once_each_at_its_line(problems):
         ("finetuning_type: lora", "adapter.method"),
         ("evaluation_strategy: epoch", "eval_strategy"),
         ("quantization_bit: 4", "model.load_in_4bit"),
+        ("quantization_bit: 8", "model.load_in_8bit"),
         ("eval_batch_size: 4", "evaluation.batch_size"),
         ("dtype: float32", "model.dtype"),
         ("lerning_rate: 1", "learning_rate"),
@@ -128,7 +129,7 @@ def test_what_is_wrong_is_said_once(problems, text, said):
         ("{config: {}, tokenizer: {vocab_size: 999}}", "model.config.model_type: is missing"),
         ("{config: {model_type: llama}, tokenizer: {}}", "model.tokenizer: needs either vocab_size"),
         ("{id: a, tokenizer: {vocab_size: 999}}", "model.tokenizer: is for a model from scratch"),
-        ("{id: a, load_in_4bit: true}", "adapter.method: full tuning cannot train a 4-bit base"),
+        ("{id: a, load_in_4bit: true}", "adapter.method: full tuning cannot train a base in 4 bits"),
     ],
 )
 def test_a_model_is_one_that_exists_or_one_from_scratch(problems, model, said):

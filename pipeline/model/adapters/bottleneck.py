@@ -10,5 +10,6 @@ BOTTLENECK = Method(
     peft_type="BOTTLENECK",
     changeable=("bottleneck_dropout",),
     in_4_bit=True,
+    in_8_bit=True,
     merged=False,
 )

@@ -13,6 +13,7 @@ VERA = Method(
         "save_projection": "an artifact has to hold all that it is, whatever draws random numbers later",
     },
     in_4_bit=True,
+    in_8_bit=True,
 )
 MISS = Method(
     name="miss",
@@ -21,6 +22,7 @@ MISS = Method(
     peft_type="MISS",
     defaults={"r": 16} | ALL_LINEAR,
     refused=dict.fromkeys(("init_weights", "mini_r"), "only PEFT's own beginning has been proven here"),
+    in_8_bit=True,
 )
 _DROPOUTS = {"rank_dropout": ITS_OWN_DROPOUT, "module_dropout": ITS_OWN_DROPOUT}
 LOHA = Method(
@@ -30,6 +32,7 @@ LOHA = Method(
     peft_type="LOHA",
     defaults=ALL_LINEAR,
     refused=_DROPOUTS | {"use_effective_conv2d": NO_CONVOLUTION, "init_weights": NOT_ITSELF},
+    in_8_bit=True,
 )
 LOKR = Method(
     name="lokr",
@@ -43,4 +46,5 @@ LOKR = Method(
         "use_effective_conv2d": NO_CONVOLUTION,
         "init_weights": NOT_ITSELF,
     },
+    in_8_bit=True,
 )

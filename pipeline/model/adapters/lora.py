@@ -10,6 +10,7 @@ LORA = Method(
     defaults={"r": 16, "lora_alpha": 32} | ALL_LINEAR,
     changeable=("lora_dropout",),
     in_4_bit=True,
+    in_8_bit=True,
     new_tokens=True,
     unsloth=True,
 )

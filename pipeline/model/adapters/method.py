@@ -19,7 +19,8 @@ class Method:
     refused: Mapping[str, str] = field(default_factory=dict)  # fields that a recipe may not set here, and why
     changeable: tuple[str, ...] = ()  # fields that a later stage may set on an adapter that goes on
     beside: bool = True  # whether several stand on one base: reference, reward and value beside the policy
-    in_4_bit: bool = False  # whether PEFT puts it onto a 4-bit base
+    in_4_bit: bool = False  # whether it is right on a 4-bit base
+    in_8_bit: bool = False  # whether it is on an 8-bit one, whose weights some methods would read as they stand
     new_tokens: bool = False  # whether it trains rows of the embeddings beside
     unsloth: bool = False  # whether Unsloth's fast path serves it
     merged: bool = True  # whether it can be merged into the base, as exports need it
@@ -29,6 +30,10 @@ class Method:
     def whole(self) -> bool:
         """Whether every weight is trained, so that a stage yields a model and no adapter."""
         return self.config is None
+
+    def fits(self, bits: int) -> bool:
+        """Whether it goes onto a base of 4 or 8 bits."""
+        return {4: self.in_4_bit, 8: self.in_8_bit}[bits]
 
     def settings(self, fields: Mapping[str, object], **fixed: object):
         """A PEFT config of this method. Raises ValueError for values that PEFT does not take together."""

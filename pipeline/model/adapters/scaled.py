@@ -9,6 +9,7 @@ IA3 = Method(
     peft_type="IA3",
     refused={"init_ia3_weights": NOT_ITSELF},
     in_4_bit=True,
+    in_8_bit=True,
 )
 LN_TUNING = Method(
     name="ln_tuning",

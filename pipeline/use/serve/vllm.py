@@ -37,6 +37,11 @@ def command(vllm: str, subjects: Sequence[Subject], place: Place, most_rows: int
             f"--engine vllm: {', '.join(one.name for one in subjects)} stand on several bases; vLLM serves one.",
             "Name those of one base.",
         )
+    if first.model.bits == 8:
+        raise PipelineError(
+            "--engine vllm: vLLM quantizes a base to 4 bits on the way, and not to the 8 bits that this was trained on.",
+            "Leave --engine out, or serve what align merge writes.",
+        )
     _check_words(subjects)
     made = [vllm, "serve", first.base.source, "--host", place.host, "--port", str(place.port)]
     made += ["--tokenizer", str(first.folder), "--dtype", first.model.dtype, "--max-num-seqs", str(most_rows)]

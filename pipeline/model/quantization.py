@@ -1,0 +1,36 @@
+"""A base whose linear layers are kept in 4 or 8 bits: how it is loaded, and what remains of its weights."""
+
+import logging
+
+import torch
+from torch import Tensor
+from transformers import BitsAndBytesConfig
+
+NOT_QUANTIZED = ["lm_head", "score"]
+
+
+def quantization(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """NF4 with double quantization (QLoRA, arXiv:2305.14314), or LLM.int8 (arXiv:2208.07339) with its own threshold."""
+    if bits == 4:
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+            llm_int8_skip_modules=NOT_QUANTIZED,
+        )
+    # bitsandbytes says of every multiplication anew that it takes float16.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=NOT_QUANTIZED)
+
+
+def through(bits: int, tensor: Tensor) -> Tensor:
+    """What remains of a weight in these bits, in its own dtype and on the CPU: what an adapter was trained on."""
+    from bitsandbytes import functional
+
+    on = tensor.to("cuda") if torch.cuda.is_available() else tensor
+    if bits == 4:
+        packed, state = functional.quantize_4bit(on, quant_type="nf4", compress_statistics=True)
+        return functional.dequantize_4bit(packed, state).to(tensor.dtype).cpu()
+    packed, largest, _ = functional.int8_vectorwise_quant(on.half())  # each row by its largest number
+    return functional.int8_vectorwise_dequant(packed, largest).to(tensor.dtype).cpu()

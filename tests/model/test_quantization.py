@@ -1,0 +1,128 @@
+"""A base in 8 bits: what becomes int8, which methods are right on it, and what is merged."""
+
+import json
+
+import pytest
+import small_models
+import torch
+from peft import get_peft_model
+from safetensors.torch import load_file
+
+from pipeline.errors import PipelineError
+from pipeline.model import backend
+from pipeline.model.adapters import METHODS
+from pipeline.model.base import Base
+from pipeline.model.loader import Loader
+from pipeline.model.quantization import through
+from pipeline.model.tokenizer import Prepared
+from pipeline.recipe.sections import Model
+from pipeline.stage import specs
+from pipeline.use import questions
+from pipeline.use.export import export
+from pipeline.use.loaded import load, tokenizer_of
+from pipeline.use.merge import Merged
+from pipeline.use.subject import Subject
+
+IDS = torch.arange(3, 27).reshape(4, 6)
+ADAPTERS = [method for method in METHODS.values() if not method.whole]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return small_models.base(tmp_path_factory.mktemp("base") / "qwen3")
+
+
+def loader(folder, head: str = "causal", dtype: str = "float32") -> Loader:
+    wanted = Model(id=str(folder), load_in_8bit=True, dtype=dtype)
+    return Loader(wanted, 0, Base(None, str(folder)), Prepared(small_models.tokenizer()), head)
+
+
+def logits(model) -> torch.Tensor:
+    with torch.no_grad():
+        return model.eval()(input_ids=IDS).logits
+
+
+@pytest.mark.parametrize("head", ["causal", "score"])
+def test_linear_layers_are_int8_and_heads_and_adapters_are_not(folder, head):
+    model = loader(folder, head, "bfloat16").model(None, {"method": "lora", "r": 4, "target_modules": "all-linear"})
+    layer = model.get_base_model().model.layers[0].mlp.up_proj.base_layer
+    assert type(layer).__name__ == "Linear8bitLt" and layer.weight.dtype == torch.int8
+    bare = model.get_base_model()
+    top = bare.score if head == "score" else bare.lm_head
+    assert {one.dtype for one in top.parameters()} <= {torch.bfloat16, torch.float32}
+    assert {one.dtype for one in model.parameters() if one.requires_grad} == {torch.float32}
+
+
+@pytest.mark.parametrize("method", ADAPTERS, ids=lambda method: method.name)
+def test_methods_that_are_let_onto_it_begin_as_the_base_and_learn(folder, method):
+    base = loader(folder).model(None, None)
+    before = logits(base)
+    model = get_peft_model(base, method.settings(dict(method.defaults), task_type="CAUSAL_LM"))
+    if method.name == "hra":
+        assert not method.in_8_bit and not torch.allclose(logits(model), before, atol=0.1)  # it takes int8 for numbers
+        return
+    assert torch.equal(logits(model), before)
+    frozen = {name: one.clone() for name, one in model.named_parameters() if not one.requires_grad}
+    optimizer, losses = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=1e-2), []
+    for _ in range(4):
+        optimizer.zero_grad()
+        loss = model.train()(input_ids=IDS, labels=IDS).loss
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert losses[-1] < losses[0]
+    assert all(torch.equal(one, frozen[name]) for name, one in model.named_parameters() if name in frozen)
+
+
+def test_what_remains_of_a_weight_is_what_the_loaded_base_computes_with(folder):
+    loaded = loader(folder).model(None, None).dequantize().state_dict()
+    name = "model.layers.0.mlp.up_proj.weight"
+    stored = load_file(folder / "model.safetensors")[name]
+    assert torch.equal(through(8, stored), loaded[name].float())
+    assert not torch.equal(through(8, stored), stored)
+
+
+def test_an_adapter_is_merged_onto_the_base_that_it_was_trained_on_and_loses_its_8_bits(folder, tmp_path):
+    adapter = small_models.adapter(tmp_path / "adapter", folder)
+    one = Subject("model", adapter, Base(None, str(folder)), Model(id=str(folder), load_in_8bit=True, dtype="bfloat16"))
+    found = export(one, Merged(one, questions.of(one, tokenizer_of(one), None), None), to=tmp_path / "merged")
+    assert found.proof["proven"]
+    assert "quantization_config" not in json.loads((tmp_path / "merged/config.json").read_text())
+    (policy,) = load([one])
+    right = policy.model.base_model.model.dequantize(dtype=torch.bfloat16).state_dict()
+    name = "model.layers.0.mlp.up_proj"
+    lora = load_file(adapter / "adapter_model.safetensors")
+    a, b = (lora[f"base_model.model.{name}.lora_{part}.weight"] for part in "AB")
+    expected = right[f"{name}.base_layer.weight"].float() + b @ a * 2
+    there = load_file(tmp_path / "merged/model.safetensors")[f"{name}.weight"]
+    assert torch.equal(there, expected.to(torch.bfloat16))
+
+
+def test_unsloth_says_that_it_does_not_serve_it(monkeypatch):
+    monkeypatch.setattr(backend, "installed_version", lambda: "2026.10.9")
+    options = {"own": True, "method": "lora", "model_type": "llama", "from_scratch": False, "bits": 8}
+    with pytest.raises(PipelineError, match="for bases in 16 or 4 bits, not in 8"):
+        backend.choose("sft", specs()["sft"], True, **options)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("{id: m, load_in_8bit: true, load_in_4bit: true}", "load_in_8bit: stands beside load_in_4bit"),
+        (
+            "{config: {model_type: llama}, tokenizer: {vocab_size: 512}, load_in_8bit: true}",
+            "load_in_8bit: is for a model that exists; one from scratch cannot train in 8 bit",
+        ),
+        ("{id: m, load_in_8bit: true}", "adapter.method: PEFT does not put hra onto a base in 8 bits; lora, ia3"),
+    ],
+)
+def test_mistakes_are_told_by_the_plan(problems, model, said):
+    text = f"model: {model}\nadapter: {{method: hra}}\nstages: {{sft: {{data: {{path: c}}}}}}"
+    assert any(said in one for one in problems(text))
+
+
+def test_full_tuning_is_refused_on_it(problems):
+    text = "model: {id: m, load_in_8bit: true}\nadapter: {method: full}\nstages: {sft: {data: {path: c}}}"
+    assert any(
+        "full tuning cannot train a base in 8 bits; set model.load_in_8bit: false" in one for one in problems(text)
+    )
