@@ -27,7 +27,7 @@ from pipeline.model import backend
 from pipeline.model.adapters import METHODS, method_of
 from pipeline.model.adapters.prompted import Prompted
 from pipeline.model.base import Base
-from pipeline.model.quantization import quantization
+from pipeline.model.quantization import keep_dtype, quantization
 from pipeline.model.tokenizer import Prepared
 from pipeline.recipe.sections import Model
 from pipeline.wording import did_you_mean
@@ -189,6 +189,8 @@ class Loader:
         for name, parameter in model.named_parameters():
             if parameter.requires_grad and ("modules_to_save" in name or "trainable_tokens" in name):
                 parameter.data = parameter.data.float()  # like LoRA's own: small steps are lost in bf16
+        if self.wanted.bits:
+            keep_dtype(model)
         return backend.finished(model, self.unsloth) if self.unsloth else model
 
 

@@ -1,8 +1,11 @@
 """A base whose linear layers are kept in 4 or 8 bits: how it is loaded, and what remains of its weights."""
 
 import logging
+from functools import partial
 
 import torch
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from transformers import BitsAndBytesConfig
 
@@ -22,6 +25,18 @@ def quantization(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig:
     # bitsandbytes says of every multiplication anew that it takes float16.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=NOT_QUANTIZED)
+
+
+def keep_dtype(model: PeftModel) -> None:
+    """Let adapted layers yield the base's dtype: PEFT's IA3 gives float32 there, which the next layer cannot take."""
+    dtype = model.get_input_embeddings().weight.dtype
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.register_forward_hook(partial(_in_dtype, dtype))
+
+
+def _in_dtype(dtype: torch.dtype, module, inputs, output):
+    return output.to(dtype) if isinstance(output, Tensor) and output.dtype == torch.float32 else output
 
 
 def through(bits: int, tensor: Tensor) -> Tensor:

@@ -74,6 +74,14 @@ def test_methods_that_are_let_onto_it_begin_as_the_base_and_learn(folder, method
     assert all(torch.equal(one, frozen[name]) for name, one in model.named_parameters() if name in frozen)
 
 
+def test_in_half_precision_vectors_beside_it_yield_what_the_next_layer_takes(folder):
+    """PEFT's IA3 layers give float32 there, and attention refuses to mix the two."""
+    model = loader(folder, dtype="bfloat16").model(
+        None, {"method": "ia3", "target_modules": ["k_proj"], "feedforward_modules": []}
+    )
+    assert logits(model).dtype == torch.bfloat16
+
+
 def test_what_remains_of_a_weight_is_what_the_loaded_base_computes_with(folder):
     loaded = loader(folder).model(None, None).dequantize().state_dict()
     name = "model.layers.0.mlp.up_proj.weight"
