@@ -27,6 +27,7 @@ from pipeline.model import backend
 from pipeline.model.adapters import METHODS, method_of
 from pipeline.model.adapters.prompted import Prompted
 from pipeline.model.base import Base
+from pipeline.model.freezing import train_last
 from pipeline.model.quantization import keep_dtype, quantization
 from pipeline.model.tokenizer import Prepared
 from pipeline.recipe.sections import Model
@@ -50,7 +51,7 @@ class Loader:
     def model(self, parent_adapter: Path | None, adapter: dict | None) -> PreTrainedModel | PeftModel:
         """The base with a copy of the parent's adapter, with a new one, or bare.
 
-        `adapter` holds the method of a new one and its fields, or those that the stage changes in the parent's.
+        `adapter` holds the method of what is new and its fields, or those that the stage changes in the parent's.
         """
         set_seed(self.seed)  # the score head and a new adapter start from it
         base = self._base()
@@ -59,7 +60,8 @@ class Loader:
         if adapter is None:
             return base
         method, fields = METHODS[adapter["method"]], {key: value for key, value in adapter.items() if key != "method"}
-        _check_names(base, fields)
+        if not method.whole:
+            _check_names(base, fields)
         tokens = self._trainable_tokens(base)
         if tokens and not method.new_tokens:
             raise PipelineError(
@@ -67,6 +69,8 @@ class Loader:
                 f"{method.name} cannot train them beside itself.",
                 "Set adapter.method: lora, or a model.template without new tokens.",
             )
+        if method.whole:
+            return train_last(base, fields["layers"])
         with _fitting():
             config = method.settings(
                 fields,

@@ -18,12 +18,18 @@ class Tuning:
     def of(self, name: str, parent: Parent | None) -> dict | str:
         """What the fingerprint says of it."""
         if self.trains_model(name, parent):
-            return "all weights"
+            return self._numbered(name, parent) or "all weights"
         if parent and not parent.is_model:
             return "the parent's"
         fields = dict(self.recipe.stage(name).adapter)
         method = METHODS[fields.pop("method")]
         return {"method": method.name} | hashed(method.config, fields)
+
+    def _numbered(self, name: str, parent: Parent | None) -> dict | None:
+        """Of a method that trains a part of the model's own weights what it says; a model from scratch is trained whole."""
+        adapter = dict(self.recipe.stage(name).adapter)
+        from_scratch = parent is None and self.recipe.model.config is not None
+        return adapter if METHODS[adapter["method"]].numbers and not from_scratch else None
 
     def changed(self, name: str, parent: Parent | None) -> dict:
         """What a stage sets on the adapter of its parent that goes on, as far as that has it otherwise."""
@@ -48,7 +54,7 @@ class Tuning:
             if parent and not parent.is_model:
                 return False  # the parent's adapter goes on, whatever the rest of the recipe tunes
             raise PipelineError(
-                f"{name}: adapter.method full: its roles share one frozen base, so it trains an adapter.",
+                f"{name}: adapter.method {self.recipe.stage(name).adapter['method']}: its roles share one frozen base, so it trains an adapter.",
                 f"Give stages.{name}.adapter: {{method: lora}}.",
             )
         self._check_several(name, parent)
@@ -56,7 +62,7 @@ class Tuning:
             raise PipelineError(
                 f"{name}: adapter.method full on top of the adapter of {parent.stage or parent.folder}: that would "
                 "have to be merged into the base first, and nothing is ever merged on the way.",
-                "Use full tuning in every stage, or an adapter in this one.",
+                "Use it in every stage, or an adapter in this one.",
             )
         return full
 

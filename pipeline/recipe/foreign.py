@@ -49,6 +49,7 @@ NEAREST = by_name(
         "reward_clip": "score_clip",
         "whiten_rewards": "ppo_whiten_rewards",
         "adapter": "lora qlora peft peft_config lora_config",
+        "adapter.layers": "freeze_trainable_layers num_layer_trainable",
         "adapter.r": "lora_rank lora_r rank",
         "adapter.lora_alpha": "alpha",
         "adapter.lora_dropout": "dropout",
@@ -245,8 +246,7 @@ _ANSWERS = by_name(
             kto_undesirable_weight""",
         "is not set for every stage; give it as stages.orpo.train.beta": "orpo_alpha orpo_beta",
         "is not there: no stage has such a loss": "pref_bco_weight",
-        "is not there: a stage trains one adapter, or every weight (adapter.method)": """freeze_trainable_layers
-            freeze_trainable_modules freeze_extra_modules use_llama_pro unfrozen_parameters mixture_of_depths shift_attn
+        "is not there: a stage trains one adapter, or every weight (adapter.method)": """freeze_trainable_modules freeze_extra_modules use_llama_pro unfrozen_parameters mixture_of_depths shift_attn
             s2_attention pissa_* relora relora_*""",
         "is not there: train.optim names the optimizers that there are": """loraplus_* use_galore galore_* use_apollo
             apollo_* use_badam badam_* use_adam_mini use_muon use_mca embedding_lr embedding_lr_scale lr_groups

@@ -14,7 +14,9 @@ def merged_adapter(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[st
     A stage that names fields of an adapter and no method means the recipe's, or LoRA where that is full tuning.
     """
     shared_method = common.get("method", DEFAULT)
-    method = own.get("method") or (DEFAULT if own and is_full(shared_method) else shared_method)
+    method = own.get("method") or (
+        DEFAULT if is_full(shared_method) and own.keys() - METHODS[shared_method].numbers.keys() else shared_method
+    )
     shared = common if shared_method == method else {}
     return {**shared, **own, "method": method}
 

@@ -7,6 +7,7 @@ from pipeline import stage
 from pipeline.data.shapes.examples import shapes_of
 from pipeline.data.shapes.shape import SHAPES
 from pipeline.model.adapters import CONFIGS, DEFAULT, METHODS
+from pipeline.model.adapters.method import Method
 from pipeline.recipe.chain import stages_below, start_of
 from pipeline.recipe.effect import clashes, idle
 from pipeline.recipe.fields import DEFAULTS, effective, fields_of, is_listed
@@ -15,7 +16,7 @@ from pipeline.recipe.owned import OWNED, adapter_owned
 from pipeline.recipe.problem import Problem
 from pipeline.recipe.rewards import reward_problems
 from pipeline.recipe.unknown import listed_configs, unknown_key
-from pipeline.wording import did_you_mean
+from pipeline.wording import did_you_mean, must_be
 
 
 def _mapping(value: object, *keys: str) -> dict:
@@ -214,10 +215,20 @@ def _adapter_problems(raw: dict, where: tuple) -> Iterator[Problem]:
             those = ", ".join(one.name for one in METHODS.values() if one.fits(bits))
             yield (*where, "method"), f"PEFT does not put {method.name} onto a base in {bits} bits; {those} go there"
         return
-    for key in keys:
-        yield (*where, key), f"belongs to {_methods_with(key) or 'an adapter'}; full tuning has no adapter"
+    for key, value in keys.items():
+        if key not in method.numbers:
+            yield (*where, key), f"belongs to {_methods_with(key) or 'an adapter'}; {_tuning(method)} has no adapter"
+        elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            yield (*where, key), must_be("a whole number of at least 1", value)
     if bits:
-        yield (*where, "method"), f"full tuning cannot train a base in {bits} bits; set model.load_in_{bits}bit: false"
+        yield (
+            (*where, "method"),
+            f"{_tuning(method)} cannot train a base in {bits} bits; set model.load_in_{bits}bit: false",
+        )
+
+
+def _tuning(method: Method) -> str:
+    return f"method {method.name}" if method.numbers else f"{method.name} tuning"
 
 
 def _bits(raw: dict) -> int | None:

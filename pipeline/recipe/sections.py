@@ -108,7 +108,7 @@ class Adapter(Section):
         """The method and, for an adapter, what its config is given."""
         method = METHODS[self.method]
         if method.whole:
-            return {"method": method.name}
+            return {"method": method.name} | dict(method.numbers) | self.model_extra
         fields = fields_of(method.config)
         given = {key: fields[key].normalized(value) for key, value in self.model_extra.items()}
         return {"method": method.name} | deepcopy(dict(method.defaults)) | deepcopy(given)

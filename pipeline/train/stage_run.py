@@ -8,8 +8,11 @@ import importlib
 from collections.abc import Callable
 from pathlib import Path
 
+from peft import PeftModel
+
 from pipeline.artifact.writing import write_json
 from pipeline.data.prepare.table import tokens
+from pipeline.model.adapters import METHODS
 from pipeline.model.saving import save
 from pipeline.train import room
 from pipeline.train.job import machine
@@ -105,8 +108,8 @@ class StageRun:
         """For the checkpoints of this stage, unless it has some already, and of those that it looks ahead at."""
         recipe, begun = self.checked.recipe, (self.job.stage,) if not self.attempt.checkpoints() else ()
         kept = trainer.args.save_total_limit or 1 if trainer.args.save_strategy != "no" else 0
-        full = self.step.inputs["adapter"] == "all weights"  # what trains otherwise cannot be reckoned from this model
-        alike = [name for name in self.job.ahead if (recipe.stage(name).adapter["method"] == "full") == full]
+        full = not isinstance(trainer.model, PeftModel)  # what trains otherwise cannot be reckoned from this model
+        alike = [name for name in self.job.ahead if METHODS[recipe.stage(name).adapter["method"]].whole == full]
         room.check(trainer.model, str(trainer.args.optim), kept, self.folder, (*begun, *alike))
 
     def _train(self, trainer) -> tuple[float, dict[str, int]]:

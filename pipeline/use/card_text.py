@@ -199,7 +199,11 @@ def _settings(one: dict) -> Iterator[str]:
     for name, value in train.items():
         if name in known and value != known[name].normalized(known[name].default):
             yield f"`{name}` {_value(value)}"
-    if isinstance(adapter, dict):
+    if isinstance(adapter, dict) and METHODS[adapter["method"]].whole:
+        yield ", ".join(
+            [f"method {adapter['method']}", *(f"`{key}` {adapter[key]}" for key in adapter if key != "method")]
+        )
+    elif isinstance(adapter, dict):
         default = fields_of(METHODS[adapter["method"]].config)
         for name, value in adapter.items():
             if name in default and (

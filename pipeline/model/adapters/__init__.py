@@ -10,29 +10,12 @@ from pipeline.model.adapters.method import Method
 from pipeline.model.adapters.prompts import P_TUNING, PREFIX, PROMPT
 from pipeline.model.adapters.rotated import BOFT, HRA, OFT
 from pipeline.model.adapters.scaled import IA3, LN_TUNING
-from pipeline.model.adapters.whole import FULL
+from pipeline.model.adapters.whole import FREEZE, FULL
 
 # By the names that recipes have for them. The first is the default.
-METHODS: dict[str, Method] = {
-    one.name: one
-    for one in (
-        LORA,
-        FULL,
-        IA3,
-        LN_TUNING,
-        VERA,
-        OFT,
-        BOFT,
-        HRA,
-        MISS,
-        LOHA,
-        LOKR,
-        PREFIX,
-        PROMPT,
-        P_TUNING,
-        BOTTLENECK,
-    )
-}
+_ADDED = (IA3, LN_TUNING, VERA, OFT, BOFT, HRA, MISS, LOHA, LOKR, BOTTLENECK)
+_VIRTUAL_TOKENS = (PREFIX, PROMPT, P_TUNING)
+METHODS: dict[str, Method] = {one.name: one for one in (LORA, FULL, FREEZE, *_ADDED, *_VIRTUAL_TOKENS)}
 CONFIGS = {one.config: one for one in METHODS.values() if one.config}  # by PEFT's class
 DEFAULT = LORA.name
 
@@ -44,7 +27,6 @@ NOT_HERE = {
     "adalora": "adalora is not there yet: it changes its ranks while it trains, and a resume would not be exact; lora "
     "with a rank_pattern comes nearest",
     "bitfit": "bitfit is not there: most models of today have no biases; ln_tuning comes nearest",
-    "freeze": "freeze is not there yet; lora with layers_to_transform trains some layers alone",
     "prefix_tuning": "prefix tuning is method prefix",
     "prompt_tuning": "prompt tuning is method prompt",
     "ptuning": "P-tuning is method p_tuning",

@@ -15,6 +15,8 @@ class Method:
     config: str | None = None
     module: str = "peft"  # where that class is; a module of our own teaches PEFT a type that it lacks
     peft_type: str = ""  # what PEFT writes into adapter_config.json
+    # Keys of a method that is no config of PEFT's, whole numbers of at least 1, with their defaults.
+    numbers: Mapping[str, int] = field(default_factory=dict)
     defaults: Mapping[str, object] = field(default_factory=dict)  # where the pipeline departs from PEFT's
     refused: Mapping[str, str] = field(default_factory=dict)  # fields that a recipe may not set here, and why
     changeable: tuple[str, ...] = ()  # fields that a later stage may set on an adapter that goes on
@@ -28,7 +30,7 @@ class Method:
 
     @property
     def whole(self) -> bool:
-        """Whether every weight is trained, so that a stage yields a model and no adapter."""
+        """Whether the model's own weights are trained, so that a stage yields a model and no adapter."""
         return self.config is None
 
     def fits(self, bits: int) -> bool:

@@ -1,0 +1,31 @@
+"""The last layers of a model are trained alone, and all else of it is frozen."""
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from pipeline.errors import PipelineError
+
+
+def train_last(model: PreTrainedModel, number: int) -> PreTrainedModel:
+    """Freeze all but the last `number` layers, and a score head, which has learned nothing yet.
+
+    Raises PipelineError where there are fewer.
+    """
+    stack = layers_of(model)
+    if number > len(stack):
+        raise PipelineError(
+            f"adapter.layers: the model has no {number} layers.", f"It has {len(stack)}; method full trains all."
+        )
+    model.requires_grad_(False)
+    for layer in stack[-number:]:
+        layer.requires_grad_(True)
+    if head := getattr(model, "score", None):
+        head.requires_grad_(True)
+    return model
+
+
+def layers_of(model: nn.Module) -> nn.ModuleList:
+    """Its layers, from the first to the last; none where they are not found."""
+    number = model.config.get_text_config().num_hidden_layers
+    stacks = (one for one in model.modules() if isinstance(one, nn.ModuleList) and len(one) == number)
+    return next(stacks, nn.ModuleList())
