@@ -67,10 +67,13 @@ NAMED_IN_TEXTS = {
 }
 # Below the plan, as CONTRIBUTING.md says; each is imported where it is needed.
 MAY_BE_HEAVY = {
+    "pipeline.model.adapters.bottleneck_tuner",
     "pipeline.model.adapters.prompted",
     "pipeline.model.census",
+    "pipeline.model.freezing",
     "pipeline.model.loader",
     "pipeline.model.proofs",
+    "pipeline.model.quantization",
     "pipeline.model.saving",
     "pipeline.model.tokenizer",
     "pipeline.reward.adapter",
