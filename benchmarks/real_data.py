@@ -97,11 +97,13 @@ def main() -> None:
             **{name: version(name) for name in ("torch", "transformers", "trl", "peft")},
         },
         "cores": CORES,
-        "recipe": json.loads(json.dumps(RECIPE).replace(str(REAL), "../shared")),
+        "recipe": RECIPE,
         "stages": found,
         "notes": [line.strip() for line in said.splitlines() if line.startswith("  note:")],
     }
-    options.results.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    # Where the data lay on this machine is nobody's business.
+    text = json.dumps(told, indent=1, ensure_ascii=False).replace(f"{REAL}/", "")
+    options.results.write_text(text + "\n")
     console.print(str(options.results))
 
 
