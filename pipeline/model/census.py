@@ -8,10 +8,12 @@ from peft import PeftModel
 from peft.utils import get_peft_model_state_dict
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from pipeline.errors import PipelineError
 from pipeline.model.adapters import METHODS
 from pipeline.model.adapters.method import Method
 from pipeline.model.adapters.prompted import Prompted
 from pipeline.model.base import Base
+from pipeline.model.freezing import train_last
 from pipeline.model.loader import hollow, loading
 from pipeline.recipe.sections import Model
 
@@ -47,7 +49,7 @@ def counts(base: Base, wanted: Model, vocabulary: int, own: Mapping[str, Mapping
     def each() -> Iterator[Count]:
         for name, method in METHODS.items():
             if method.whole:
-                yield Count(method, whole, 4 * whole)
+                yield _of_its_own(method, shape_of(base, wanted, vocabulary), own.get(name, method.numbers))
                 continue
             try:
                 settings = method.settings(own.get(name, method.defaults), task_type="CAUSAL_LM")
@@ -69,6 +71,16 @@ def _adapted(method: Method, shape: Callable[[], PreTrainedModel], settings, *, 
         if not small:
             raise
     return method.put_on(hollow(shape()), settings)
+
+
+def _of_its_own(method: Method, model: PreTrainedModel, settings: Mapping) -> Count:
+    """Of a method that trains the model's own weights: a stage keeps them all."""
+    try:
+        model = train_last(model, settings["layers"]) if method.numbers else model
+    except PipelineError as error:
+        return Count(method, None, None, str(error).splitlines()[0])
+    whole = sum(one.numel() for one in model.parameters())
+    return Count(method, sum(one.numel() for one in model.parameters() if one.requires_grad), 4 * whole)
 
 
 def _counted(method: Method, model: PeftModel) -> Count:

@@ -9,7 +9,10 @@ from safetensors.torch import load_file
 from stage_runs import stage_run
 
 from pipeline.model.adapters import METHODS
+from pipeline.model.base import Base
+from pipeline.model.census import counts
 from pipeline.model.saving import save
+from pipeline.recipe.sections import Model
 
 FREEZE = ("adapter={method: freeze, layers: 1}", "train.learning_rate=1e-2")
 
@@ -94,6 +97,14 @@ def test_a_stage_may_have_more_layers_and_two_are_the_default(read):
     loaded = read(text)
     assert loaded.stage("sft").adapter == {"method": "freeze", "layers": 3}
     assert loaded.stage("dpo").adapter == {"method": "freeze"} | dict(METHODS["freeze"].numbers)
+
+
+def test_the_table_counts_the_layers_that_are_trained():
+    config = {"model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3}
+    config |= {"num_attention_heads": 2, "num_key_value_heads": 1}
+    whole, found = counts(Base(None, None), Model(config=config), 32, {})
+    (one,) = (count for count in found if count.method.name == "freeze")
+    assert one.saved == 4 * whole and one.trained == 2 * (16 * 16 * 2 + 16 * 8 * 2 + 3 * 16 * 32 + 2 * 16)
 
 
 def test_a_model_with_fewer_layers_is_refused(stage):

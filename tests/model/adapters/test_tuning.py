@@ -141,7 +141,7 @@ def test_every_key_is_taken_or_refused_with_a_reason(name):
     ("adapter", "said"),
     [
         ("{method: adalora}", "adapter.method: adalora is not there yet"),
-        ("{method: ia4}", "adapter.method: must be one of lora, full, ia3"),
+        ("{method: ia4}", "adapter.method: must be one of lora, full, freeze, ia3"),
         ("{method: ia3, r: 4}", "adapter.r: belongs to method lora, and this is ia3"),
         ("{method: oft, r: 4}", "adapter.r: is not set in a recipe: oft_block_size says it"),
         (
