@@ -167,11 +167,14 @@ def micro(tmp_path) -> Path:
 
 
 @pytest.fixture
-def stage_of(chain, tmp_path, monkeypatch):
-    """Stages of the micro chain as their processes would set them up, without running them."""
+def stage_of(built, tmp_path, monkeypatch):
+    """Stages of the micro chain as their processes would set them up, without running them.
+
+    What they prepare lies in a copy: other tests look at what the chain itself left behind.
+    """
     from stage_runs import stage_run  # heavy
 
-    monkeypatch.chdir(chain)
+    monkeypatch.chdir(built)
     return partial(stage_run, "micro.yaml", folder=tmp_path)
 
 

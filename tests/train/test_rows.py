@@ -57,11 +57,11 @@ def test_max_length_beyond_the_models_positions(micro):
     assert "64 positions" in said
 
 
-def test_a_reward_model_trains_on_whole_conversations_and_leaves_nothing_beside_the_prepared_rows(chain, stage_of):
-    there = set((chain / "runs" / ROWS).rglob("*"))
+def test_a_reward_model_trains_on_whole_conversations_and_leaves_nothing_beside_the_prepared_rows(built, stage_of):
+    there = set((built / "runs" / ROWS).rglob("*"))
     trainer, columns = trainer_of(stage_of("reward"))
     assert trainer.train_dataset[:] == {
         side: [row["prompt_ids"] + row[side] for row in columns] for side in ("chosen_ids", "rejected_ids")
     }
     assert trainer.lengths == [len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in trainer.train_dataset]
-    assert set((chain / "runs" / ROWS).rglob("*")) == there
+    assert set((built / "runs" / ROWS).rglob("*")) == there
