@@ -83,3 +83,11 @@ def adapter(folder: Path, on: Path, *, words=None, new_tokens: tuple[str, ...] =
 def weights(folder: Path) -> list[torch.Tensor]:
     """What is stored of a model."""
     return [tensor for file in folder.glob("*.safetensors") for tensor in load_file(file).values()]
+
+
+def onto_the_quantized(model, folder: Path, name: str) -> torch.Tensor:
+    """The weight of a module in fp32 with the adapter in `folder` (see `adapter`) on what remains of it in 4 or 8 bits."""
+    remains = model.base_model.model.dequantize(dtype=torch.bfloat16).state_dict()
+    lora = load_file(folder / "adapter_model.safetensors")
+    a, b = (lora[f"base_model.model.{name}.lora_{part}.weight"] for part in "AB")
+    return remains[f"{name}.base_layer.weight"].float() + b @ a * 2

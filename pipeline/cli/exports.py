@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from pipeline.artifact.attempt import Attempt
+from pipeline.cli.heavy import import_quietly
 from pipeline.cli.options import DEFAULT_RECIPE, JsonOption, RecipeOption, RunsOption, SetOption
 from pipeline.console.screen import Screen, make_console
 from pipeline.errors import PipelineError
@@ -113,7 +114,7 @@ def _export(
     subject = find(name or last_policy(loaded), loaded, runs)
     if subject.note:
         screen.say(subject.where)
-    _heavy(subject)
+    import_quietly(subject.model.bits is not None)
     from pipeline.use import questions
     from pipeline.use.loaded import tokenizer_of
 
@@ -130,17 +131,6 @@ def _export(
     for line in summary(made):
         screen.say(f"  {line}")
     screen.message(f"[bold]{escape(str(made.folder))}[/bold]")
-
-
-def _heavy(subject: Subject) -> None:
-    """Import what loads models, without its progress bars and reports."""
-    from pipeline.train.job.machine import before_imports
-
-    before_imports(subject.model.bits is not None)
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
 
 
 def summary(made: Export) -> list[str]:

@@ -1,18 +1,19 @@
 """The command that tells the methods of tuning apart."""
 
 import json
-from dataclasses import asdict
+import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pipeline.artifact.digests import Digests
+from pipeline.cli.heavy import import_quietly
 from pipeline.cli.options import DEFAULT_RECIPE, JsonOption, RecipeOption, RunsOption, SetOption
 from pipeline.console.screen import Screen, make_console
 from pipeline.errors import PipelineError
 from pipeline.model.adapters import METHODS
-from pipeline.model.adapters.method import ROLES
+from pipeline.model.adapters.method import ROLES, Method
 from pipeline.recipe.reading import load_recipe
 from pipeline.recipe.recipe import Recipe
 from pipeline.wording import not_among
@@ -33,7 +34,8 @@ def methods(
         if name not in METHODS:
             raise PipelineError(f"methods: {not_among(name, METHODS)}.")
     loaded = load_recipe(recipe, overrides or [])
-    _quiet(loaded)
+    import_quietly(loaded.model.bits is not None)
+    warnings.filterwarnings("ignore", category=UserWarning)  # PEFT's, of layers that it has no special form for
     wanted = [name for name in METHODS if not names or name in names]
     rows = _proven(loaded, runs, wanted) if prove else _counted(loaded, runs, wanted)
     if as_json:
@@ -49,19 +51,6 @@ def methods(
         )
 
 
-def _quiet(loaded: Recipe) -> None:
-    from pipeline.train.job.machine import before_imports
-
-    before_imports(loaded.model.load_in_4bit)
-    import warnings
-
-    from transformers.utils import logging
-
-    warnings.filterwarnings("ignore", category=UserWarning)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-
-
 def _own(loaded: Recipe) -> dict[str, dict]:
     """The recipe's own settings of its method; the others are counted by their defaults."""
     settings = loaded.adapter.resolved()
@@ -75,19 +64,18 @@ def _counted(loaded: Recipe, runs: Path, wanted: list[str]) -> list[dict]:
 
     base = base_of(loaded, runs / loaded.name, Digests())
     vocabulary = len(of_recipe(loaded, runs).tokenizer) if base.source is None else 0
-    whole, found = counts(base, loaded.model, vocabulary, _own(loaded))
+    whole, found = counts(base, loaded.model, vocabulary, [METHODS[name] for name in wanted], _own(loaded))
     rows = []
     for one in found:
-        if one.method.name in wanted:
-            said = {key: asdict(one)[key] for key in ("trained", "saved", "why_not")}
-            share = one.trained / whole if one.trained is not None else None
-            rows.append({"method": one.method.name, "share": share, **said, **_served(one.method)})
+        said = {"trained": one.trained, "saved": one.saved, "why_not": one.why_not}
+        share = one.trained / whole if one.trained is not None else None
+        rows.append({"method": one.method.name, "share": share, **said, **_served(one.method)})
     return rows
 
 
-def _served(method) -> dict:
+def _served(method: Method) -> dict:
     return {
-        "beside": method.beside and not method.whole and ROLES not in method.cannot,
+        "beside": not method.whole and not method.why_not(ROLES),
         "in_4_bit": method.in_4_bit,
         "new_tokens": method.new_tokens or method.whole,
         "merged": method.merged and not method.whole,
@@ -106,7 +94,7 @@ def _proven(loaded: Recipe, runs: Path, wanted: list[str]) -> list[dict]:
     loader = Loader(loaded.model, loaded.seed, base, prepared)
     screen, rows = Screen(make_console()), []
     for method in (METHODS[name] for name in wanted if not METHODS[name].whole):
-        if loaded.model.load_in_4bit and not method.in_4_bit:
+        if loaded.model.bits and not method.fits(loaded.model.bits):
             continue
         settings = _own(loaded).get(method.name, dict(method.defaults))
         try:

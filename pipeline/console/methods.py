@@ -4,12 +4,14 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from pipeline.console.tables import plain_table
+
 _SERVED = {"beside": "PPO, GRPO", "in_4_bit": "4-bit base", "merged": "merges", "unsloth": "Unsloth"}
 
 
 def as_table(rows: Sequence[dict], recipe: str) -> Table:
     """What each trains of the recipe's model, where it serves, and when to use it."""
-    table = Table(title=f"{recipe}: what each method trains", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table = plain_table(f"{recipe}: what each method trains")
     for column in ("method", "trained", "share", "saved", "serves", "when"):
         table.add_column(column, justify="right" if column in ("trained", "share", "saved") else "left")
     for row in rows:
@@ -23,7 +25,7 @@ def as_table(rows: Sequence[dict], recipe: str) -> Table:
 
 def as_proofs(rows: Sequence[dict], recipe: str) -> Table:
     """How far each proof is off; the chain relies on all of them."""
-    table = Table(title=f"{recipe}: what holds", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table = plain_table(f"{recipe}: what holds")
     names = list(dict.fromkeys(name for row in rows for name in row["proofs"]))
     for column in ("method", *names):
         table.add_column(column)

@@ -15,7 +15,7 @@ STYLES = {UP_TO_DATE: "green", CONTINUE: "yellow", EVALUATE: "yellow", RUN: "cya
 
 
 def plan(screen: Screen, steps: Sequence[Step], title: str) -> None:
-    table = _table(title)
+    table = plain_table(title)
     for heading in ("stage", "will", "why", "backend", "artifact"):
         words = heading in ("why", "backend")
         table.add_column(heading, style="bold" if heading == "stage" else "", overflow="fold", no_wrap=not words)
@@ -37,7 +37,7 @@ def plan(screen: Screen, steps: Sequence[Step], title: str) -> None:
 
 def learned(screen: Screen, manifests: Sequence[dict]) -> None:
     """The before and after of every stage, and where the weights are."""
-    table = _table("What was learned (held-out rows)")
+    table = plain_table("What was learned (held-out rows)")
     for heading in ("stage", "figure", "before", "after", "n", ""):
         number = heading in ("before", "after", "n")
         table.add_column(heading, justify="right" if number else "left", no_wrap=heading != "figure")
@@ -70,7 +70,7 @@ def where(screen: Screen, folders: Sequence[tuple[str, Path]]) -> None:
 
 def comparison(screen: Screen, result: dict) -> None:
     """Both backends side by side; what is worse than rounding explains stands in red."""
-    table = _table(f"{result['stage']}: {result['steps']} steps, {result['repeats']} trials each, in turn")
+    table = plain_table(f"{result['stage']}: {result['steps']} steps, {result['repeats']} trials each, in turn")
     for heading in ("", *result["backends"]):
         table.add_column(heading, justify="right" if heading else "left")
     both = list(result["backends"].values())
@@ -101,7 +101,7 @@ def comparison(screen: Screen, result: dict) -> None:
     screen.console.print(Text(result["verdict"], style="bold red" if wrong else "bold green"), soft_wrap=True)
 
 
-def _table(title: str) -> Table:
+def plain_table(title: str) -> Table:
     return Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
 
 

@@ -1,15 +1,14 @@
 """What the methods of tuning would train of a model: counted on its shape, without its weights."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from peft import PeftModel
 from peft.utils import get_peft_model_state_dict
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from pipeline.errors import PipelineError
-from pipeline.model.adapters import METHODS
 from pipeline.model.adapters.method import Method
 from pipeline.model.adapters.prompted import Prompted
 from pipeline.model.base import Base
@@ -30,36 +29,42 @@ class Count:
     why_not: str = ""
 
 
-def shape_of(base: Base, wanted: Model, vocabulary: int) -> PreTrainedModel:
-    """The model without weights, on `meta`. `vocabulary` is that of a model from scratch."""
-    if base.source is None:
-        config = AutoConfig.for_model(**{"vocab_size": vocabulary} | dict(wanted.config))
-    else:
-        where = {"revision": base.commit, "trust_remote_code": wanted.trust_remote_code}
-        with loading(base.source, "It has to be a causal language model."):
-            config = AutoConfig.from_pretrained(base.source, **where)
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=wanted.trust_remote_code)
+def counts(
+    base: Base, wanted: Model, vocabulary: int, methods: Sequence[Method], own: Mapping[str, Mapping]
+) -> tuple[int, Iterator[Count]]:
+    """(the model's parameters, the count of each of the methods).
 
+    `vocabulary` is that of a model from scratch; `own` are settings by method, where they are not the defaults.
+    """
+    config = _config(base, wanted, vocabulary)
 
-def counts(base: Base, wanted: Model, vocabulary: int, own: Mapping[str, Mapping]) -> tuple[int, Iterator[Count]]:
-    """(the model's parameters, each method's count). `own` are settings by method, where they are not the defaults."""
-    whole = sum(one.numel() for one in shape_of(base, wanted, vocabulary).parameters())
+    def shape() -> PreTrainedModel:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=wanted.trust_remote_code)
+
+    whole = sum(one.numel() for one in shape().parameters())
 
     def each() -> Iterator[Count]:
-        for name, method in METHODS.items():
+        for method in methods:
             if method.whole:
-                yield _of_its_own(method, shape_of(base, wanted, vocabulary), own.get(name, method.numbers))
+                yield _of_its_own(method, shape(), own.get(method.name, method.numbers))
                 continue
             try:
-                settings = method.settings(own.get(name, method.defaults), task_type="CAUSAL_LM")
-                model = _adapted(method, lambda: shape_of(base, wanted, vocabulary), settings, small=whole < SMALL)
+                settings = method.settings(own.get(method.name, method.defaults), task_type="CAUSAL_LM")
+                model = _adapted(method, shape, settings, small=whole < SMALL)
             except (ValueError, RuntimeError) as error:
                 yield Count(method, None, None, str(error).strip().splitlines()[0])
             else:
                 yield _counted(method, model)
 
     return whole, each()
+
+
+def _config(base: Base, wanted: Model, vocabulary: int) -> PreTrainedConfig:
+    if base.source is None:
+        return AutoConfig.for_model(**{"vocab_size": vocabulary} | dict(wanted.config))
+    with loading(base.source, "It has to be a causal language model."):
+        return AutoConfig.from_pretrained(base.source, revision=base.commit, trust_remote_code=wanted.trust_remote_code)
 
 
 def _adapted(method: Method, shape: Callable[[], PreTrainedModel], settings, *, small: bool) -> PeftModel:

@@ -160,12 +160,11 @@ class Loader:
         wants_head = self.head == "score" and config.task_type != "SEQ_CLS"
         if wants_head:
             config = copy.copy(config)
-            if isinstance(
-                getattr(config, "trainable_token_indices", None), dict
-            ):  # the score model has no output embeddings
+            trained = getattr(config, "trainable_token_indices", None)
+            if isinstance(trained, dict):  # the score model has no output embeddings
                 embeddings = self._names(base)
                 config.trainable_token_indices = {
-                    name: ids for name, ids in config.trainable_token_indices.items() if name in embeddings
+                    name: ids for name, ids in trained.items() if name in embeddings
                 } or None
         config.task_type = "SEQ_CLS" if self.head == "score" else "CAUSAL_LM"
         model = self._adapted(base, config)

@@ -93,8 +93,9 @@ def _logits(model, rows: Tensor, **named: Tensor) -> Tensor:
 
 
 def _apart(one: Tensor, other: Tensor) -> float:
-    scale = max(float(other.float().abs().max()), 1e-9) if other.numel() else 1.0
-    return float((one.float() - other.float()).abs().max()) / scale if other.numel() else 0.0
+    if not other.numel():
+        return 0.0
+    return float((one.float() - other.float()).abs().max()) / max(float(other.float().abs().max()), 1e-9)
 
 
 def _loaded(make, method: Method, fields: dict, model: PeftModel, folder: Path, rows: Tensor) -> float:

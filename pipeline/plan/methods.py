@@ -20,7 +20,7 @@ def refuse(recipe: Recipe, name: str, parent: Parent | None) -> None:
     begins = parent.is_model if parent else recipe.incoming_adapter(name)[0] is None
     spec, train = specs()[name], recipe.given(name, full=method.whole)
     for need in _needs(spec, effective(spec.config, train), begins):
-        if reason := method.cannot.get(need):
+        if reason := method.why_not(need):
             where = f"train.{need}" if need in train or need == REENTRANT else need
             raise PipelineError(
                 f"{recipe.path}: stages.{name}: {where} does not go with adapter.method {method.name}: {reason}.",

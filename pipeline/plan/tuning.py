@@ -49,15 +49,15 @@ class Tuning:
                     "Add a stage before it, such as sft, or name a policy.",
                 )
             return True  # from scratch: there is nothing to adapt
-        full = is_full(self.recipe.stage(name).adapter["method"])
+        method = self.recipe.stage(name).adapter["method"]
+        full = is_full(method)
         if full and specs()[name].rewarded_by:
             if parent and not parent.is_model:
                 return False  # the parent's adapter goes on, whatever the rest of the recipe tunes
             raise PipelineError(
-                f"{name}: adapter.method {self.recipe.stage(name).adapter['method']}: its roles share one frozen base, so it trains an adapter.",
+                f"{name}: adapter.method {method}: its roles share one frozen base, so it trains an adapter.",
                 f"Give stages.{name}.adapter: {{method: lora}}.",
             )
-        self._check_several(name, parent)
         if full and parent and not parent.is_model:
             raise PipelineError(
                 f"{name}: adapter.method full on top of the adapter of {parent.stage or parent.folder}: that would "
@@ -65,18 +65,6 @@ class Tuning:
                 "Use it in every stage, or an adapter in this one.",
             )
         return full
-
-    def _check_several(self, name: str, parent: Parent | None) -> None:
-        """Refuse a stage that needs several adapters on one base where the method allows one."""
-        goes_on = parent is not None and not parent.is_model
-        own = METHODS[self.recipe.stage(name).adapter["method"]]
-        method = method_of(parent.adapter_config["peft_type"]) if goes_on else own
-        if method and not method.beside and not method.whole and specs()[name].rewarded_by:
-            raise PipelineError(
-                f"{name}: of method {method.name} only one adapter can stand on a base, and here reference and reward "
-                "stand on it beside the policy.",
-                "Set adapter.method: lora.",
-            )
 
     def check(self, name: str, parent: Parent | None, above: Step | None) -> None:
         """Refuse what a stage says of its adapter where an adapter goes on that has it otherwise.

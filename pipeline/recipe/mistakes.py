@@ -79,7 +79,7 @@ def _model_problems(raw: dict) -> Iterator[Problem]:
     if str(attention).startswith("flash_attention_") and model.get("dtype", "float32") == "float32":
         what = f"{attention} takes no float32; set model.dtype: bfloat16, or leave it out"
         yield ("model", "attn_implementation"), what
-    bits = [bits for bits in (4, 8) if model.get(f"load_in_{bits}bit") is True]
+    bits = _all_bits(raw)
     if config is not None:
         for one in bits:
             what = f"is for a model that exists; one from scratch cannot train in {one} bit"
@@ -233,8 +233,13 @@ def _tuning(method: Method) -> str:
 
 def _bits(raw: dict) -> int | None:
     """What the base is quantized to."""
+    return next(iter(_all_bits(raw)), None)
+
+
+def _all_bits(raw: dict) -> list[int]:
+    """What a recipe asks for; more than one is a mistake."""
     model = _mapping(raw, "model")
-    return next((bits for bits in (4, 8) if model.get(f"load_in_{bits}bit") is True), None)
+    return [bits for bits in (4, 8) if model.get(f"load_in_{bits}bit") is True]
 
 
 def _methods_with(key: str) -> str:
@@ -253,7 +258,6 @@ def _own_adapter_problems(raw: dict, name: str, policies: Mapping[str, str | Non
         yield from (((*where, key), what) for key in own if not is_full(own.get("method")))
         return
     maker, incoming = incoming_adapter_of(name, policies, _mapping(raw, "adapter"), every, from_scratch)
-    yield from _several_problems(name, where, incoming if maker else merged_adapter(_mapping(raw, "adapter"), own))
     inherited = incoming if maker else _mapping(raw, "adapter")
     for key in changeable(merged_adapter(inherited, own)["method"]):
         if own.get(key) != inherited.get(key):
@@ -274,16 +278,6 @@ def _own_adapter_problems(raw: dict, name: str, policies: Mapping[str, str | Non
         goes_on = incoming.get(key, method.defaults.get(key, fields[key].default))
         if fields[key].normalized(own[key]) != fields[key].normalized(goes_on):
             yield (*where, key), unchangeable(key, goes_on, f"the adapter of {maker}", method.name)
-
-
-def _several_problems(name: str, where: tuple, adapter: Mapping[str, object]) -> Iterator[Problem]:
-    """Where a stage needs several adapters on one base, and the method allows one."""
-    method, spec = METHODS.get(adapter["method"]), stage.specs()[name]
-    if spec.rewarded_by and method and not method.whole and not method.beside:
-        yield (
-            where,
-            f"{name} needs reference and reward beside the policy on one base, and of method {method.name} one adapter alone can stand there; lora serves",
-        )
 
 
 def _dropout_problems(raw: dict, name: str, own: dict, key: str) -> Iterator[Problem]:

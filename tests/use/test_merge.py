@@ -81,12 +81,9 @@ def test_qlora_is_merged_onto_the_base_that_it_was_trained_on_and_loses_its_4_bi
     assert found.proof["proven"] and found.proof["kl"] < 1e-3
     assert "quantization_config" not in json.loads((tmp_path / "merged/config.json").read_text())
     (policy,) = load([one])
-    right = policy.model.base_model.model.dequantize(dtype=torch.bfloat16).state_dict()
     name = "model.layers.0.mlp.up_proj"
-    lora = load_file(adapter / "adapter_model.safetensors")
-    a, b = (lora[f"base_model.model.{name}.lora_{part}.weight"] for part in "AB")
     there = load_file(tmp_path / "merged/model.safetensors")[f"{name}.weight"]
-    expected = right[f"{name}.base_layer.weight"].float() + b @ a * 2
+    expected = small_models.onto_the_quantized(policy.model, adapter, name)
     assert torch.equal(there, expected.to(torch.bfloat16))
 
 

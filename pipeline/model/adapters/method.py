@@ -37,6 +37,12 @@ class Method:
         """Whether it goes onto a base of 4 or 8 bits."""
         return {4: self.in_4_bit, 8: self.in_8_bit}[bits]
 
+    def why_not(self, need: str) -> str | None:
+        """Why it cannot give what a stage needs; None where it can."""
+        if need == ROLES and not self.beside:
+            return "one adapter of it alone stands on a base; take lora"
+        return self.cannot.get(need)
+
     def settings(self, fields: Mapping[str, object], **fixed: object):
         """A PEFT config of this method. Raises ValueError for values that PEFT does not take together."""
         return self.config_class()(**fields, **fixed)

@@ -83,9 +83,8 @@ def sums_of(rows: Dataset, trainer) -> dict[str, torch.Tensor]:
     vocabulary = trainer.model.config.get_text_config().vocab_size
     training, found, reference = trainer.model.training, None, trainer.ref_model
     if reference is None and ADAPTER not in getattr(trainer.model, "peft_config", {}):
-        trainer.ref_model = (
-            trainer.model
-        )  # the policy before its first step; of an adapter TRL would take the bare base
+        # The policy before its first step; of an adapter TRL would take the bare base.
+        trainer.ref_model = trainer.model
     trainer.model.eval()
     # The batches are those of the rows, not of the recipe: what is found must be, to the bit, what would be computed.
     for batch in batches(trainer.lengths, LOGITS_BYTES // (4 * vocabulary)):

@@ -54,9 +54,8 @@ class StageTrainer:
     def _run_epoch(self, *given, **named):
         if self.state.global_step < self.state.max_steps:
             return super()._run_epoch(*given, **named)
-        self.control.should_training_stop = (
-            True  # killed after its last step: in mid-epoch transformers would make another
-        )
+        # Killed after its last step: in mid-epoch transformers would make another.
+        self.control.should_training_stop = True
         return None
 
     def training_step(self, model, inputs, num_items_in_batch=None):

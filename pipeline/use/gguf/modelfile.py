@@ -80,9 +80,9 @@ def sampling(config: GenerationConfig) -> dict[str, float]:
     if how.temperature:
         said |= {"top_k": how.top_k, "top_p": how.top_p, "min_p": how.min_p}
     said["repeat_penalty"] = how.repetition_penalty
-    return said | (
-        {"repeat_last_n": -1} if how.repetition_penalty != 1 else {}
-    )  # of all that was said, not of 64 tokens
+    if how.repetition_penalty != 1:
+        said["repeat_last_n"] = -1  # of all that was said, not of 64 tokens
+    return said
 
 
 def derived(template: Template, bos: str | None) -> Turns | str:

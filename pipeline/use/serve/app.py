@@ -108,9 +108,9 @@ def _ids(policy: Policy, prompt: str | list[int]) -> list[int]:
 
 
 def _echoed(policy: Policy, prompt: str | list[int], echo: bool | None) -> str | None:
-    return (
-        None if not echo else prompt if isinstance(prompt, str) else policy.tokenizer.backend_tokenizer.decode(prompt)
-    )
+    if not echo:
+        return None
+    return prompt if isinstance(prompt, str) else policy.tokenizer.backend_tokenizer.decode(prompt)
 
 
 def _choices(asked: Sequence[Asked], n: int) -> list[Asked]:
