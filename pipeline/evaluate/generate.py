@@ -1,6 +1,9 @@
-"""Greedy answers."""
+"""Greedy answers, and what a model is asked with."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from transformers import GenerationConfig
 
 from pipeline.evaluate.forward import padded_rows
 
@@ -17,17 +20,34 @@ def greedy(model, tokenizer, prompts: Sequence[list[int]], settings) -> tuple[li
     for start in range(0, len(order), settings.batch_size):
         batch = order[start : start + settings.batch_size]
         inputs, mask = padded_rows([ids[number] for number in batch], tokenizer.pad_token_id, left=True)
-        output = model.generate(
-            input_ids=inputs.to(device),
-            attention_mask=mask.to(device),
-            max_new_tokens=settings.max_new_tokens,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+        with as_told(model):
+            output = model.generate(
+                input_ids=inputs.to(device),
+                attention_mask=mask.to(device),
+                max_new_tokens=settings.max_new_tokens,
+                do_sample=False,
+                eos_token_id=eos,
+                pad_token_id=tokenizer.pad_token_id,
+            )
         for number, tokens in zip(batch, output[:, inputs.shape[1] :].tolist(), strict=True):
             responses[number] = tokens[: tokens.index(eos) + 1] if eos in tokens else tokens
     return ids, responses
+
+
+@contextmanager
+def as_told(model) -> Iterator[None]:
+    """The model writes by what `generate` is told, and by nothing else.
+
+    What a call leaves open transformers takes from the base's own generation config. A repetition penalty found there
+    would be part of every held-out answer, and make responses that are sampled others than those whose log-probabilities
+    are trained.
+    """
+    holders = [module for module in model.modules() if vars(module).get("generation_config") is not None]
+    kept = [module.generation_config for module in holders]
+    for module in holders:
+        module.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        for module, config in zip(holders, kept, strict=True):
+            module.generation_config = config

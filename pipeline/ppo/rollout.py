@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline.evaluate.forward import padded_rows
+from pipeline.evaluate.generate import as_told
 
 
 @dataclass
@@ -62,18 +63,19 @@ def answer(
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
         ids, mask = padded_rows(batch, pad, left=True)
-        output = model.generate(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            max_new_tokens=length,
-            do_sample=True,
-            temperature=temperature,
-            top_k=0,
-            top_p=1.0,
-            eos_token_id=eos,
-            pad_token_id=pad,
-            use_cache=True,
-        )
+        with as_told(model):
+            output = model.generate(
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device),
+                max_new_tokens=length,
+                do_sample=True,
+                temperature=temperature,
+                top_k=0,
+                top_p=1.0,
+                eos_token_id=eos,
+                pad_token_id=pad,
+                use_cache=True,
+            )
         for tokens in output[:, ids.shape[1] :].tolist():
             responses.append(tokens[: tokens.index(eos) + 1] if eos in tokens else tokens)
     model.train(training)

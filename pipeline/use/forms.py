@@ -14,6 +14,7 @@ from transformers import GenerationConfig
 from pipeline.data.tokens.template import Template
 from pipeline.errors import PipelineError
 from pipeline.evaluate import forward
+from pipeline.evaluate.generate import as_told
 from pipeline.use.loaded import device
 
 BATCH = 16
@@ -102,13 +103,12 @@ class TorchForm(Words):
     def answers(self, prompts: Sequence[list[int]], count: int) -> list[list[int]]:
         found: list[list[int]] = [[] for _ in prompts]
         pad = self.tokenizer.pad_token_id or 0
-        # Not the model's own settings: a repetition penalty, say, is of the answer, and not of the model.
         greedy = GenerationConfig(
             do_sample=False, max_new_tokens=count, eos_token_id=sorted(self.stops) or None, pad_token_id=pad
         )
         for batch in _alike(prompts):
             inputs = torch.tensor([prompts[number] for number in batch], device=self.model.device)
-            with torch.no_grad():
+            with torch.no_grad(), as_told(self.model):
                 output = self.model.generate(
                     input_ids=inputs, attention_mask=torch.ones_like(inputs), generation_config=greedy
                 )

@@ -186,13 +186,7 @@ def _of_folder(name: str, folder: Path, recipe: Recipe, runs: Path) -> Subject:
     if (folder / "adapter_config.json").is_file():
         return _of_adapter(name, folder.resolve(), recipe, runs)
     if not (folder / "config.json").is_file():
-        unfinished = (folder / "inputs.json").is_file()
-        raise PipelineError(
-            f"{folder}: {'is an unfinished attempt at a stage' if unfinished else 'holds neither an adapter nor a model'}.",
-            "Give its command again to finish it."
-            if unfinished
-            else "Name a folder with adapter_config.json or config.json.",
-        )
+        raise _no_model(folder)
     if complaint := weights(folder):
         raise PipelineError(f"{folder}: {complaint}.", "Copy the whole model, as save_pretrained writes it.")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -200,6 +194,18 @@ def _of_folder(name: str, folder: Path, recipe: Recipe, runs: Path) -> Subject:
     base = Base(None, str(folder.resolve()))
     return Subject(
         name, folder.resolve(), base, Model(id=base.source, dtype=_dtype(config)), SCORE if scores else "causal"
+    )
+
+
+def _no_model(folder: Path) -> PipelineError:
+    if (folder / "inputs.json").is_file():
+        return PipelineError(f"{folder}: is an unfinished attempt at a stage.", "Give its command again to finish it.")
+    if attempts := [one for one in all_attempts(folder) if one.finished]:
+        return PipelineError(
+            f"{folder}: holds the attempts at a stage.", f"Name one of them; the newest is {attempts[0].folder}."
+        )
+    return PipelineError(
+        f"{folder}: holds neither an adapter nor a model.", "Name a folder with adapter_config.json or config.json."
     )
 
 

@@ -148,6 +148,22 @@ def test_there_is_a_reference_where_beta_is_not_0(stage_of, stage, beta, there):
 
 
 @pytest.mark.parametrize("stage", GROUPS)
+def test_responses_are_sampled_as_the_recipe_says_and_not_as_the_base_was_published(stage_of, stage):
+    run = stage_of(stage)
+    trainer = run.trainer(run.models.at_the_start())
+    trainer.model.eval()
+    prompts = [list(ids) for ids in run.rows.prepared.trained["prompt_ids"][:4]]
+
+    def sampled():
+        torch.manual_seed(0)
+        return trainer._generate(prompts)[1]
+
+    plain = sampled()
+    trainer.model.generation_config.update(repetition_penalty=5.0, no_repeat_ngram_size=1, min_p=0.5)
+    assert sampled() == plain
+
+
+@pytest.mark.parametrize("stage", GROUPS)
 def test_a_reference_that_is_not_the_parent_stops_the_stage(stage_of, stage):
     run = stage_of(stage)
     trainer = run.trainer(run.models.at_the_start())

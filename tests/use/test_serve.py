@@ -263,7 +263,7 @@ def test_server_that_is_ended_tells_who_is_still_being_answered(chain, endless):
 def test_errors_of_every_kind_have_openais_shape(running, client):
     with pytest.raises(openai.BadRequestError) as error:
         client.completions.create(model="sft", prompt=list(range(70)))
-    assert error.value.code == "context_length_exceeded"
+    assert error.value.code == "context_length_exceeded" and error.value.param == "prompt"
     for path, body, status in (("/v1/chat/completions", b"{", 400), ("/v1/nothing", {}, 404), ("/health", {}, 405)):
         code, told = running.post(path, body)
         assert (

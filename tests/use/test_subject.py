@@ -105,7 +105,8 @@ def test_nobody_talks_to_an_adapter_with_a_byte_changed(chain, recipe, tmp_path)
     [
         ("dop", "did you mean dpo"),
         ("nowhere/else", "is no stage of"),
-        ("runs/micro/dpo", "holds neither an adapter nor a model"),
+        ("runs/micro/dpo", r"holds the attempts at a stage\.\nName one of them; the newest is runs/micro/dpo/[0-9a-f]{12}\."),
+        ("runs/micro", "holds neither an adapter nor a model"),
     ],
 )
 def test_what_is_neither_stage_nor_folder_is_refused(chain, recipe, name, says):

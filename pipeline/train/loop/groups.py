@@ -15,6 +15,7 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer
 
 from pipeline.errors import PipelineError
+from pipeline.evaluate.generate import as_told
 from pipeline.reward.reward import Part
 from pipeline.reward.troubles import Settings, troubles
 from pipeline.train.loop.context import Context
@@ -91,6 +92,10 @@ class Groups:
     def _tokenize_prompts(self, prompts: Sequence[list[int]]):
         """They are tokens: those of the account."""
         return [list(ids) for ids in prompts], None, {}
+
+    def _generate(self, prompts):
+        with as_told(self.model):
+            return super()._generate(prompts)
 
     def _generate_and_score_completions(self, inputs):
         self.context.report("phase", name="rollout", step=self.state.global_step)

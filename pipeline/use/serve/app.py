@@ -183,7 +183,9 @@ class Reply:
         failed = None
         async for _, piece in self._pieces():
             failed = failed or piece.error
-        reply = failure(failed) if failed else JSONResponse(self._shape.answer(self._choices, self._prompts))
+        reply = (
+            failure(failed, scope["path"]) if failed else JSONResponse(self._shape.answer(self._choices, self._prompts))
+        )
         await reply(scope, receive, send)
 
     async def _streamed(self, send: Send) -> None:
@@ -270,6 +272,7 @@ def make_app(policies: Sequence[Policy], engine: Answers, key: str | None = None
     if page:
         routes.append(Route("/", lambda request: FileResponse(PAGE)))
     failing: dict[type[Exception], Callable] = dict.fromkeys(
-        (BadRequest, PipelineError, HTTPException, Exception), lambda request, problem: failure(problem)
+        (BadRequest, PipelineError, HTTPException, Exception),
+        lambda request, problem: failure(problem, request.url.path),
     )
     return Guard(Starlette(routes=routes, exception_handlers=failing), key)

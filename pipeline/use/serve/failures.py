@@ -13,15 +13,17 @@ SERVER_ERROR = "server_error"
 _KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
-def failure(problem: Exception) -> JSONResponse:
+def failure(problem: Exception, path: str) -> JSONResponse:
+    """`path` is of the route that was asked."""
+    asked_in = "prompt" if path == "/v1/completions" else "messages"
     if isinstance(problem, BadRequest):
         kind = _KINDS.get(problem.status, "invalid_request_error")
         return JSONResponse(error(problem.message, kind, problem.param, problem.code), problem.status)
     if isinstance(problem, TooLong):
-        told = error(problem.what, "invalid_request_error", "messages", "context_length_exceeded")
+        told = error(problem.what, "invalid_request_error", asked_in, "context_length_exceeded")
         return JSONResponse(told, 400)
     if isinstance(problem, Unshowable):
-        return JSONResponse(error(problem.what, "invalid_request_error", "messages"), 400)
+        return JSONResponse(error(problem.what, "invalid_request_error", asked_in), 400)
     if isinstance(problem, Full):
         return JSONResponse(error(str(problem), _KINDS[429], code="rate_limit_exceeded"), 429, {"Retry-After": "1"})
     if isinstance(problem, HTTPException):

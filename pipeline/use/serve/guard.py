@@ -19,7 +19,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refused = self._refused(scope) if scope["type"] == "http" else None
-        await (failure(refused) if refused else self._app)(scope, receive, send)
+        await (failure(refused, scope["path"]) if refused else self._app)(scope, receive, send)
 
     def _refused(self, scope: Scope) -> BadRequest | None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
