@@ -2,7 +2,8 @@
 
 from rich.text import Text
 
-LOWER_IS_BETTER = {"loss", "perplexity", "kl"}
+from pipeline.recipe.gates import LOWER_IS_BETTER
+
 # What needs no trained model: shown beside the model's figure, so that it can be told from luck.
 BASELINES = {
     "nearest_question": "looking up the nearest training question",
@@ -33,6 +34,30 @@ def figure_rows(manifest: dict):
         value = after.get(name, before.get(name))
         if value is not None:
             yield f"  {words}", "", number(value), n, "for comparison"
+    yield from _earlier_rows(manifest)
+
+
+def _earlier_rows(manifest: dict):
+    """What became of that which earlier stages taught."""
+    for stage, said in manifest.get("earlier", {}).items():
+        if (name := ability(said["after"])) is None:
+            continue
+        was, now, moved = said["before"][name], said["after"][name], said["changes"].get(_paired(name))
+        lost = moved is not None and (moved["low"] > 0 if name in LOWER_IS_BETTER else moved["high"] < 0)
+        few = 0 < said["after"]["n"] < FEW_ROWS
+        remark = ", ".join(word for word, true in (("worse beyond chance", lost), ("few rows", few)) if true)
+        label = f"{name.replace('_', ' ')} on the rows of {stage}"
+        yield label, number(was), Text(number(now), style="red" if lost else ""), str(said["after"]["n"]), remark
+
+
+def ability(metrics: dict) -> str | None:
+    """The figure that says best what a stage taught: whether answers are right, else which is preferred, else perplexity."""
+    return next((name for name in ("exact_match", "preference_accuracy", "perplexity") if name in metrics), None)
+
+
+def _paired(name: str) -> str:
+    """The figure whose numbers a row say how far `name` moved."""
+    return "loss" if name == "perplexity" else name
 
 
 def _held_out(manifest: dict) -> int:

@@ -27,6 +27,8 @@ def plan(screen: Screen, steps: Sequence[Step], title: str) -> None:
             f"{step.backend.name}: {step.backend.why}" if step.backend else "-",
             step.attempt.folder.name if step.attempt else "-",
         )
+        for lost in step.falls_short:
+            table.add_row("", Text("falls short", style="bold red"), escape(lost), "", "")
         for change in step.changes[1:]:
             table.add_row("", "", escape(change), "", "", style="dim")
     screen.console.print(table)
@@ -50,6 +52,14 @@ def learned(screen: Screen, manifests: Sequence[dict]) -> None:
         names = ", ".join(few)
         text = f"few rows: of {names} fewer than {FEW_ROWS} rows are held out, and chance alone moves such figures"
         screen.message(text, "yellow")
+
+
+def falls_short(screen: Screen, step: Step) -> None:
+    """Why a run ends at a stage that was trained."""
+    for lost in step.falls_short:
+        screen.message(f"[bold red]falls short[/bold red] {step.stage}: {escape(lost)}")
+    text = "Nothing is built on it and it is not `latest`. Train it otherwise, or change what it must keep."
+    screen.message(text, "yellow")
 
 
 def samples(screen: Screen, manifest: dict) -> None:

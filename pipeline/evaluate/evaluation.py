@@ -20,7 +20,8 @@ from pipeline.evaluate.measures import MEASURES, HeldOut
 class Evaluation:
     """The held-out rows of a stage and how to judge a model by them.
 
-    `trained` are the examples trained on: what a lookup may use, and few-shot prompts are made of.
+    `trained` are the examples trained on: what a lookup may use, and few-shot prompts are made of; without them there
+    is neither.
     """
 
     settings: object  # the recipe's section `evaluation`
@@ -67,7 +68,7 @@ class Evaluation:
         metrics = figures.metrics
         if only_prompts:
             metrics["n"] = len(questions)
-            metrics |= self._rewards(model, ids, responses)
+            metrics |= self._rewards(model, ids, responses, figures)
             answers = [one.columns.get("answer") for one in self.held_out]
             if settings.answer_pattern and None not in answers:
                 # The row's may be the answer alone, or stand in a text as the policy's does.
@@ -78,11 +79,10 @@ class Evaluation:
             figures.mean_of("exact_match", self.judge.each_match(figures.completions, right))
             # It needs no model, so it is what it was before.
             known = before.metrics.get("nearest_question") if before else None
-            metrics["nearest_question"] = (
-                self.judge.matches([one.reference for one in nearest(self.held_out, self.worked)], right)
-                if known is None
-                else known
-            )
+            if known is None and self.worked:
+                known = self.judge.matches([one.reference for one in nearest(self.held_out, self.worked)], right)
+            if known is not None:
+                metrics["nearest_question"] = known
             if settings.few_shot and before is None:
                 shots = [self._few_shot(messages) for messages in questions]
                 metrics["few_shot_exact_match"] = self.judge.matches(self._generate(model, shots, stop="\n"), right)
@@ -98,9 +98,12 @@ class Evaluation:
         both = KINDS[self.kind].WANTED
         return [one for one in self.trained if one.reference is not None] if both else self.trained
 
-    def _rewards(self, model, prompts: Sequence[list[int]], responses: Sequence[list[int]]) -> dict[str, float]:
+    def _rewards(
+        self, model, prompts: Sequence[list[int]], responses: Sequence[list[int]], figures: Figures
+    ) -> dict[str, float]:
         each = self.reward.each(model, self.held_out, prompts, responses)
         total, names = self.reward.total(each), self.reward.names
+        figures.each["mean_reward"] = total.tolist()
         apart = zip(names, each.mean(0).tolist(), strict=True) if len(names) > 1 else ()
         return {
             "mean_reward": float(total.mean()),

@@ -49,3 +49,9 @@ def interval(value: float, drawn: numpy.ndarray) -> Interval:
     """`drawn` are the means of the draws, or the differences of two methods' means."""
     low, high = numpy.percentile(drawn, PERCENTILES)
     return Interval(float(value), float(low), float(high))
+
+
+def changes(was: Mapping[str, Sequence[float]], now: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
+    """For each figure of which both evaluations have the same rows' numbers: how far its mean moved, row by row paired."""
+    moved = {name: numpy.subtract(now[name], was[name]) for name in now if len(was.get(name, ())) == len(now[name]) > 0}
+    return {name: interval(by.mean(), means({name: [by]})[name]).to_json() for name, by in moved.items()}

@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from pipeline.data.tokens.encoded import IGNORED
-from pipeline.evaluate.figures import Figures, share_above
+from pipeline.evaluate.figures import Figures, above, share_above
 from pipeline.evaluate.forward import log_probabilities, scores
 
 
@@ -28,7 +28,10 @@ def language_model(model, rows: HeldOut, figures: Figures, before: Figures | Non
     """Loss in nats a token, over the tokens that carry loss."""
     columns = [(row["input_ids"], row.get("labels", row["input_ids"])) for row in rows.columns]
     sums, counts = log_probabilities(model, columns, rows.pad_token_id)
-    loss = -sum(sums) / max(sum(counts), 1)
+    tokens = max(sum(counts), 1)
+    loss = -sum(sums) / tokens
+    # What each row adds to the loss of all: its mean is that loss, however long the rows are.
+    figures.each["loss"] = [-total * len(sums) / tokens for total in sums]
     figures.metrics |= {
         "loss": loss,
         "perplexity": math.exp(min(loss, 700)),
@@ -42,7 +45,8 @@ def preference(model, rows: HeldOut, figures: Figures, before: Figures | None) -
     chosen, rejected = (answers(model, rows, side) for side in ("chosen_ids", "rejected_ids"))
     means = [[s / max(n, 1) for s, n in zip(*side, strict=True)] for side in (chosen, rejected)]
     figures.margins = [c - r for c, r in zip(chosen[0], rejected[0], strict=True)]
-    figures.metrics |= {"preference_accuracy": share_above(*means)} | _baselines(rows)
+    figures.mean_of("preference_accuracy", above(*means))
+    figures.metrics |= _baselines(rows)
     if rows.beta is not None:
         reference = before.margins if before else figures.margins
         gains = [m - r for m, r in zip(figures.margins, reference, strict=True)]
@@ -79,10 +83,9 @@ def reward(model, rows: HeldOut, figures: Figures, before: Figures | None) -> No
         for side in ("chosen_ids", "rejected_ids")
     )
     difference = torch.tensor(chosen, dtype=torch.float64) - torch.tensor(rejected, dtype=torch.float64)
-    figures.metrics |= {
-        "loss": float(-logsigmoid(difference).mean()),
-        "reward_accuracy": share_above(chosen, rejected),
-    } | _baselines(rows)
+    figures.metrics["loss"] = float(-logsigmoid(difference).mean())
+    figures.mean_of("reward_accuracy", above(chosen, rejected))
+    figures.metrics |= _baselines(rows)
 
 
 def answers(model, rows: HeldOut, side: str) -> tuple[list[float], list[int]]:

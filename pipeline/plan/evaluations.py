@@ -8,6 +8,7 @@ from pipeline.artifact.digests import Digests, canonical, difference
 from pipeline.recipe.recipe import Recipe
 
 HOW = {"batch_size"}  # settings that change no figure
+LATER = {"earlier_stages": True}  # that came after others were measured: at their default they ask for no new figures
 
 
 class Evaluations:
@@ -19,7 +20,8 @@ class Evaluations:
     def sha256(self, name: str) -> str:
         """Of the settings, and of the function's file where they name one."""
         evaluation = self.recipe.stage(name).evaluation
-        what = evaluation.model_dump(exclude=HOW)
+        unsaid = {key for key, value in LATER.items() if getattr(evaluation, key) == value}
+        what = evaluation.model_dump(exclude=HOW | unsaid)
         if evaluation.score_function:
             what["score_function"] = self.digests.of(Path(evaluation.score_function.rpartition(":")[0]))
         return sha256(canonical(what)).hexdigest()
@@ -30,6 +32,6 @@ class Evaluations:
         Where no key is, the function's file is another.
         """
         now = self.recipe.stage(name).evaluation.model_dump(exclude=HOW)
-        was = {key: value for key, value in was.items() if key not in HOW}
+        was = LATER | {key: value for key, value in was.items() if key not in HOW}
         file = str(now["score_function"]).rpartition(":")[0]
         return list(difference(was, now, "evaluation")) or [f"content of {file}"]

@@ -17,8 +17,9 @@ from pipeline.plan.decisions import Decisions
 from pipeline.plan.evaluations import Evaluations
 from pipeline.plan.inputs import Inputs
 from pipeline.plan.parents import Parents
-from pipeline.plan.step import CONTINUE, RUN, RUNNING, Step
+from pipeline.plan.step import CONTINUE, RUN, RUNNING, UP_TO_DATE, Step
 from pipeline.plan.tuning import Tuning
+from pipeline.recipe import gates
 from pipeline.recipe.recipe import Recipe
 from pipeline.stage import specs
 from pipeline.wording import did_you_mean
@@ -76,7 +77,11 @@ class Planner:
                 fresh=name in fresh,
                 policy=self.policy if name == overridden else None,
             )
-            steps[name] = replace(step, notes=(*step.notes, *checks.notes(self.recipe, step)))
+            step = replace(step, notes=(*step.notes, *checks.notes(self.recipe, step)))
+            if step.state == UP_TO_DATE:
+                lost = gates.shortfalls(self.recipe.stages[name].must_keep, step.attempt.manifest)
+                step = replace(step, falls_short=tuple(lost))
+            steps[name] = step
         self.digests.save()
         checks.trackers_installed(self.recipe, steps.values())
         return list(steps.values())

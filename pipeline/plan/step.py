@@ -58,6 +58,7 @@ class Step:
     base: Base | None = None
     given: dict = field(default_factory=dict)
     backend: Backend | None = None  # None: nothing is trained
+    falls_short: tuple[str, ...] = ()  # of what it must keep: nothing is built on it
     notes: tuple[str, ...] = ()  # what is no reason to stop, and should be known
 
     @property
@@ -71,6 +72,7 @@ class Step:
             "why": self.why,
             "changes": list(self.changes),
             "notes": list(self.notes),
+            "falls_short": list(self.falls_short),
             "fingerprint": self.fingerprint,
             "folder": str(self.attempt.folder) if self.attempt else None,
             "from_step": self.from_step,

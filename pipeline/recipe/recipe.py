@@ -133,6 +133,7 @@ class Recipe(Section):
             "use_unsloth": self.wants_unsloth(name)[0],
             "train": train,
             "evaluation": merged.evaluation.model_dump(mode="json"),
+            "must_keep": own.must_keep,
         }
 
     def tuning(self, name: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pipeline.data.source import Data
 from pipeline.data.tokens.template_files import FOLDER
 from pipeline.model.adapters import DEFAULT, METHODS, NOT_HERE
 from pipeline.recipe.fields import fields_of
+from pipeline.recipe.gates import MustKeep
 from pipeline.recipe.rewards import RewardFunctions, function_in_file
 from pipeline.section import Section, empty_for_null, regular_expression
 from pipeline.wording import must_be, not_among
@@ -124,6 +125,7 @@ class Evaluation(Section):
     few_shot: Count = 0
     score_function: Annotated[str | None, BeforeValidator(function_in_file)] = None
     batch_size: Positive = 32
+    earlier_stages: bool = True  # also on the held-out rows of the stages that the policy stands on
 
     def overridden_by(self, other: "Evaluation") -> "Evaluation":
         """This, with the keys that the other one gives."""
@@ -143,3 +145,4 @@ class StageSection(Section):
     evaluation: Annotated[Evaluation, BeforeValidator(empty_for_null)] = Evaluation()
     adapter: Adapter | None = None
     use_unsloth: Switch | None = None
+    must_keep: Annotated[MustKeep, Field(default_factory=dict)]

@@ -15,6 +15,7 @@ from pipeline.run.pending import Pending
 from pipeline.run.process import start_worker, watch
 from pipeline.train.job.job import Job
 
+FALLS_SHORT = 3  # the exit code where a stage has lost what it must keep
 WARM_UP_AT = 0.8  # the share of a stage's steps after which the next stage's process is started
 
 
@@ -51,6 +52,9 @@ class Run:
             done, ran, code = self._run_stages(steps)
         finally:
             self._cool_down()
+        if code == FALLS_SHORT:
+            self._close(done, ran)
+            tables.falls_short(self.display, done[-1])
         if code:
             return code
         if self.pending:
@@ -70,8 +74,10 @@ class Run:
                     return done, ran, code
                 ran = True
                 step = next(one for one in self._plan(finished=step.stage) if one.stage == planned.stage)
-            point_latest(step.attempt)
             done.append(step)
+            if step.falls_short:
+                return done, ran, FALLS_SHORT
+            point_latest(step.attempt)
         return done, ran, 0
 
     def _plan(self, finished: str | None = None) -> list[Step]:

@@ -5,18 +5,17 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
-import numpy
-
 from pipeline.artifact.attempt import Attempt
 from pipeline.artifact.writing import write_json
-from pipeline.data.prepare.table import PROMPT_HASH, numbers, tokens
+from pipeline.data.prepare.table import tokens
 from pipeline.evaluate.evaluation import Evaluation
 from pipeline.evaluate.figures import Figures
 from pipeline.recipe.fields import effective
 from pipeline.stage import Spec
+from pipeline.train.earlier import OWN, Earlier
 from pipeline.train.job.checked_job import CheckedJob
 from pipeline.train.models import StageModels
-from pipeline.train.rows import StageRows
+from pipeline.train.rows import StageRows, evaluated
 from pipeline.train.samples import Samples
 
 
@@ -25,16 +24,14 @@ class Measuring:
 
     def __init__(self, checked: CheckedJob, rows: StageRows, models: StageModels, report: Callable[..., None]):
         self.checked, self.rows, self.models, self.report = checked, rows, models, report
+        self.earlier = Earlier(checked, rows, report)
         self._last: tuple[int | None, Figures | None] = None, None  # the step of the latest figures, and they
 
     @cached_property
     def evaluation(self) -> Evaluation:
         checked, data = self.checked, self.rows.prepared
         settings = checked.settings.evaluation
-        which = range(min(settings.max_rows, len(data.held_out)))
-        if checked.settings.data.mixture:  # of all its parts: those with the smallest hashes
-            which = sorted(numpy.argsort(numbers(data.held_out, PROMPT_HASH), kind="stable")[: len(which)])
-        some = data.held_out.select(which)
+        some = evaluated(data.held_out, settings.max_rows, bool(checked.settings.data.mixture))
         return Evaluation(
             settings=settings,
             tokenizer=self.rows.tokenizer.tokenizer,
@@ -73,7 +70,7 @@ class Measuring:
         """Of what was trained; those of its last step, where that was evaluated."""
         self.report("phase", name="evaluation after")
         last, figures = self._last
-        return figures if last == step else self.evaluation.run(model, before)
+        return self._ended(model, figures if last == step else self.evaluation.run(model, before))
 
     def again(self) -> tuple[Figures, Figures]:
         """Of a finished stage before and after, both anew: the weights are there, the evaluation is another."""
@@ -81,11 +78,19 @@ class Measuring:
         model = self.models.on_device(self.models.at_the_start())
         self.report("phase", name="evaluation before")
         before = self.evaluation.run(model)
+        self.earlier.forget()
+        self.earlier.before(model)
         model = self.models.trained(model, self.checked.attempt)
         self.report("phase", name="evaluation after")
-        after = self.evaluation.run(model, before)
+        after = self._ended(model, self.evaluation.run(model, before))
         write_json(self.checked.folder / "before.json", before.to_json())
         return before, after
+
+    def _ended(self, model, figures: Figures) -> Figures:
+        """The last figures of what was trained, kept for the stages that will stand on it; and those of earlier rows."""
+        write_json(self.checked.folder / OWN, figures.to_json())
+        self.earlier.after(model)
+        return figures
 
     def others(self, folders: Iterable[Path]) -> Iterator[tuple[Path, Figures]]:
         """Of finished attempts that start where this stage starts, each asked what this stage is asked."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pipeline.artifact.digests import Digests, weights_sha256
 from pipeline.artifact.manifest import MANIFEST, write_manifest
 from pipeline.evaluate.figures import Figures
+from pipeline.evaluate.intervals import changes
 from pipeline.model.saving import could_not_save
 from pipeline.train.job import machine
 from pipeline.train.job.checked_job import CheckedJob
@@ -59,6 +60,8 @@ class Record:
         pairs = samples.pairs(before, after)[: checked.settings.evaluation.samples]
         manifest |= {
             "metrics": {"before": before.metrics, "after": after.metrics | manifest.get("figures", {})},
+            "changes": changes(before.each, after.each),
+            "earlier": self.measuring.earlier.summary(),
             "samples": pairs,
             "evaluation": {
                 "sha256": checked.planner.evaluations.sha256(checked.job.stage),

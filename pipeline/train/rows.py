@@ -158,7 +158,7 @@ class StageRows:
         own, held_out = (numbers(rows, PROMPT_HASH) for rows in (prepared.trained, prepared.held_out))
         own = numpy.unique(own)
         (self.folder / PROMPTS).write_bytes(own.tobytes())
-        for attempt in self._ancestors():
+        for attempt in self.ancestors():
             if (attempt.folder / PROMPTS).is_file():
                 trained = numpy.fromfile(attempt.folder / PROMPTS, dtype=own.dtype)
                 if found := int(numpy.isin(held_out, trained).sum()):
@@ -175,7 +175,7 @@ class StageRows:
                 "name a file of its own as data.held_out",
             )
 
-    def _ancestors(self) -> list[Attempt]:
+    def ancestors(self) -> list[Attempt]:
         """The artifacts that the policy was trained in, one after the other, as far as they are there."""
         found, parent = [], self.step.parent.attempt if self.step.parent else None
         while parent and parent.finished:
@@ -183,6 +183,14 @@ class StageRows:
             above = parent.manifest["parents"].get("policy")
             parent = Attempt(Path(above["folder"]).parent) if above else None
         return found
+
+
+def evaluated(held_out, most: int, mixture: bool):
+    """The held-out rows that an evaluation of at most so many asks; of a mixture some of all its parts."""
+    which = range(min(most, len(held_out)))
+    if mixture:  # those with the smallest hashes
+        which = sorted(numpy.argsort(numbers(held_out, PROMPT_HASH), kind="stable")[: len(which)])
+    return held_out.select(which)
 
 
 def prepare(

@@ -53,6 +53,7 @@ class StageRun:
         trainer = self.trainer(self.models.at_the_start())
         self._check_room(trainer)
         before = self.measuring.before(trainer.model)
+        self.measuring.earlier.before(trainer.model)
         self.report("before", metrics=before.metrics)
         seconds, peak = self._train(trainer)
         if self.interruption.is_set():

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
-from pipeline.console.figures import BASELINES, FEW_ROWS, LOWER_IS_BETTER, OWN_COLUMN, are_few, number
+from pipeline.console.figures import BASELINES, FEW_ROWS, OWN_COLUMN, are_few, number
+from pipeline.recipe.gates import LOWER_IS_BETTER
 from pipeline.use.card_text import data_sets, shown
 from pipeline.use.usage import NEED_A_BASE
 

@@ -14,7 +14,7 @@ from pathlib import Path
 PROJECT = Path(__file__).parents[2]
 README, RECORD = PROJECT / "README.md", Path(__file__).with_suffix(".json")
 COMMANDS = ("sft dpo", "ppo")
-KEPT = ("stage", "fingerprint", "head", "output", "weights_sha256", "base", "run", "metrics", "evaluation", "finished")
+KEPT = "stage fingerprint head output weights_sha256 base run metrics earlier evaluation finished".split()
 PROGRESS = re.compile(r"  (\w+ \d+|held out at \d+)/\d+")
 LEARNED = "What was learned"
 

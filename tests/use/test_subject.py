@@ -105,7 +105,10 @@ def test_nobody_talks_to_an_adapter_with_a_byte_changed(chain, recipe, tmp_path)
     [
         ("dop", "did you mean dpo"),
         ("nowhere/else", "is no stage of"),
-        ("runs/micro/dpo", r"holds the attempts at a stage\.\nName one of them; the newest is runs/micro/dpo/[0-9a-f]{12}\."),
+        (
+            "runs/micro/dpo",
+            r"holds the attempts at a stage\.\nName one of them; the newest is runs/micro/dpo/[0-9a-f]{12}\.",
+        ),
         ("runs/micro", "holds neither an adapter nor a model"),
     ],
 )
