@@ -2,7 +2,8 @@
 
 runs/<recipe>/<stage>/<fingerprint>[-attempt]/
     inputs.json     what is trained, hashed: written first
-    before.json     the figures of the untrained policy: written before the first step
+    before.json     the figures of the untrained policy, with every row's: written before the first step
+    after.json      the same of the trained one
     checkpoints/    checkpoint-N, while the stage is unfinished and after
     adapter/ or model/
     manifest.json   written last: a folder without one is unfinished

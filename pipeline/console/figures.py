@@ -42,7 +42,7 @@ def _earlier_rows(manifest: dict):
     for stage, said in manifest.get("earlier", {}).items():
         if (name := ability(said["after"])) is None:
             continue
-        was, now, moved = said["before"][name], said["after"][name], said["changes"].get(_paired(name))
+        was, now, moved = said["before"][name], said["after"][name], said["differences"].get(_paired(name))
         lost = moved is not None and (moved["low"] > 0 if name in LOWER_IS_BETTER else moved["high"] < 0)
         few = 0 < said["after"]["n"] < FEW_ROWS
         remark = ", ".join(word for word, true in (("worse beyond chance", lost), ("few rows", few)) if true)

@@ -68,7 +68,7 @@ class Evaluation:
         metrics = figures.metrics
         if only_prompts:
             metrics["n"] = len(questions)
-            metrics |= self._rewards(model, ids, responses, figures)
+            self._rewards(model, ids, responses, figures)
             answers = [one.columns.get("answer") for one in self.held_out]
             if settings.answer_pattern and None not in answers:
                 # The row's may be the answer alone, or stand in a text as the policy's does.
@@ -98,18 +98,14 @@ class Evaluation:
         both = KINDS[self.kind].WANTED
         return [one for one in self.trained if one.reference is not None] if both else self.trained
 
-    def _rewards(
-        self, model, prompts: Sequence[list[int]], responses: Sequence[list[int]], figures: Figures
-    ) -> dict[str, float]:
+    def _rewards(self, model, prompts: Sequence[list[int]], responses: Sequence[list[int]], figures: Figures) -> None:
         each = self.reward.each(model, self.held_out, prompts, responses)
-        total, names = self.reward.total(each), self.reward.names
-        figures.each["mean_reward"] = total.tolist()
-        apart = zip(names, each.mean(0).tolist(), strict=True) if len(names) > 1 else ()
-        return {
-            "mean_reward": float(total.mean()),
-            **{f"reward_{name}": mean for name, mean in apart},
-            "reward_deviation": float(total.std(correction=0)),
-        }
+        names = self.reward.names if len(self.reward.names) > 1 else ()
+        rewards = {"mean_reward": self.reward.total(each)}
+        rewards |= {f"reward_{name}": each[:, number] for number, name in enumerate(names)}
+        figures.each |= {name: rows.tolist() for name, rows in rewards.items()}
+        figures.metrics |= {name: float(rows.mean()) for name, rows in rewards.items()}
+        figures.metrics["reward_deviation"] = float(rewards["mean_reward"].std(correction=0))
 
     def _few_shot(self, question: list[dict]) -> str:
         """Worked examples and then the question, as plain text: how a base that knows no template is asked."""

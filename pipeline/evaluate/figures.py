@@ -12,13 +12,15 @@ class Figures:
 
     `completions` are greedy answers to the held-out prompts, in order; `margins` are, for each held-out
     pair, the policy's log p(chosen) - log p(rejected), summed over tokens. `each` has, for a figure that is a mean
-    over answers, the numbers that it is the mean of, one a row that counts.
+    over rows, the numbers that it is the mean of, one a row that counts; where rows do not count alike, as in a loss by
+    tokens, `weights` has how much each does.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
     completions: list[str] = field(default_factory=list)
     margins: list[float] = field(default_factory=list)
     each: dict[str, list[float]] = field(default_factory=dict)
+    weights: dict[str, list[float]] = field(default_factory=dict)
 
     def to_json(self) -> dict:
         return vars(self)

@@ -28,10 +28,9 @@ def language_model(model, rows: HeldOut, figures: Figures, before: Figures | Non
     """Loss in nats a token, over the tokens that carry loss."""
     columns = [(row["input_ids"], row.get("labels", row["input_ids"])) for row in rows.columns]
     sums, counts = log_probabilities(model, columns, rows.pad_token_id)
-    tokens = max(sum(counts), 1)
-    loss = -sum(sums) / tokens
-    # What each row adds to the loss of all: its mean is that loss, however long the rows are.
-    figures.each["loss"] = [-total * len(sums) / tokens for total in sums]
+    loss = -sum(sums) / max(sum(counts), 1)
+    figures.each["loss"] = [-total / max(count, 1) for total, count in zip(sums, counts, strict=True)]
+    figures.weights["loss"] = counts
     figures.metrics |= {
         "loss": loss,
         "perplexity": math.exp(min(loss, 700)),
@@ -50,7 +49,8 @@ def preference(model, rows: HeldOut, figures: Figures, before: Figures | None) -
     if rows.beta is not None:
         reference = before.margins if before else figures.margins
         gains = [m - r for m, r in zip(figures.margins, reference, strict=True)]
-        figures.metrics["loss"] = float(-logsigmoid(rows.beta * torch.tensor(gains, dtype=torch.float64)).mean())
+        losses = -logsigmoid(rows.beta * torch.tensor(gains, dtype=torch.float64))
+        figures.each["loss"], figures.metrics["loss"] = losses.tolist(), float(losses.mean())
 
 
 def labeled(model, rows: HeldOut, figures: Figures, before: Figures | None) -> None:
@@ -83,7 +83,8 @@ def reward(model, rows: HeldOut, figures: Figures, before: Figures | None) -> No
         for side in ("chosen_ids", "rejected_ids")
     )
     difference = torch.tensor(chosen, dtype=torch.float64) - torch.tensor(rejected, dtype=torch.float64)
-    figures.metrics["loss"] = float(-logsigmoid(difference).mean())
+    losses = -logsigmoid(difference)
+    figures.each["loss"], figures.metrics["loss"] = losses.tolist(), float(losses.mean())
     figures.mean_of("reward_accuracy", above(chosen, rejected))
     figures.metrics |= _baselines(rows)
 

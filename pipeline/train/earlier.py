@@ -16,7 +16,7 @@ from pipeline.data.prepare.table import tokens
 from pipeline.data.shapes.kinds import KINDS, Prompt
 from pipeline.evaluate.evaluation import Evaluation
 from pipeline.evaluate.figures import Figures
-from pipeline.evaluate.intervals import changes
+from pipeline.evaluate.intervals import differences
 from pipeline.recipe.sections import Evaluation as Settings
 from pipeline.stage import specs
 from pipeline.train.job.checked_job import CheckedJob
@@ -64,7 +64,7 @@ class Earlier:
         write_json(self.folder / AFTER, self._kept(self._after))
 
     def summary(self) -> dict:
-        """For the manifest: each earlier stage's figures before and after, and how far they moved beyond chance."""
+        """For the manifest: each earlier stage's figures before and after, and their differences."""
         if not self._after:
             return {}
         kept = json.loads((self.folder / BEFORE).read_text(encoding="utf-8"))
@@ -75,7 +75,7 @@ class Earlier:
                 "fingerprint": one.attempt.folder.name,
                 "before": _shown(was, now),
                 "after": _shown(now, now),
-                "changes": changes(was.each, now.each),
+                "differences": {figure: found.to_json() for figure, found in differences(was, now).items()},
             }
         return said
 

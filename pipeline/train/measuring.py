@@ -12,7 +12,7 @@ from pipeline.evaluate.evaluation import Evaluation
 from pipeline.evaluate.figures import Figures
 from pipeline.recipe.fields import effective
 from pipeline.stage import Spec
-from pipeline.train.earlier import OWN, Earlier
+from pipeline.train.earlier import Earlier
 from pipeline.train.job.checked_job import CheckedJob
 from pipeline.train.models import StageModels
 from pipeline.train.rows import StageRows, evaluated
@@ -87,8 +87,7 @@ class Measuring:
         return before, after
 
     def _ended(self, model, figures: Figures) -> Figures:
-        """The last figures of what was trained, kept for the stages that will stand on it; and those of earlier rows."""
-        write_json(self.checked.folder / OWN, figures.to_json())
+        """The figures of what was trained, once those of earlier stages' rows are known as well."""
         self.earlier.after(model)
         return figures
 

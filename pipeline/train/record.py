@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 from pipeline.artifact.digests import Digests, weights_sha256
 from pipeline.artifact.manifest import MANIFEST, write_manifest
+from pipeline.artifact.writing import write_json
 from pipeline.evaluate.figures import Figures
-from pipeline.evaluate.intervals import changes
+from pipeline.evaluate.intervals import differences
 from pipeline.model.saving import could_not_save
 from pipeline.train.job import machine
 from pipeline.train.job.checked_job import CheckedJob
@@ -57,12 +58,13 @@ class Record:
 
     def _write(self, manifest: dict, before: Figures, after: Figures) -> None:
         checked, samples = self.checked, self.measuring.samples
-        pairs = samples.pairs(before, after)[: checked.settings.evaluation.samples]
+        wanted = checked.settings.evaluation.samples
+        pairs = samples.pairs(before, after) if wanted else []
         manifest |= {
             "metrics": {"before": before.metrics, "after": after.metrics | manifest.get("figures", {})},
-            "changes": changes(before.each, after.each),
+            "differences": {name: one.to_json() for name, one in differences(before, after).items()},
             "earlier": self.measuring.earlier.summary(),
-            "samples": pairs,
+            "samples": pairs[:wanted],
             "evaluation": {
                 "sha256": checked.planner.evaluations.sha256(checked.job.stage),
                 "settings": checked.settings.evaluation.model_dump(),
@@ -73,6 +75,7 @@ class Record:
         manifest["seconds"].setdefault("in all", round(time.monotonic() - checked.started, 2))
         try:
             samples.finish(pairs)
+            write_json(checked.folder / "after.json", after.to_json())
             write_manifest(checked.folder, manifest)
         except OSError as error:
             raise could_not_save(checked.folder, error) from error

@@ -30,6 +30,7 @@ class Samples:
         """As many as both evaluations answered."""
         return [
             {"prompt": one.prompt, "before": was, "after": now}
+            | ({} if one.reference is None else {"reference": one.reference})
             for one, was, now in zip(self.held_out, before.completions, after.completions, strict=False)
         ]
 

@@ -34,7 +34,7 @@ def test_after_is_of_the_trained_policy_and_the_earlier_rows(stage_of, chain):
     found = stage_of("sft").measuring.evaluation.run(model).metrics
     said = manifest(chain, "dpo")["earlier"]["sft"]
     assert {name: found[name] for name in said["after"]} == pytest.approx(said["after"], abs=1e-6)
-    moved = said["changes"]["loss"]
+    moved = said["differences"]["loss"]
     assert moved["value"] == pytest.approx(said["after"]["loss"] - said["before"]["loss"], abs=1e-9)
     assert moved["low"] <= moved["value"] <= moved["high"]
 
