@@ -6,6 +6,7 @@
 #   make all            every stage of the recipe
 #   make plan           what would be done, and why; `make plan dpo` for a stage
 #   make status         where every stage stands, and what it learned
+#   make report         the page on which a chain is judged; every run writes it, too
 #   make chat           talk to the last policy, or to STAGE=dpo, or side by side to STAGE="sft dpo"
 #   make serve          serve every finished stage as OpenAI does: PORT=8000; WEB=1 for a page, too
 #   make publish        on the hub: REPO=owner/name STAGE=dpo WHAT=merged; TO=folder sends nothing
@@ -48,7 +49,7 @@ OPTIONS = $(WHERE) $(if $(POLICY),--policy $(POLICY)) $(if $(filter 1,$(FRESH)),
 # All stages named in one call are one `align run`: the first of them does it, the others are then done.
 GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
 
-.PHONY: help $(STAGES) all plan status compare methods trial unsloth-there unsloth test lint readme newest clean
+.PHONY: help $(STAGES) all plan status report compare methods trial unsloth-there unsloth test lint readme newest clean
 .PHONY: chat serve merge export publish
 .PHONY: bench bench-ppo bench-rollouts bench-data bench-merge bench-serving bench-kills bench-first-loss bench-real-data
 .DEFAULT_GOAL := help
@@ -107,6 +108,9 @@ unsloth-there:
 
 status: $(VENV)/.ready
 	@$(ALIGN) status $(GOALS) $(WHERE) $(if $(POLICY),--policy $(POLICY))
+
+report: $(VENV)/.ready
+	@$(ALIGN) report $(WHERE) $(if $(POLICY),--policy $(POLICY))
 
 publish: $(VENV)/.ready
 	@$(ALIGN) publish $(STAGE) $(WHERE) $(if $(REPO),--repo $(REPO)) $(if $(TO),--to $(TO)) $(if $(WHAT),--what $(WHAT)) \

@@ -32,6 +32,12 @@ class Spec:
     adapter_defaults: Mapping[str, object] = field(default_factory=dict)  # TRL's defaults are meant for full tuning
 
 
+def objective(name: str) -> str:
+    """What a stage does, by the first line of its own file; nothing of one that is not there."""
+    said = importlib.import_module(f"stages.{name}").__doc__ if name in specs() else ""
+    return (said or "").strip().partition("\n")[0].rstrip(".")
+
+
 @cache
 def specs() -> dict[str, Spec]:
     """Every stage there is, parents before children."""

@@ -45,6 +45,13 @@ def listed(names: Iterable[str]) -> str:
     return f"{', '.join(before)} and {last}" if before else last
 
 
+def duration(seconds: float) -> str:
+    """1 h 5 min, 1 min 54 s or 12 s."""
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 def _reads_as_number(text: str) -> bool:
     try:
         float(text)

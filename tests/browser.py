@@ -60,6 +60,11 @@ class Browser:
             )
             time.sleep(0.05)
 
+    def emulate(self, size: dict) -> None:
+        """A screen of this size: width, height, deviceScaleFactor, mobile."""
+        command = {"cmd": "Emulation.setDeviceMetricsOverride", "params": size}
+        self._call("POST", "/goog/cdp/execute", command)
+
     def screenshot(self, file: Path) -> None:
         file.write_bytes(base64.b64decode(self._call("GET", "/screenshot")))
 

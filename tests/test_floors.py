@@ -36,6 +36,7 @@ FLOORS = [
     "train.loop",
     "train",
     "console",
+    "report",
     "run",
     "use",
     "cli",
@@ -79,7 +80,13 @@ MAY_BE_HEAVY = {
     "pipeline.reward.adapter",
     "pipeline.reward.reward",
 }
-LIGHT = ("pipeline.cli.main", "pipeline.plan.planner", "pipeline.run.run", "pipeline.data.read.reader")
+LIGHT = (
+    "pipeline.cli.main",
+    "pipeline.plan.planner",
+    "pipeline.run.run",
+    "pipeline.report.page",
+    "pipeline.data.read.reader",
+)
 
 
 def files() -> Iterator[tuple[Path, str]]:

@@ -10,8 +10,24 @@ BASELINES = {
     "guess_by_length": "guessing by length",
     "few_shot_exact_match": "the untrained policy, few-shot without the template",
 }
+BEATEN_BY = {  # what needs no trained model, and the figures that it is to be held against
+    "nearest_question": ("exact_match",),
+    "few_shot_exact_match": ("exact_match",),
+    "guess_by_length": ("preference_accuracy", "reward_accuracy"),
+}
 OWN_COLUMN = {"n", "n_tokens", "n_wanted", "reward_deviation"}  # figures of the evaluation itself, not of the model
 OF_A_ROLLOUT = {"kl": "KL of a response"}  # figures of the last one that was trained on, and of no held-out row
+MEANING = {  # for readers who never saw this program
+    "loss": "of the stage's own training objective, on held-out rows; lower is better",
+    "perplexity": "e to the loss; lower is better",
+    "exact_match": "share of greedy answers whose checked part equals the reference's",
+    "preference_accuracy": "share of pairs of a better and a worse answer in which the better has the higher mean log-probability a token",
+    "reward_accuracy": "share of pairs whose chosen answer has the higher score",
+    "mean_score": "mean of the author's own score of the greedy answers",
+    "win_rate": "share of answers that score higher than those before the stage, ties counting half",
+    "mean_reward": "mean of the reward that this stage trains for",
+    "kl": "distance from the policy that the stage began with, in nats; lower is closer",
+}
 FEW_ROWS = 30  # below it one row more or less moves a share by more than 3%
 
 

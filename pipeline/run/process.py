@@ -35,15 +35,17 @@ def give(process: subprocess.Popen, job: Job) -> None:
         process.stdin.flush()
 
 
-def watch(process: subprocess.Popen, job: Job, display: Display, listen: Callable[[dict], None] | None = None) -> int:
-    """Give a process its job and show what it tells until it is gone; `listen` hears every event, too.
+def watch(
+    process: subprocess.Popen, job: Job, display: Display, listeners: Sequence[Callable[[dict], None]] = ()
+) -> int:
+    """Give a process its job and show what it tells until it is gone; `listeners` hear every event, too.
 
     Returns 0, or INTERRUPTED: Ctrl-C once asks it to save and stop, twice stops it. Raises PipelineError for what went
     wrong.
     """
     give(process, job)
     try:
-        error = _until_it_ends(process, display, listen or (lambda event: None))
+        error = _until_it_ends(process, display, listeners)
         code = process.wait()
     finally:
         display.end()
@@ -54,7 +56,9 @@ def watch(process: subprocess.Popen, job: Job, display: Display, listen: Callabl
     return code
 
 
-def _until_it_ends(process: subprocess.Popen, display: Display, listen: Callable[[dict], None]) -> dict | None:
+def _until_it_ends(
+    process: subprocess.Popen, display: Display, listeners: Sequence[Callable[[dict], None]]
+) -> dict | None:
     """The event of its error, where there was one."""
     error, interrupted = None, False
     while True:
@@ -66,7 +70,8 @@ def _until_it_ends(process: subprocess.Popen, display: Display, listen: Callable
                 elif event["kind"] == "interrupted":
                     display.end()
                     display.say(f"  saved a checkpoint at step {event['step']}; the same command continues from there")
-                listen(event)
+                for listen in listeners:
+                    listen(event)
                 display.event(event)
             if interrupted and error is None and process.wait() == INTERRUPTED:
                 display.end()

@@ -80,7 +80,7 @@ class Reckoning:
 
         shutil.rmtree(job.folder, ignore_errors=True)
         try:
-            code = watch(process, job, self.display, listen)
+            code = watch(process, job, self.display, [listen])
         except PipelineError:
             if not counts:
                 raise

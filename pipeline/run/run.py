@@ -13,6 +13,7 @@ from pipeline.plan.step import UP_TO_DATE, Step
 from pipeline.recipe.reading import load_recipe
 from pipeline.run.pending import Pending
 from pipeline.run.process import start_worker, watch
+from pipeline.run.report import Report
 from pipeline.train.job.job import Job
 
 FALLS_SHORT = 3  # the exit code where a stage has lost what it must keep
@@ -40,6 +41,7 @@ class Run:
         self.policy, self.display, self.look_ahead = policy, display, look_ahead
         self.planner = Planner(self.recipe, runs, policy)
         self.pending = Pending(self.planner.folder, self.goals) if fresh else None
+        self.report = Report(self.planner, self.goals, display)
         self._warm: tuple[subprocess.Popen, str] | None = None  # the next stage's process and backend, getting ready
 
     def execute(self) -> int:
@@ -52,6 +54,7 @@ class Run:
             done, ran, code = self._run_stages(steps)
         finally:
             self._cool_down()
+            self.report.write()
         if code == FALLS_SHORT:
             self._close(done, ran)
             tables.falls_short(self.display, done[-1])
@@ -109,7 +112,9 @@ class Run:
         if self._warm and self._warm[1] != step.backend.name:
             self._cool_down()
         process, self._warm = self._warm[0] if self._warm else start_worker(), None
-        return watch(process, job, self.display, self._get_ready(coming[0].backend.name) if coming else None)
+        listeners = [self.report.of(step.stage)]
+        listeners += [self._get_ready(coming[0].backend.name)] if coming else []
+        return watch(process, job, self.display, listeners)
 
     def _get_ready(self, backend: str) -> Callable[[dict], None]:
         """Listens to a stage's events: towards its end the process of the next one is started."""
@@ -142,5 +147,7 @@ class Run:
         if policies and ran:
             tables.samples(self.display, policies[-1])
         tables.where(self.display, [(step.stage, step.attempt.output) for step in done])
+        if self.report.file:
+            tables.where(self.display, [("report", self.report.file)])
         if not ran:
             self.display.say("Everything is up to date.")

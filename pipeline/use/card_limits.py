@@ -2,16 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 
-from pipeline.console.figures import BASELINES, FEW_ROWS, OWN_COLUMN, are_few, number
+from pipeline.console.figures import BASELINES, BEATEN_BY, FEW_ROWS, OWN_COLUMN, are_few, number
 from pipeline.recipe.gates import LOWER_IS_BETTER
 from pipeline.use.card_text import data_sets, shown
 from pipeline.use.usage import NEED_A_BASE
 
-_BEATEN_BY = {  # what needs no trained model, and the figures that it is to be held against
-    "nearest_question": ("exact_match",),
-    "few_shot_exact_match": ("exact_match",),
-    "guess_by_length": ("preference_accuracy", "reward_accuracy"),
-}
 _SMALL = 1000  # rows to train on
 
 
@@ -50,7 +45,7 @@ def _got_worse(one: dict) -> Iterator[str]:
 
 def _beaten(one: dict) -> Iterator[str]:
     after = one["metrics"]["after"]
-    for name, figures in _BEATEN_BY.items():
+    for name, figures in BEATEN_BY.items():
         for figure in figures:
             if after.get(name) is not None and after.get(figure) is not None and after[name] >= after[figure]:
                 yield (

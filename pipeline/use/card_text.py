@@ -1,27 +1,16 @@
 """The sections of a model card, each a list of paragraphs in Markdown."""
 
-import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 
 from pipeline.artifact.digests import canonical
-from pipeline.console.figures import BASELINES, figure_rows
+from pipeline.console.figures import BASELINES, MEANING, figure_rows
 from pipeline.model.adapters import METHODS
-from pipeline.recipe.fields import fields_of
-from pipeline.stage import specs
+from pipeline.report import settings
+from pipeline.stage import objective
 from pipeline.use.usage import ADAPTER, GGUF_ADAPTER, MERGED, MODEL, NEED_A_BASE
+from pipeline.wording import duration
 
-FIGURES = {  # for readers who never saw this program
-    "loss": "of the stage's own training objective, on held-out rows; lower is better",
-    "perplexity": "e to the loss; lower is better",
-    "exact_match": "share of greedy answers whose checked part equals the reference's",
-    "preference_accuracy": "share of pairs of a better and a worse answer in which the better has the higher mean log-probability a token",
-    "reward_accuracy": "share of pairs whose chosen answer has the higher score",
-    "mean_score": "mean of the author's own score of the greedy answers",
-    "win_rate": "share of answers that score higher than those before the stage, ties counting half",
-    "mean_reward": "mean of the reward that this stage trains for",
-    "kl": "distance from the policy that the stage began with, in nats; lower is closer",
-}
 _MANY_FILES = 6
 
 
@@ -60,7 +49,7 @@ def learned(lineage: dict) -> list[str]:
             rows.append([one["stage"], name.strip(), before, str(after), n, note])
         seen |= one["metrics"]["after"]
     table = _table(["stage", "figure", "before", "after", "n", ""], _first_alone(rows), right=(2, 3, 4))
-    meaning = [f"- *{name.replace('_', ' ')}*: {words}" for name, words in FIGURES.items() if name in seen]
+    meaning = [f"- *{name.replace('_', ' ')}*: {words}" for name, words in MEANING.items() if name in seen]
     legend = [*meaning, *(["- *for comparison*: what can be had without the stage"] if seen.keys() & BASELINES else [])]
     return [table, "\n".join(legend)]
 
@@ -75,10 +64,10 @@ def made(lineage: dict) -> list[str]:
         rows.append(
             [
                 one["stage"],
-                _objective(one["stage"]),
+                objective(one["stage"]),
                 f"{one['steps']:,}",
                 f"{one['tokens']:,}",
-                _duration(one["seconds"]["training"]),
+                duration(one["seconds"]["training"]),
                 ", ".join(memory),
                 run.get("gpu") or f"CPU, {run['threads']} thread{'s' if run['threads'] > 1 else ''}",
             ]
@@ -192,41 +181,23 @@ def _short(identity: Mapping) -> str:
 
 
 def _settings(one: dict) -> Iterator[str]:
-    train, adapter = one["inputs"]["train"], one["inputs"]["adapter"]
-    yield f"{train['global_batch']} rows an update"
-    spec = specs().get(one["stage"])
-    known = fields_of(spec.config) if spec else {}
-    for name, value in train.items():
-        if name in known and value != known[name].normalized(known[name].default):
-            yield f"`{name}` {_value(value)}"
+    inputs, adapter = one["inputs"], one["inputs"]["adapter"]
+    yield f"{inputs['train']['global_batch']} rows an update"
+    for setting in settings.differing(one["stage"], inputs, always=("r", "lora_alpha")):
+        yield f"`{setting.name}` {settings.shown(setting.value)}"
     if isinstance(adapter, dict) and METHODS[adapter["method"]].whole:
         yield ", ".join(
             [f"method {adapter['method']}", *(f"`{key}` {adapter[key]}" for key in adapter if key != "method")]
         )
-    elif isinstance(adapter, dict):
-        default = fields_of(METHODS[adapter["method"]].config)
-        for name, value in adapter.items():
-            if name in default and (
-                name in ("r", "lora_alpha") or value != default[name].normalized(default[name].default)
-            ):
-                yield f"`{name}` {_value(value)}"
     elif adapter == "the parent's":
         yield "on the parent's adapter"
-    else:
+    elif not isinstance(adapter, dict):
         yield "all weights"
-    if one["inputs"]["model"]["load_in_4bit"]:
+    if inputs["model"]["load_in_4bit"]:
         yield "base in 4 bits (NF4)"
-    if one["inputs"]["model"].get("load_in_8bit"):
+    if inputs["model"].get("load_in_8bit"):
         yield "base in 8 bits (LLM.int8)"
-    yield f"{one['inputs']['model']['dtype']}, seed {one['inputs']['seed']}"
-
-
-def _objective(stage: str) -> str:
-    """The first sentence of the stage's own file."""
-    if stage not in specs():
-        return ""
-    said = importlib.import_module(f"stages.{stage}").__doc__ or ""
-    return said.strip().splitlines()[0].rstrip(".")
+    yield f"{inputs['model']['dtype']}, seed {inputs['seed']}"
 
 
 def _files(files: Sequence[Mapping], licenses: Mapping[str, str]) -> str:
@@ -252,22 +223,8 @@ def _dropped(lineage: dict) -> Iterator[str]:
             yield f"- {one['stage']} cut {account['truncated']:,} rows to its `max_length`"
 
 
-def _duration(seconds: float) -> str:
-    whole = round(seconds)
-    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
 def shown(count: object) -> str:
     return f"{count:,}" if isinstance(count, int | float) else str(count)
-
-
-def _value(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_value, value)) + "]"
-    return str(value)
 
 
 def _first_alone(rows: list[list[str]]) -> list[list[str]]:

@@ -1,0 +1,145 @@
+"""A figure before and after, and whether the difference is more than chance."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from pipeline.console.figures import BASELINES, FEW_ROWS, LOWER_IS_BETTER, MEANING, OF_A_ROLLOUT, OWN_COLUMN, number
+from pipeline.evaluate.shares import newcombe, wilson
+
+SHARES = {"exact_match", "preference_accuracy", "reward_accuracy", "win_rate"}
+EVEN = {"win_rate": 0.5}  # compares by itself: what it is where nothing became better
+SAME_AS = {"perplexity": "loss"}  # says what another figure says
+# The first of these that a stage has is what it is judged by at a glance.
+FIRST = "mean_reward reward_accuracy win_rate preference_accuracy mean_score exact_match loss".split()
+
+BETTER, WORSE, CHANCE, EQUAL, FEW, UNKNOWN, TOLD = "better", "worse", "chance", "equal", "few", "unknown", "told"
+WORDS = {
+    BETTER: "better",
+    WORSE: "worse",
+    CHANCE: "no more than chance",
+    EQUAL: "unchanged",
+    FEW: "too few rows to tell",
+    UNKNOWN: "chance not known",
+    TOLD: "",
+}
+SIGNS = {BETTER: "▲", WORSE: "▼", CHANCE: "≈", EQUAL: "=", FEW: "?", UNKNOWN: "?", TOLD: ""}
+
+
+@dataclass(frozen=True)
+class Change:
+    """`low` and `high` are where 95% of the difference lies, None where it is not known; `how` is how that was found."""
+
+    name: str
+    before: float | None
+    after: float | None
+    rows: int
+    verdict: str = TOLD
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    how: str = ""
+
+    @property
+    def label(self) -> str:
+        return OF_A_ROLLOUT.get(self.name, self.name.replace("_", " "))
+
+    @property
+    def meaning(self) -> str:
+        return MEANING.get(self.name, "mean of this reward alone" if self.name.startswith("reward_") else "")
+
+    @property
+    def word(self) -> str:
+        return "in the last rollout" if self.name in OF_A_ROLLOUT else WORDS[self.verdict]
+
+    @property
+    def sign(self) -> str:
+        return SIGNS[self.verdict]
+
+    @property
+    def fell_back(self) -> bool:
+        """Whether the value is a worse one, be it by chance or not."""
+        return bool(self.difference) and (self.difference > 0) == (self.name in LOWER_IS_BETTER)
+
+    @property
+    def is_share(self) -> bool:
+        return self.name in SHARES
+
+    @property
+    def moved(self) -> bool:
+        """Whether more than chance explains."""
+        return self.verdict in (BETTER, WORSE)
+
+    def interval(self, when: str) -> tuple[float, float] | None:
+        """Wilson's, of the share before or after."""
+        value = self.before if when == "before" else self.after
+        known = self.is_share and value is not None and self.rows and 0 <= value <= 1
+        return wilson(value, self.rows) if known else None
+
+    @property
+    def said(self) -> str:
+        """In a sentence: exact match rose from 0.000 to 0.960."""
+        if self.name in EVEN:
+            return f"{self.label} {number(self.after)} ({EVEN[self.name]} would be even)"
+        if self.verdict == EQUAL:
+            return f"{self.label} {number(self.after)} as before"
+        verb = "rose" if self.after > self.before else "fell"
+        return f"{self.label} {verb} from {number(self.before)} to {number(self.after)}"
+
+
+def changes(before: Mapping, after: Mapping, differences: Mapping | None) -> Iterator[Change]:
+    """Of every figure of the model. `before` and `after` are figures with what is kept of `each` row.
+
+    `differences` are the manifest's, by a paired bootstrap; without one a share's is reckoned from its value alone.
+    """
+    was, now = before["metrics"], after["metrics"]
+    for name in dict.fromkeys([*now, *was]):
+        if name not in OWN_COLUMN and name not in BASELINES:
+            yield _change(name, before, after, (differences or {}).get(SAME_AS.get(name, name)))
+
+
+def _change(name: str, before: Mapping, after: Mapping, known: Mapping | None) -> Change:
+    was, now = before["metrics"].get(name), after["metrics"].get(name)
+    rows = len(after["each"].get(name, ())) or after["metrics"].get("n") or before["metrics"].get("n") or 0
+    if name in OF_A_ROLLOUT:
+        return Change(name, was, now, 0)
+    compared = EVEN.get(name, was)
+    if not (_finite(compared) and _finite(now)):
+        return Change(name, was, now, rows, UNKNOWN if was is not None and now is not None else TOLD)
+    low = high = None
+    how = ""
+    difference = now - compared
+    if known:
+        low, high, how = known["low"], known["high"], "paired bootstrap over the rows"
+    elif name in SHARES and rows and "n_wanted" not in after["metrics"]:  # that one is a share of pairs, not of rows
+        low, high = (
+            [bound - EVEN[name] for bound in wilson(now, rows)] if name in EVEN else newcombe(compared, rows, now, rows)
+        )
+        how = "from the shares alone: the rows' own numbers were not kept"
+    verdict = _verdict(difference, low, high, rows, name in LOWER_IS_BETTER)
+    if name in SAME_AS:
+        low = high = None
+        how = f"says the same as the {SAME_AS[name]}"
+    return Change(name, was, now, rows, verdict, difference, low, high, how)
+
+
+def _verdict(difference: float, low: float | None, high: float | None, rows: int, lower: bool) -> str:
+    if not difference:
+        return EQUAL
+    if rows < FEW_ROWS:
+        return FEW
+    if low is None:
+        return UNKNOWN
+    if low <= 0 <= high:
+        return CHANCE
+    return BETTER if (difference < 0) == lower else WORSE
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def first(found: list[Change]) -> Change | None:
+    """What a stage is judged by at a glance."""
+    by_name = {change.name: change for change in found}
+    return next((by_name[name] for name in FIRST if name in by_name), found[0] if found else None)
