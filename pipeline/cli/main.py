@@ -12,7 +12,16 @@ from pipeline.errors import PipelineError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 recipe_app = typer.Typer(no_args_is_help=True, help="Look at one recipe.")
 data_app = typer.Typer(no_args_is_help=True, help="Look at data.")
-chains = (chain.run, chain.plan, chain.status, reports.report, compare.compare, artifacts.gc, methods.methods)
+chains = (
+    chain.run,
+    chain.plan,
+    chain.status,
+    reports.report,
+    reports.diff,
+    compare.compare,
+    artifacts.gc,
+    methods.methods,
+)
 for command in (*chains, talk.chat, talk.serve, exports.merge, exports.export):
     app.command()(command)
 for command in (publishing.publish, publishing.verify):

@@ -1,8 +1,13 @@
 """The commands that show what was learned."""
 
+import json
 from pathlib import Path
+from typing import Annotated
 
-from pipeline.cli.options import DEFAULT_RECIPE, PolicyOption, RecipeOption, RunsOption, SetOption
+import typer
+
+from pipeline.cli.options import DEFAULT_RECIPE, JsonOption, PolicyOption, RecipeOption, RunsOption, SetOption
+from pipeline.console import diff as shown
 from pipeline.console import tables
 from pipeline.console.display import Display
 from pipeline.console.screen import make_console
@@ -23,3 +28,24 @@ def report(
     written.write()
     if written.file:
         tables.where(display, [("report", written.file)])
+
+
+def diff(
+    a: Annotated[str, typer.Argument(help="A stage, an attempt's folder, or the beginning of its fingerprint.")],
+    b: Annotated[str, typer.Argument(help="What is held against it.")],
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    runs: RunsOption = Path("runs"),
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Hold two attempts against each other: which keys differ, what each ended with, and whether that is more than chance."""
+    from pipeline.report.beside import Beside, find
+
+    loaded = load_recipe(recipe, overrides or [])
+    beside = Beside(*(find(name, loaded, runs) for name in (a, b)))
+    if as_json:
+        print(json.dumps(beside.to_json(), indent=1))
+        return
+    display = Display(make_console())
+    shown.show(display, beside)
+    tables.where(display, [("page", beside.write(runs / loaded.name))])

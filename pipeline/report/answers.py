@@ -6,9 +6,10 @@ from statistics import median
 
 SHOWN, FOLDED = 16, 6  # answers of a stage on the page, and how many of them are unfolded
 LONG = 600  # characters of a text
-_RIGHT = {(0, 1): "became right", (1, 0): "became wrong", (1, 1): "right", (0, 0): "wrong"}
-# In which order they are shown: what a person has to see before keeping a model comes first.
-_ORDER = ("became wrong", "became right", "changed")
+# What is said of an answer that was right and is not any more, of one that was not and is, and of one that is other. They are shown
+# in this order: what a person has to see before keeping a model comes first.
+BY_A_STAGE = ("became wrong", "became right", "changed")
+BY_ANOTHER = ("right in the first alone", "right in the second alone", "differs")
 
 
 @dataclass(frozen=True)
@@ -35,18 +36,22 @@ class Answers:
     lengths: tuple[float, float] | None  # the median words of an answer, before and after
 
 
-def answers(samples: Sequence[Mapping], before: Mapping, after: Mapping) -> Answers:
+def answers(
+    samples: Sequence[Mapping], before: Mapping, after: Mapping, words: tuple[str, str, str] = BY_A_STAGE
+) -> Answers:
     """`before` and `after` are the figures with each row's numbers, which say what is right where there is one a sample."""
     was, now = (figures["each"].get("exact_match", ()) for figures in (before, after))
     known = len(was) == len(now) == len(samples)
+    lost, won, other = words
+    judged = {(0, 1): won, (1, 0): lost, (1, 1): "right", (0, 0): "wrong"}
     told = []
     for number, sample in enumerate(samples):
         changed = sample["before"] != sample["after"]
-        word = _RIGHT.get((was[number], now[number]), "") if known else ""
-        if word not in _ORDER[:2] and changed:
-            word = "changed" + (f", still {word}" if word else "")
+        word = judged.get((was[number], now[number]), "") if known else ""
+        if changed and word not in (lost, won):
+            word = f"{other}, both {word}" if word else other
         told.append((sample, changed, word or ("" if changed else "unchanged")))
-    order = {word: number for number, word in enumerate(_ORDER)}
+    order = {word: number for number, word in enumerate(words)}
     told.sort(key=lambda one: order.get(one[2].partition(",")[0], len(order)))
     whole = [sample for sample in samples if isinstance(sample["before"], str) and isinstance(sample["after"], str)]
     lengths = tuple(median(len(one[when].split()) for one in whole) for when in ("before", "after")) if whole else None

@@ -87,23 +87,26 @@ class Change:
         return f"{self.label} {verb} from {number(self.before)} to {number(self.after)}"
 
 
-def changes(before: Mapping, after: Mapping, differences: Mapping | None) -> Iterator[Change]:
+def changes(
+    before: Mapping, after: Mapping, differences: Mapping | None, even: Mapping[str, float] = EVEN
+) -> Iterator[Change]:
     """Of every figure of the model. `before` and `after` are figures with what is kept of `each` row.
 
     `differences` are the manifest's, by a paired bootstrap; without one a share's is reckoned from its value alone.
+    Figures in `even` are held against that value and not against what they were before.
     """
     was, now = before["metrics"], after["metrics"]
     for name in dict.fromkeys([*now, *was]):
         if name not in OWN_COLUMN and name not in BASELINES:
-            yield _change(name, before, after, (differences or {}).get(SAME_AS.get(name, name)))
+            yield _change(name, before, after, (differences or {}).get(SAME_AS.get(name, name)), even)
 
 
-def _change(name: str, before: Mapping, after: Mapping, known: Mapping | None) -> Change:
+def _change(name: str, before: Mapping, after: Mapping, known: Mapping | None, even: Mapping[str, float]) -> Change:
     was, now = before["metrics"].get(name), after["metrics"].get(name)
     rows = len(after["each"].get(name, ())) or after["metrics"].get("n") or before["metrics"].get("n") or 0
     if name in OF_A_ROLLOUT:
         return Change(name, was, now, 0)
-    compared = EVEN.get(name, was)
+    compared = even.get(name, was)
     if not (_finite(compared) and _finite(now)):
         return Change(name, was, now, rows, UNKNOWN if was is not None and now is not None else TOLD)
     low = high = None
@@ -113,7 +116,7 @@ def _change(name: str, before: Mapping, after: Mapping, known: Mapping | None) -
         low, high, how = known["low"], known["high"], "paired bootstrap over the rows"
     elif name in SHARES and rows and "n_wanted" not in after["metrics"]:  # that one is a share of pairs, not of rows
         low, high = (
-            [bound - EVEN[name] for bound in wilson(now, rows)] if name in EVEN else newcombe(compared, rows, now, rows)
+            [bound - even[name] for bound in wilson(now, rows)] if name in EVEN else newcombe(compared, rows, now, rows)
         )
         how = "from the shares alone: the rows' own numbers were not kept"
     verdict = _verdict(difference, low, high, rows, name in LOWER_IS_BETTER)

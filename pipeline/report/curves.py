@@ -109,6 +109,25 @@ def more(lines: Sequence[Mapping]) -> Iterator[Chart]:
                 yield chart
 
 
+def beside(one: Sequence[Mapping], other: Sequence[Mapping], names: tuple[str, str]) -> Iterator[Chart]:
+    """The same charts of two logs, each number of both in one."""
+    for title, keys, figure in GROUPS:
+        for key, label in keys.items():
+            found = [
+                Series(name, series(lines, key), style)
+                for name, lines, style in zip(names, (one, other), ("first", "second"), strict=True)
+            ]
+            whole = title if len(set(keys.values())) == 1 else f"{title}: {label}"
+            if all(each.points for each in found) and (chart := draw(whole, found)):
+                yield chart
+        held_out = [
+            Series(name, series(lines, f"eval_{figure}")) for name, lines in zip(names, (one, other), strict=True)
+        ]
+        held_out[1].style = "second"
+        if figure and all(each.points for each in held_out) and (chart := draw(f"{title}, {_HELD_OUT}", held_out)):
+            yield chart
+
+
 def series(lines: Sequence[Mapping], key: str) -> list[Point]:
     return [(line["step"], float(line[key])) for line in lines if isinstance(line.get(key), int | float)]
 

@@ -120,11 +120,15 @@ def _nodes(recipe: Recipe, parts: Sequence[Part]) -> list[Node]:
     for part in parts:
         parent, reward = recipe.parent(part.stage), recipe.reward(part.stage)
         above = [(parent if parent in there else _BASE, "policy"), *([(reward, "reward")] if reward in there else [])]
-        rows = f"{part.account['trained']:,} rows" if part.account else ""
-        data = " of ".join(one for one in (rows, *part.files[:1]) if one)
+        rows = f", {part.account['trained']:,} rows" if part.account else ""
         nodes.append(
             Node(
-                part.stage, (_short(data), _state(part)), part.verdict.sign, part.verdict.mark, part.stage, tuple(above)
+                part.stage,
+                (_short("".join(part.files[:1])), f"{_state(part)}{rows}"),
+                part.verdict.sign,
+                part.verdict.mark,
+                part.stage,
+                tuple(above),
             )
         )
     return nodes

@@ -91,7 +91,9 @@ class Part:
             return verdict.Verdict(verdict.OPEN, self.kept.complaint)
         done = self.kept.log.last_step if self.kept else 0
         at = f" It is at step {done:,}" + (f" of {self.steps:,}." if self.steps else ".") if done else ""
-        return verdict.Verdict(verdict.RUNS if self.running else verdict.WAITING, f"{self.step.why.capitalize()}.{at}")
+        return verdict.Verdict(
+            verdict.RUNS if self.running else verdict.WAITING, f"{verdict.sentence(self.step.why)}.{at}"
+        )
 
     @property
     def few(self) -> bool:

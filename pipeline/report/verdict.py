@@ -51,7 +51,7 @@ def of_stage(found: Sequence[Change], metrics: dict) -> Verdict:
     if by[FEW]:
         rows = max(one.rows for one in by[FEW])
         told = f"{_all(by[FEW])}, but only {rows} rows are held out: below {FEW_ROWS} chance alone moves such figures."
-        return Verdict(OPEN, _sentence(told))
+        return Verdict(OPEN, sentence(told))
     beaten = _beaten(metrics)
     level = by[CHANCE] + by[EQUAL]
     lost = f"{_all(by[WORSE])}, more than chance explains." if by[WORSE] else ""
@@ -64,9 +64,9 @@ def of_stage(found: Sequence[Change], metrics: dict) -> Verdict:
         if not lost and not any(one.fell_back for one in by[UNKNOWN]):
             same = f" ({_level(level)})" if level else ""
             besides = f"Nothing that was measured got worse{same}. {besides}".strip()
-        return Verdict(BOTH if lost else LEARNED, _sentence(learned), _sentence(lost), besides)
+        return Verdict(BOTH if lost else LEARNED, sentence(learned), sentence(lost), besides)
     if lost:
-        return Verdict(LOST, "Nothing that was measured got better.", _sentence(lost), besides)
+        return Verdict(LOST, "Nothing that was measured got better.", sentence(lost), besides)
     if not level:
         return Verdict(OPEN, besides)
     return Verdict(NOTHING, f"No more than chance: {_level(level)}.", "", besides)
@@ -75,26 +75,29 @@ def of_stage(found: Sequence[Change], metrics: dict) -> Verdict:
 def of_chain(judged: Sequence[tuple[str, Verdict]], open_stages: Sequence[str]) -> tuple[str, str]:
     """(one of MARKS, the sentence on top of the page), of the stages that are trained and of those that are not yet."""
     named = {mark: [stage for stage, verdict in judged if verdict.mark == mark] for mark in MARKS}
-    waits = f" {_names(open_stages)} {_is(open_stages)} not trained as the recipe stands." if open_stages else ""
+    waits = (
+        f" {listed(open_stages)} {'is' if len(open_stages) == 1 else 'are'} not trained as the recipe stands."
+        if open_stages
+        else ""
+    )
     lost = named[LOST] + named[BOTH]
     if not judged:
         return WAITING, "Nothing is trained as the recipe stands, so there is nothing to judge."
     if lost:
         return (BOTH if named[LEARNED] or named[BOTH] else LOST), (
-            f"Look before you keep it: {_names(lost)} lost something that was measured, more than chance explains.{waits}"
+            f"Look before you keep it: {listed(lost)} lost something that was measured, more than chance explains.{waits}"
         )
     if named[OPEN]:
         rest = " The rest learned more than chance explains." if named[LEARNED] and not named[NOTHING] else ""
-        return OPEN, f"Not to be told yet: what {_names(named[OPEN])} learned is not known.{rest}{waits}"
+        return OPEN, f"Not to be told yet: what {listed(named[OPEN])} learned is not known.{rest}{waits}"
     if named[NOTHING]:
         return (
             NOTHING,
-            f"{_names(named[NOTHING])} learned no more than chance; nothing that was measured got worse.{waits}",
+            f"{listed(named[NOTHING])} learned no more than chance; nothing that was measured got worse.{waits}",
         )
-    one = len(judged) == 1
-    who = "The stage" if one else f"All {len(judged)} stages"
+    who = "the stage" if len(judged) == 1 else f"all {len(judged)} stages"
     return LEARNED, (
-        f"What was measured speaks for it: {who[0].lower()}{who[1:]} learned more than chance explains, and nothing that was "
+        f"What was measured speaks for it: {who} learned more than chance explains, and nothing that was "
         f"measured got worse.{waits}"
     )
 
@@ -102,7 +105,7 @@ def of_chain(judged: Sequence[tuple[str, Verdict]], open_stages: Sequence[str]) 
 def _beaten(metrics: dict) -> list[str]:
     """What needs no trained model and does as well."""
     return [
-        f"{_sentence(BASELINES[name])} does as well ({number(metrics[name])}) as the model's {figure.replace('_', ' ')}."
+        f"{sentence(BASELINES[name])} does as well ({number(metrics[name])}) as the model's {figure.replace('_', ' ')}."
         for name, figures in BEATEN_BY.items()
         for figure in figures
         if metrics.get(name) is not None and metrics.get(figure) is not None and metrics[name] >= metrics[figure]
@@ -120,13 +123,5 @@ def _level(found: Sequence[Change]) -> str:
     )
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _names(stages: Sequence[str]) -> str:
-    return listed(stages)
-
-
-def _is(stages: Sequence[str]) -> str:
-    return "is" if len(stages) == 1 else "are"

@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from html import unescape
 
 import made
 import pytest
@@ -16,7 +17,7 @@ HOSTILE = '</span><script>document.title = "hacked"</script><img src=x onerror="
 
 
 def text_of(page: str) -> str:
-    return " ".join(re.sub("<[^>]*>", " ", page.partition("<body")[2]).split())
+    return unescape(" ".join(re.sub("<[^>]*>", " ", page.partition("<body")[2]).split()))
 
 
 def test_a_run_leaves_its_page(chain):
@@ -92,7 +93,7 @@ def test_changed_answers_come_first_and_what_became_wrong_before_all():
     assert [(one.prompt.shown, one.word) for one in found.shown] == [
         ("3", "became wrong"),
         ("1", "became right"),
-        ("2", "changed, still wrong"),
+        ("2", "changed, both wrong"),
         ("0", "right"),
         ("4", "wrong"),
     ]
