@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pipeline.console.figures import BASELINES, FEW_ROWS, LOWER_IS_BETTER, MEANING, OF_A_ROLLOUT, OWN_COLUMN, number
 from pipeline.evaluate.shares import newcombe, wilson
 
+NOT_KEPT = "the rows' own numbers were not kept"
 SHARES = {"exact_match", "preference_accuracy", "reward_accuracy", "win_rate"}
 EVEN = {"win_rate": 0.5}  # compares by itself: what it is where nothing became better
 SAME_AS = {"perplexity": "loss"}  # says what another figure says
@@ -39,6 +40,7 @@ class Change:
     low: float | None = None
     high: float | None = None
     how: str = ""
+    of_rows: bool = True  # whether a share is one of rows
 
     @property
     def label(self) -> str:
@@ -73,7 +75,7 @@ class Change:
     def interval(self, when: str) -> tuple[float, float] | None:
         """Wilson's, of the share before or after."""
         value = self.before if when == "before" else self.after
-        known = self.is_share and value is not None and self.rows and 0 <= value <= 1
+        known = self.is_share and self.of_rows and value is not None and self.rows and 0 <= value <= 1
         return wilson(value, self.rows) if known else None
 
     @property
@@ -83,6 +85,8 @@ class Change:
             return f"{self.label} {number(self.after)} ({EVEN[self.name]} would be even)"
         if self.verdict == EQUAL:
             return f"{self.label} {number(self.after)} as before"
+        if self.difference is None:
+            return f"{self.label} went from {number(self.before)} to {number(self.after)}"
         verb = "rose" if self.after > self.before else "fell"
         return f"{self.label} {verb} from {number(self.before)} to {number(self.after)}"
 
@@ -103,27 +107,29 @@ def changes(
 
 def _change(name: str, before: Mapping, after: Mapping, known: Mapping | None, even: Mapping[str, float]) -> Change:
     was, now = before["metrics"].get(name), after["metrics"].get(name)
+    of_rows = name != "preference_accuracy" or "n_wanted" not in before["metrics"] | after["metrics"]
     rows = len(after["each"].get(name, ())) or after["metrics"].get("n") or before["metrics"].get("n") or 0
     if name in OF_A_ROLLOUT:
         return Change(name, was, now, 0)
     compared = even.get(name, was)
     if not (_finite(compared) and _finite(now)):
-        return Change(name, was, now, rows, UNKNOWN if was is not None and now is not None else TOLD)
+        verdict = UNKNOWN if was is not None and now is not None else TOLD
+        return Change(name, was, now, rows, verdict, of_rows=of_rows)
     low = high = None
-    how = ""
+    how = NOT_KEPT if of_rows else "a share of pairs of rows, for which no interval is reckoned"
     difference = now - compared
     if known:
         low, high, how = known["low"], known["high"], "paired bootstrap over the rows"
-    elif name in SHARES and rows and "n_wanted" not in after["metrics"]:  # that one is a share of pairs, not of rows
+    elif name in SHARES and rows and of_rows:
         low, high = (
-            [bound - even[name] for bound in wilson(now, rows)] if name in EVEN else newcombe(compared, rows, now, rows)
+            [bound - even[name] for bound in wilson(now, rows)] if name in even else newcombe(compared, rows, now, rows)
         )
-        how = "from the shares alone: the rows' own numbers were not kept"
+        how = f"from the shares alone: {NOT_KEPT}"
     verdict = _verdict(difference, low, high, rows, name in LOWER_IS_BETTER)
     if name in SAME_AS:
         low = high = None
         how = f"says the same as the {SAME_AS[name]}"
-    return Change(name, was, now, rows, verdict, difference, low, high, how)
+    return Change(name, was, now, rows, verdict, difference, low, high, how, of_rows)
 
 
 def _verdict(difference: float, low: float | None, high: float | None, rows: int, lower: bool) -> str:

@@ -57,12 +57,12 @@ def of_stage(found: Sequence[Change], metrics: dict) -> Verdict:
     lost = f"{_all(by[WORSE])}, more than chance explains." if by[WORSE] else ""
     besides = " ".join(beaten)
     if by[UNKNOWN]:
-        chance = f"Whether it is chance that {_all(by[UNKNOWN])} is not known: the rows' own numbers were not kept."
+        chance = f"Whether it is chance that {_all(by[UNKNOWN])} is not known."
         besides = f"{besides} {chance}".strip()
     if by[BETTER]:
         learned = f"{_all(by[BETTER])}, more than chance explains."
         if not lost and not any(one.fell_back for one in by[UNKNOWN]):
-            same = f" ({_level(level)})" if level else ""
+            same = f" ({_level(level, ', no more than chance')})" if level else ""
             besides = f"Nothing that was measured got worse{same}. {besides}".strip()
         return Verdict(BOTH if lost else LEARNED, sentence(learned), sentence(lost), besides)
     if lost:
@@ -91,9 +91,9 @@ def of_chain(judged: Sequence[tuple[str, Verdict]], open_stages: Sequence[str]) 
         rest = " The rest learned more than chance explains." if named[LEARNED] and not named[NOTHING] else ""
         return OPEN, f"Not to be told yet: what {listed(named[OPEN])} learned is not known.{rest}{waits}"
     if named[NOTHING]:
-        return (
-            NOTHING,
-            f"{listed(named[NOTHING])} learned no more than chance; nothing that was measured got worse.{waits}",
+        return NOTHING, (
+            f"Nothing speaks for keeping {listed(named[NOTHING])}: what it learned is no more than chance; nothing that was "
+            f"measured got worse.{waits}"
         )
     who = "the stage" if len(judged) == 1 else f"all {len(judged)} stages"
     return LEARNED, (
@@ -116,10 +116,9 @@ def _all(found: Sequence[Change]) -> str:
     return listed(one.said for one in found[:_MANY]) + (f" and {len(found) - _MANY} more" if len(found) > _MANY else "")
 
 
-def _level(found: Sequence[Change]) -> str:
+def _level(found: Sequence[Change], told: str = "") -> str:
     return listed(
-        f"{one.label} stayed at {number(one.after)}" if one.verdict == EQUAL else f"{one.said}, no more than chance"
-        for one in found
+        f"{one.label} stayed at {number(one.after)}" if one.verdict == EQUAL else one.said + told for one in found
     )
 
 

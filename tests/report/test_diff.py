@@ -41,6 +41,12 @@ def test_what_differs_is_told_with_the_interval_of_the_difference(tmp_path):
 
 def test_of_other_rows_it_is_not_taken_for_a_pair(tmp_path):
     beside = two(tmp_path, [0.0] * 13 + [1.0] * 87, evaluation={"sha256": "other"})
+    win_rate = made.figures({"win_rate": [1.0] * 60 + [0.0] * 40})
+    apart = Beside(
+        made.attempt(tmp_path, stage="dpo", after=win_rate),
+        made.attempt(tmp_path, stage="dpo", name=OTHER, after=win_rate),
+    )
+    assert [one.verdict for one in apart.changes] == ["equal"]  # against the other's, and not against even
     (one,) = beside.changes
     assert one.verdict == "chance" and "shares alone" in one.how
     assert "not asked the same rows" in " ".join(beside.notes)

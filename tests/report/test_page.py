@@ -106,6 +106,23 @@ def test_an_artifact_of_an_earlier_version_says_what_is_not_known(tmp_path):
     assert "more than chance explains." not in page.partition("“")[0]
 
 
+def test_a_share_of_pairs_is_not_taken_for_one_of_rows(tmp_path):
+    before, after = ({"metrics": {"preference_accuracy": value, "n": 100, "n_wanted": 50}} for value in (0.6, 0.9))
+    empty = {"each": {}, "weights": {}, "completions": []}
+    page = text_of(made.written(tmp_path, made.attempt(tmp_path, before=before | empty, after=after | empty)))
+    assert "a share of pairs of rows, for which no interval" in page and "0.900 0.8" not in page
+
+
+def test_a_page_that_is_open_follows_the_run(tmp_path):
+    unfinished = made.attempt(tmp_path, finished=False)
+    made.written(tmp_path, unfinished, live=Live("sft", 120, every=0.2))
+    with browser() as opened:
+        opened.open(f"file://{tmp_path}/report.html")
+        opened.wait_for("document.getElementById('live').innerText.includes('sft is running')")
+        made.written(tmp_path, unfinished)
+        opened.wait_for("document.getElementById('live') === null", seconds=20)
+
+
 def test_no_rows_a_broken_log_and_another_schema_are_told(tmp_path):
     empty = made.figures({})
     shown = made.attempt(tmp_path, before=empty, after=empty)

@@ -84,4 +84,6 @@ def test_a_chain_is_only_spoken_for_where_no_stage_lost():
     good, bad = verdict.Verdict(verdict.LEARNED, ""), verdict.Verdict(verdict.BOTH, "")
     assert verdict.of_chain([("sft", good), ("dpo", good)], [])[0] == verdict.LEARNED
     mark, said = verdict.of_chain([("sft", good), ("dpo", bad)], ["ppo"])
+    nothing = verdict.Verdict(verdict.NOTHING, "")
+    assert "Nothing speaks for keeping dpo" in verdict.of_chain([("sft", good), ("dpo", nothing)], [])[1]
     assert mark == verdict.BOTH and "dpo lost" in said and "ppo is not trained" in said
