@@ -30,7 +30,7 @@ class Inputs:
     def of(self, name: str, parent: Parent | None, base: Base, given: dict, reward: Parent | None) -> dict:
         stage, spec = self.recipe.stage(name), specs()[name]
         adapter = self.tuning.of(name, parent)
-        changes = self.tuning.changed(name, parent)
+        changes, learning = self.tuning.changed(name, parent), self.tuning.learning(name, parent)
         return {
             "stage": name,
             "policy": parent.sha256 if parent else None,
@@ -39,6 +39,7 @@ class Inputs:
             "model": self._model(parent),
             "adapter": adapter,
             **({"adapter_changes": changes} if changes else {}),
+            **({"adapter_learning": learning} if learning else {}),
             "data": self.contents.of(name) | _how_read(stage.data),
             "train": hashed(spec.config, given, spec.trained),
             "seed": self.recipe.seed,

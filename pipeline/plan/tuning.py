@@ -2,9 +2,10 @@
 
 from pipeline.errors import PipelineError
 from pipeline.model.adapters import METHODS, method_of
+from pipeline.plan.methods import tuning
 from pipeline.plan.step import Parent, Step
 from pipeline.recipe.fields import fields_of, hashed
-from pipeline.recipe.going_on import is_full, unchangeable
+from pipeline.recipe.going_on import is_full, learning_of, unchangeable
 from pipeline.recipe.recipe import Recipe
 from pipeline.stage import specs
 
@@ -39,6 +40,14 @@ class Tuning:
         method = method_of(has["peft_type"])
         keys = method.changeable if method else ()
         return {key: float(own[key]) for key in keys if key in own and own[key] != has.get(key)}
+
+    def learning(self, name: str, parent: Parent | None) -> dict[str, float]:
+        """How the adapter is trained beside what the arguments say, as far as that is not the default."""
+        if self.trains_model(name, parent):
+            return {}
+        method, _ = tuning(self.recipe, name, parent)
+        said = learning_of(self.recipe.stage(name).adapter, method.name)
+        return {key: value for key, value in said.items() if value != method.learning[key]}
 
     def trains_model(self, name: str, parent: Parent | None) -> bool:
         """Whether the stage trains every weight, not an adapter. Raises PipelineError where it cannot."""
@@ -88,7 +97,7 @@ class Tuning:
             )
         fields = fields_of(method.config)
         for key, value in own.items():
-            if key in (*method.changeable, "method"):
+            if key in (*method.changeable, *method.learning, "method"):
                 continue
             goes_on = has.get(key, fields[key].default)
             if _unordered(fields[key].normalized(value)) != _unordered(fields[key].normalized(goes_on)):

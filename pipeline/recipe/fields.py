@@ -133,11 +133,17 @@ def _configs() -> dict[str, dict[str, Field]]:
         words = (tuple(row.get(key, ())) for key in ("choices", "items"))
         return Field(name, tuple(row["kinds"]), row["default"], *words, config)
 
+    def learning(config: str) -> dict[str, Field]:
+        """Of a method's keys that are none of PEFT's."""
+        keys = CONFIGS[config].learning if config in CONFIGS else {}
+        return {key: Field(key, ("float",), default, config=config) for key, default in keys.items()}
+
     listed = json.loads(LIST.read_text(encoding="utf-8"))
     return {
         config: {
             name: field(config, name, row) for name, row in (own if config in CONFIGS else listed[COMMON] | own).items()
         }
+        | learning(config)
         for config, own in listed.items()
     }
 
@@ -169,7 +175,7 @@ def hashed(config_name: str, given: Mapping[str, object], also: Collection[str] 
     owned = (OWNED | adapter_owned(config_name) if config_name in CONFIGS else OWNED).keys() - ACCEPTED_ONCE
     left = {name: value for name, value in values.items() if name in also or (name not in HOW and name not in owned)}
     if config_name in CONFIGS:
-        return left
+        return {name: value for name, value in left.items() if name not in CONFIGS[config_name].learning}
     each, steps = values["per_device_train_batch_size"], values["gradient_accumulation_steps"]
     if "steps_per_generation" in left:  # another way to say how many responses the same policy gives
         left["generation_batch_size"] = values["generation_batch_size"] or each * (

@@ -248,7 +248,8 @@ _ANSWERS = by_name(
         "is not there: no stage has such a loss": "pref_bco_weight",
         "is not there: a stage trains one adapter, or every weight (adapter.method)": """freeze_trainable_modules freeze_extra_modules use_llama_pro unfrozen_parameters mixture_of_depths shift_attn
             s2_attention pissa_* relora relora_*""",
-        "is not there: train.optim names the optimizers that there are": """loraplus_* use_galore galore_* use_apollo
+        "is not there: adapters of embeddings learn at train.learning_rate": "loraplus_lr_embedding",
+        "is not there: train.optim names the optimizers that there are": """use_galore galore_* use_apollo
             apollo_* use_badam badam_* use_adam_mini use_muon use_mca embedding_lr embedding_lr_scale lr_groups
             lr_quadratic_warmup""",
         "is not set here; set use_unsloth instead": """use_unsloth_gc unsloth_* lora_mlp_kernel lora_qkv_kernel

@@ -56,12 +56,23 @@ def incoming_adapter_of(
             return None, {}
         merged = merged_adapter(common, own[above])
         if not is_full(merged["method"]) and not (first and from_scratch):
-            maker, adapter = above, merged
+            maker, adapter = above, left_by(merged)
     return maker, adapter
+
+
+def left_by(adapter: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stage with this adapter leaves to those after it. Takes what was written, which may be no method at all."""
+    method = METHODS.get(adapter["method"])
+    return method.left(adapter) if method else dict(adapter)
+
+
+def learning_of(own: Mapping[str, Any], method: object) -> dict[str, Any]:
+    """What a stage says of how an adapter of this method is trained."""
+    return {key: own[key] for key in METHODS[method].learning if key in own} if method in METHODS else {}
 
 
 def unchangeable(key: str, value: object, adapter: str, method: str) -> str:
     """The complaint about a key of a stage that an adapter from before it cannot follow."""
-    only = changeable(method)
+    only = *changeable(method), *METHODS[method].learning
     rest = f"only {', '.join(only)} can be changed on the way" if only else "nothing of it can be changed on the way"
     return f"cannot take effect: {adapter} goes on here, whose {key} is {json.dumps(value)}; {rest}. Leave it out"

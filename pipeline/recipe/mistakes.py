@@ -274,7 +274,7 @@ def _own_adapter_problems(raw: dict, name: str, policies: Mapping[str, str | Non
         yield (*where, "method"), unchangeable("method", method.name, f"the adapter of {maker}", method.name)
         return
     fields = fields_of(method.config)
-    for key in own.keys() & fields.keys() - {*changeable(method.name)}:
+    for key in own.keys() & fields.keys() - {*changeable(method.name), *method.learning}:
         goes_on = incoming.get(key, method.defaults.get(key, fields[key].default))
         if fields[key].normalized(own[key]) != fields[key].normalized(goes_on):
             yield (*where, key), unchangeable(key, goes_on, f"the adapter of {maker}", method.name)

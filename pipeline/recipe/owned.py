@@ -155,7 +155,7 @@ RANGES = {
             "at least 1",
             lambda value: value >= 1,
             """per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps max_length r lora_alpha
-            reduction_factor
+            reduction_factor loraplus_lr_ratio
             response_length num_ppo_epochs num_mini_batches local_rollout_forward_batch_size total_episodes
             max_completion_length generation_batch_size steps_per_generation num_iterations pad_to_multiple_of
             dataloader_prefetch_factor torch_empty_cache_steps kl_horizon num_virtual_tokens encoder_hidden_size encoder_num_layers""",

@@ -14,7 +14,7 @@ from pipeline.model.adapters import METHODS
 from pipeline.recipe.chain import start_of
 from pipeline.recipe.effect import NEVER
 from pipeline.recipe.fields import DEFAULTS, ON_A_GPU, effective, fields_of, is_listed
-from pipeline.recipe.going_on import changes_of, incoming_adapter_of, is_full, merged_adapter
+from pipeline.recipe.going_on import changes_of, incoming_adapter_of, is_full, learning_of, merged_adapter
 from pipeline.recipe.owned import OWNED, adapter_owned
 from pipeline.recipe.problem import RecipeError
 from pipeline.recipe.rewards import Named, named_in
@@ -144,7 +144,8 @@ class Recipe(Section):
         maker, incoming = self.incoming_adapter(name)
         if maker is None or (is_full(own["method"]) and not stage.specs()[name].rewarded_by):
             return own
-        return Adapter(**incoming | changes_of(self.own_adapter(name), incoming["method"])).resolved()
+        changes = changes_of(self.own_adapter(name), incoming["method"]) | learning_of(own, incoming["method"])
+        return Adapter(**incoming | changes).resolved()
 
     def given(self, name: str, *, full: bool) -> dict[str, Any]:
         """A stage's training arguments as far as they differ from TRL's defaults; `full` tuning has no adapter's."""

@@ -99,6 +99,7 @@ class StageRun:
             report=self.report,
             interruption=self.interruption,
             reward=self.models.reward,
+            learning=self.step.inputs.get("adapter_learning", {}),
             evaluate=self.measuring.in_between,
             kept=Reference(self.step.inputs, data.folder, f"{self.job.backend} {checked.machine['device']}"),
         )

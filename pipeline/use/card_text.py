@@ -193,6 +193,8 @@ def _settings(one: dict) -> Iterator[str]:
         yield "on the parent's adapter"
     elif not isinstance(adapter, dict):
         yield "all weights"
+    for name, value in inputs.get("adapter_learning", {}).items():
+        yield f"`{name}` {_value(value)}"
     if inputs["model"]["load_in_4bit"]:
         yield "base in 4 bits (NF4)"
     if inputs["model"].get("load_in_8bit"):

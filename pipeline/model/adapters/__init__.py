@@ -34,6 +34,12 @@ NOT_HERE = {
 }
 
 
+def method_on(model) -> Method | None:
+    """The method of the adapter that a model trains; None where it trains its own weights."""
+    config = getattr(model, "peft_config", {}).get("default")
+    return method_of(config.peft_type) if config else None
+
+
 def method_of(peft_type: str) -> Method | None:
     """The method of a saved adapter, by what PEFT calls its type (`LORA`); None for one that is not here."""
     return next((one for one in CONFIGS.values() if one.peft_type == peft_type), None)

@@ -17,6 +17,8 @@ class Method:
     peft_type: str = ""  # what PEFT writes into adapter_config.json
     # Keys of a method that is no config of PEFT's, whole numbers of at least 1, with their defaults.
     numbers: Mapping[str, int] = field(default_factory=dict)
+    # Keys beside those of PEFT's config that say how a stage trains it, numbers of at least 1, with their defaults.
+    learning: Mapping[str, float] = field(default_factory=dict)
     defaults: Mapping[str, object] = field(default_factory=dict)  # where the pipeline departs from PEFT's
     refused: Mapping[str, str] = field(default_factory=dict)  # fields that a recipe may not set here, and why
     changeable: tuple[str, ...] = ()  # fields that a later stage may set on an adapter that goes on
@@ -45,7 +47,7 @@ class Method:
 
     def settings(self, fields: Mapping[str, object], **fixed: object):
         """A PEFT config of this method. Raises ValueError for values that PEFT does not take together."""
-        return self.config_class()(**fields, **fixed)
+        return self.config_class()(**{key: fields[key] for key in fields if key not in self.learning}, **fixed)
 
     def config_class(self) -> type:
         """The class of its settings."""
@@ -59,6 +61,13 @@ class Method:
 
     def begin(self, model, tokenizer) -> None:
         """Give a new adapter what it starts from, where that is more than its config says."""
+
+    def spread(self, optimizer, model, learning: Mapping[str, float]) -> None:
+        """Give parameters the learning rates that `learning` says; it holds what is not at its default."""
+
+    def left(self, fields: Mapping[str, object]) -> dict[str, object]:
+        """The adapter that a stage leaves to those after it, as far as its own settings tell."""
+        return {key: value for key, value in fields.items() if key not in self.learning}
 
     def positions(self, fields: Mapping[str, object]) -> int:
         """How many of the model's positions it takes from the text."""

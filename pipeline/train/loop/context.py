@@ -1,7 +1,7 @@
 """What a stage's `build_trainer` is given, and how it makes a trainer of TRL's into one of this pipeline's."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -49,6 +49,7 @@ class Context:
     report: Callable[..., None]  # (kind, **fields): a word to whoever watches
     interruption: Interruption
     reward: Callable | None  # see pipeline.reward.reward
+    learning: Mapping[str, float]  # how the adapter is trained beside what `given` says
     evaluate: Callable[[torch.nn.Module, int], dict[str, float]]  # held-out figures of the model, at a step
     kept: Reference  # what the frozen reference says of the rows
 

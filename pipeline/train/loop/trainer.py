@@ -16,6 +16,7 @@ from transformers import Trainer
 from pipeline.artifact.attempt import Attempt, seal
 from pipeline.artifact.writing import write_json
 from pipeline.errors import MachineError
+from pipeline.model.adapters import method_on
 from pipeline.model.loader import load_adapter
 from pipeline.model.saving import could_not_save, save_weights
 from pipeline.train.loop import reference
@@ -50,6 +51,13 @@ class StageTrainer:
             return super()._get_train_sampler(train_dataset)
         batch = args.train_batch_size * args.gradient_accumulation_steps
         return Order(self.lengths, batch, args.seed, group=strategy == "group_by_length")
+
+    def create_optimizer(self, model=None):
+        new = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if new and (method := method_on(self.model)):
+            method.spread(optimizer, self.model, self.context.learning)
+        return optimizer
 
     def _run_epoch(self, *given, **named):
         if self.state.global_step < self.state.max_steps:

@@ -21,6 +21,7 @@ from pipeline.recipe.fields import fields_of
 from pipeline.recipe.owned import adapter_owned
 
 ADAPTERS = [name for name, method in METHODS.items() if not method.whole]
+CHAINED = {name: f"method: {name}" for name in ADAPTERS} | {"LoRA+": "method: lora, loraplus_lr_ratio: 4"}
 LEARNING_RATE = "stages.sft.train.learning_rate=1e-2"
 
 
@@ -57,9 +58,9 @@ def test_a_method_that_rewrites_the_base_is_found_out(chain):
     assert "reference beside" in failures(prove(partial(base_of, chain), METHODS["lora"], fields))
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
-def test_it_is_trained_resumed_and_gone_on_from(pretrained, name):
-    method, room = f"adapter={{method: {name}}}", "stages.{}.train.max_length=44"  # virtual tokens take the rest
+@pytest.mark.parametrize("settings", CHAINED.values(), ids=CHAINED)
+def test_it_is_trained_resumed_and_gone_on_from(pretrained, settings):
+    method, room = f"adapter={{{settings}}}", "stages.{}.train.max_length=44"  # virtual tokens take the rest
     stage = ready(pretrained / "first", "sft", method, room.format("sft"), LEARNING_RATE)
     trainer = stage.trainer(stage.models.at_the_start())
     frozen = {key: one.clone() for key, one in trainer.model.named_parameters() if not one.requires_grad}
