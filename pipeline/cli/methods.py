@@ -98,7 +98,7 @@ def _proven(loaded: Recipe, runs: Path, wanted: list[str]) -> list[dict]:
             continue
         settings = _own(loaded).get(method.name, dict(method.defaults))
         try:
-            found = prove(lambda: loader.model(None, None), method, settings)
+            found = prove(lambda: loader.model(None, None), method.of(settings), settings)
         except PipelineError as error:
             rows.append({"method": method.name, "proofs": {}, "fails": [error.what]})
             continue

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError
 from pipeline.hub import cached_folder
-from pipeline.model.adapters import METHODS
+from pipeline.model.adapters.method import Method
 from pipeline.model.base import Base
 from pipeline.recipe.sections import Model
 from pipeline.stage import Spec
@@ -39,7 +39,7 @@ def choose(
     wanted: bool | str,
     *,
     own: bool,
-    method: str,
+    method: Method,
     model_type: str | None,
     from_scratch: bool,
     bits: int | None = None,
@@ -76,15 +76,15 @@ def _kind(spec: Spec, from_scratch: bool) -> str | None:
     return "a model made from a config; Unsloth only loads models" if from_scratch else None
 
 
-def _obstacle(method: str, model_type: str | None, bits: int | None) -> tuple[str | None, str]:
+def _obstacle(method: Method, model_type: str | None, bits: int | None) -> tuple[str | None, str]:
     """Why it cannot be used here, and what to do about that."""
     installed = installed_version()
     if installed is None:
         return "Unsloth is not installed", "Install it with `make unsloth`."
     if _ordered(installed) < _ordered(OLDEST):
         return f"Unsloth {installed} is too old, {OLDEST} is the oldest that will do", "Run `make unsloth`."
-    if not METHODS[method].unsloth:
-        return f"its fast path is for LoRA, not for method {method}", ""
+    if not method.unsloth:
+        return f"its fast path is for LoRA, not for {method.words}", ""
     if bits == 8:
         return "its fast path is for bases in 16 or 4 bits, not in 8", "Set model.load_in_4bit: true instead."
     if model_type and model_type not in MODEL_TYPES:

@@ -49,13 +49,16 @@ def counts(
             if method.whole:
                 yield _of_its_own(method, shape(), own.get(method.name, method.numbers))
                 continue
+            fields = own.get(method.name, method.defaults)
             try:
-                settings = method.settings(own.get(method.name, method.defaults), task_type="CAUSAL_LM")
-                model = _adapted(method, shape, settings, small=whole < SMALL)
+                trained = _adapted(method, shape, fields, small=whole < SMALL)
+                kept = trained
+                if method.of(fields).converted:
+                    kept = _adapted(method, shape, method.of(fields).left(fields), small=whole < SMALL)
             except (ValueError, RuntimeError) as error:
                 yield Count(method, None, None, str(error).strip().splitlines()[0])
             else:
-                yield _counted(method, model)
+                yield _counted(method, trained, kept)
 
     return whole, each()
 
@@ -67,8 +70,11 @@ def _config(base: Base, wanted: Model, vocabulary: int) -> PreTrainedConfig:
         return AutoConfig.from_pretrained(base.source, revision=base.commit, trust_remote_code=wanted.trust_remote_code)
 
 
-def _adapted(method: Method, shape: Callable[[], PreTrainedModel], settings, *, small: bool) -> PeftModel:
+def _adapted(method: Method, shape: Callable[[], PreTrainedModel], fields: Mapping, *, small: bool) -> PeftModel:
     """On `meta`; of a small model where PEFT has to look at what it makes, in memory."""
+    settings = method.settings(fields, task_type="CAUSAL_LM")
+    if hasattr(settings, "init_lora_weights"):
+        settings.init_lora_weights = False  # there is nothing to start from
     try:
         with torch.device("meta"):
             return method.put_on(shape(), settings)
@@ -88,8 +94,8 @@ def _of_its_own(method: Method, model: PreTrainedModel, settings: Mapping) -> Co
     return Count(method, sum(one.numel() for one in model.parameters() if one.requires_grad), 4 * whole)
 
 
-def _counted(method: Method, model: PeftModel) -> Count:
+def _counted(method: Method, model: PeftModel, kept: PeftModel) -> Count:
     trained = sum(one.numel() for one in model.parameters() if one.requires_grad)
-    prompted = isinstance(model, Prompted)
-    kept = model.kept() if prompted else get_peft_model_state_dict(model, save_embedding_layers=False)
-    return Count(method, trained, sum(4 * one.numel() for one in kept.values()))
+    prompted = isinstance(kept, Prompted)
+    tensors = kept.kept() if prompted else get_peft_model_state_dict(kept, save_embedding_layers=False)
+    return Count(method, trained, sum(4 * one.numel() for one in tensors.values()))

@@ -186,7 +186,7 @@ class Loader:
             config.modules_to_save = ["score"]
         set_seed(self.seed)  # the same adapter to start from, whatever loading the base drew
         with _fitting():
-            model = method_of(config.peft_type).put_on(base, config)
+            model = method_of(config.peft_type).of(vars(config)).put_on(base, config)
         model.peft_config["default"].base_model_name_or_path = self.base.source
         model.peft_config["default"].revision = self.base.commit
         for name, parameter in model.named_parameters():

@@ -14,13 +14,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pipeline.errors import PipelineError
+from pipeline.model.adapters import method_on
 from pipeline.model.adapters.method import Method
 from pipeline.model.loader import load_adapter
 from pipeline.model.saving import save_weights
 
 # What each proof says, and the most that it may be off, in fp32. Logits are compared relative to the largest.
 LIMITS = {
-    "base untouched": 0.0,  # the largest change of a weight outside of the adapter by training
+    "base untouched": 0.0,  # the largest change of a weight outside of the adapter by training, or of the base's own logits
     "saved and loaded": 0.0,  # of the logits, through a folder into a fresh model
     "reference beside": 0.0,  # of the logits of a frozen copy on the same base, while the policy is trained on
     "gradients when recomputed": 1e-5,  # with gradient checkpointing and without
@@ -33,18 +34,21 @@ STEPS, ROWS, TOKENS, RATE = 3, 4, 12, 5e-3
 def prove(make: Callable[[], PreTrainedModel], method: Method, fields: dict) -> dict[str, float | str]:
     """Each proof of `LIMITS` by its name: how far it is off, or why it could not be tried. Trains a few steps on noise.
 
-    `make` loads the bare base anew each time; `fields` are the adapter's settings.
+    `make` loads the bare base anew each time; `fields` are the adapter's settings. Of a method that is kept as another adapter
+    than it is trained as, that one is tried.
     Raises PipelineError where the method cannot be put onto the base at all.
     """
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = _adapted(make, method, fields)
         rows = torch.randint(3, model.config.get_text_config().vocab_size, (ROWS, TOKENS), device=model.device)
-        frozen = {name: tensor.clone() for name, tensor in _frozen(model)}
+        bare, frozen = _logits(make(), rows), {name: tensor.clone() for name, tensor in _frozen(model)}
         _train(model, rows)
-        found: dict[str, float | str] = {
-            "base untouched": max((_apart(tensor, frozen[name]) for name, tensor in _frozen(model)), default=0.0)
-        }
+        moved = [_apart(tensor, frozen[name]) for name, tensor in _frozen(model)]
+        model, fields = method.finished(model), method.left(fields)
+        method = method_on(model)
+        with model.disable_adapter():
+            found: dict[str, float | str] = {"base untouched": max([_apart(_logits(model, rows), bare), *moved])}
         with tempfile.TemporaryDirectory() as folder:
             save_weights(model, Path(folder))
             for name, proof in (

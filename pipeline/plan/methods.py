@@ -21,9 +21,10 @@ def refuse(recipe: Recipe, name: str, parent: Parent | None) -> None:
     spec, train = specs()[name], recipe.given(name, full=method.whole)
     for need in _needs(spec, effective(spec.config, train), begins):
         if reason := method.why_not(need):
+            place = f"adapter.method {method.name}" if method.key == "method" else f"adapter.{method.key}"
             where = f"train.{need}" if need in train or need == REENTRANT else need
             raise PipelineError(
-                f"{recipe.path}: stages.{name}: {where} does not go with adapter.method {method.name}: {reason}.",
+                f"{recipe.path}: stages.{name}: {where} does not go with {place}: {reason}.",
                 f"Leave train.{need} out." if where != need else f"Leave {name} out, or name another adapter.method.",
             )
 
@@ -31,9 +32,9 @@ def refuse(recipe: Recipe, name: str, parent: Parent | None) -> None:
 def tuning(recipe: Recipe, name: str, parent: Parent | None):
     """(the method of what a stage trains, its fields): of the adapter that goes on, as far as it is there already."""
     if parent and not parent.is_model and (method := method_of(parent.adapter_config["peft_type"])):
-        return method, parent.adapter_config
-    fields = recipe.tuning(name)
-    return METHODS[fields["method"]], fields
+        return method.of(parent.adapter_config), parent.adapter_config
+    fields = recipe.stage(name).adapter if parent else recipe.tuning(name)
+    return METHODS[fields["method"]].of(fields), fields
 
 
 def _needs(spec: Spec, train: Mapping[str, object], begins: bool) -> Iterator[str]:

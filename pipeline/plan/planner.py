@@ -142,7 +142,7 @@ class Planner:
             specs()[name],
             wanted,
             own=own,
-            method=self.recipe.stage(name).adapter["method"],
+            method=methods.tuning(self.recipe, name, None)[0],
             model_type=backend.model_type(base, config),
             from_scratch=alone and config is not None,
             bits=self.recipe.model.bits,

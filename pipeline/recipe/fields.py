@@ -86,6 +86,9 @@ class Field:
         choices = [choice for choice in self.choices if not choice.startswith(tuple(refused))]
         if not choices or word in choices or word == self.default:
             return None
+        counted = (choice.partition("[")[0] for choice in choices if "[" in choice)  # pissa_niter_[number of iters]
+        if any(word.startswith(one) and word.removeprefix(one).isdigit() for one in counted):
+            return None
         return (self.name == "loss_type" and loss_meant(word)) or not_among(word, choices)
 
 

@@ -247,7 +247,8 @@ _ANSWERS = by_name(
         "is not set for every stage; give it as stages.orpo.train.beta": "orpo_alpha orpo_beta",
         "is not there: no stage has such a loss": "pref_bco_weight",
         "is not there: a stage trains one adapter, or every weight (adapter.method)": """freeze_trainable_modules freeze_extra_modules use_llama_pro unfrozen_parameters mixture_of_depths shift_attn
-            s2_attention pissa_* relora relora_*""",
+            s2_attention relora relora_*""",
+        "is not set here; set adapter.init_lora_weights: pissa (or pissa_niter_16), which is left as a plain LoRA": "pissa_*",
         "is not there: adapters of embeddings learn at train.learning_rate": "loraplus_lr_embedding",
         "is not there: train.optim names the optimizers that there are": """use_galore galore_* use_apollo
             apollo_* use_badam badam_* use_adam_mini use_muon use_mca embedding_lr embedding_lr_scale lr_groups

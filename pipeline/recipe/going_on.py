@@ -63,7 +63,7 @@ def incoming_adapter_of(
 def left_by(adapter: Mapping[str, Any]) -> dict[str, Any]:
     """What a stage with this adapter leaves to those after it. Takes what was written, which may be no method at all."""
     method = METHODS.get(adapter["method"])
-    return method.left(adapter) if method else dict(adapter)
+    return method.of(adapter).left(adapter) if method else dict(adapter)
 
 
 def learning_of(own: Mapping[str, Any], method: object) -> dict[str, Any]:

@@ -206,14 +206,16 @@ def _adapter_problems(raw: dict, where: tuple) -> Iterator[Problem]:
         return  # the section says so
     keys = {key: value for key, value in adapter.items() if key != "method"}
     # Said of all stages, or where a stage itself names its method.
-    bits = _bits(raw) if where == ("adapter",) or "method" in adapter else None
+    method = method.of(merged_adapter(_mapping(raw, "adapter"), adapter))
+    bits = _bits(raw) if where == ("adapter",) or method.key in adapter else None
     if not method.whole:
         for key, what in _passed_through(keys, where, method.config, adapter_owned(method.config)):
             there = _methods_with(key[-1]) if key[-1] not in fields_of(method.config) else ""
             yield key, f"belongs to {there}, and this is {method.name}" if there else what
         if bits and not method.fits(bits):
             those = ", ".join(one.name for one in METHODS.values() if one.fits(bits))
-            yield (*where, "method"), f"PEFT does not put {method.name} onto a base in {bits} bits; {those} go there"
+            which = adapter.get(method.key, method.name)
+            yield (*where, method.key), f"PEFT does not put {which} onto a base in {bits} bits; {those} go there"
         return
     for key, value in keys.items():
         if key not in method.numbers:

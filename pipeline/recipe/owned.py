@@ -140,7 +140,7 @@ REFUSED_VALUES = {
         },
         "init_lora_weights": {
             "it rewrites the base or needs data of its own; a policy is the untouched base + one adapter": """
-                pissa olora corda loftq lora_ga eva""",
+                corda loftq lora_ga eva""",
         },
         "bias": {"PEFT allows one adapter with trained biases, and the reference is a second": "all lora_only"},
     }.items()

@@ -138,7 +138,7 @@ class Recipe(Section):
 
     def tuning(self, name: str) -> dict[str, Any]:
         """What is trained in a stage: below an adapter, that one."""
-        if self.model.config is not None and self.parent(name) is None:
+        if self.model.config is not None and self.parent(name) is None and self.stages[name].policy is None:
             return {"method": "full"}
         own = self.stage(name).adapter
         maker, incoming = self.incoming_adapter(name)

@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 
 from peft import PeftModel
 from transformers import PreTrainedModel
 
 from pipeline.artifact.attempt import Attempt
+from pipeline.model.adapters import method_on
 from pipeline.model.backend import UNSLOTH
 from pipeline.model.base import Base
 from pipeline.model.loader import Loader, load_adapter
@@ -36,14 +38,20 @@ class StageModels:
         output = attempt.output
         if attempt.manifest["output"] == "model":
             return self.on_device(replace(self._loader, base=Base(None, str(output))).model(None, None))
+        if method_on(start).converted:
+            return self._kept(output)
         load_adapter(start, output)
         return start
 
     def other(self, start: PreTrainedModel | PeftModel, attempt: Attempt) -> PreTrainedModel | PeftModel:
         """With the weights of a finished attempt of another stage, whose adapter may be another where none goes on."""
         if self.checked.parent_adapter is None and attempt.manifest["output"] != "model":
-            return self.on_device(self._rewarded(self._loader.model(attempt.output, {})))
+            return self._kept(attempt.output)
         return self.trained(start, attempt)
+
+    def _kept(self, adapter: Path) -> PeftModel:
+        """On a base that is loaded anew: it is another adapter than the one that training starts from."""
+        return self.on_device(self._rewarded(self._loader.model(adapter, {})))
 
     def _rewarded(self, model: PeftModel) -> PeftModel:
         """With the adapter of the reward model, where the stage has one."""

@@ -59,6 +59,7 @@ class StageRun:
         if self.interruption.is_set():
             self.report("interrupted", step=trainer.state.global_step)
             return INTERRUPTED
+        trainer.finish()
         after = self.measuring.after(trainer.model, trainer.state.global_step, before)
         self.report("phase", name="saving")
         output = save(trainer.model, self.rows.tokenizer.tokenizer, self.folder)

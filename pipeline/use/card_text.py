@@ -194,7 +194,7 @@ def _settings(one: dict) -> Iterator[str]:
     elif not isinstance(adapter, dict):
         yield "all weights"
     for name, value in inputs.get("adapter_learning", {}).items():
-        yield f"`{name}` {_value(value)}"
+        yield f"`{name}` {settings.shown(value)}"
     if inputs["model"]["load_in_4bit"]:
         yield "base in 4 bits (NF4)"
     if inputs["model"].get("load_in_8bit"):

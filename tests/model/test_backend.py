@@ -6,11 +6,12 @@ import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.model import backend
+from pipeline.model.adapters import METHODS
 from pipeline.stage import specs
 
 
 def chosen(stage: str = "sft", wanted: bool | str = True, **changes) -> backend.Backend:
-    options = {"own": False, "method": "lora", "model_type": "llama", "from_scratch": False} | changes
+    options = {"own": False, "method": METHODS["lora"], "model_type": "llama", "from_scratch": False} | changes
     return backend.choose(stage, specs()[stage], wanted, **options)
 
 
@@ -29,7 +30,7 @@ def test_auto_takes_it_where_it_gains(installed):
     installed("2026.10.9", gpu=True)
     assert chosen(wanted="auto").name == "unsloth"
     assert chosen(wanted=False).name == "transformers"
-    assert "full" in chosen(wanted="auto", method="full").why
+    assert "full" in chosen(wanted="auto", method=METHODS["full"]).why
     assert "gpt2" in chosen(wanted="auto", model_type="gpt2").why
     installed("2026.10.9", gpu=False)
     assert "no GPU" in chosen(wanted="auto").why
@@ -52,7 +53,7 @@ def test_stages_it_never_serves_say_so(installed):
     [
         (None, {}, "not installed.*make unsloth"),
         ("2026.3.1", {}, "2026.3.1 is too old, 2026.10.8.*make unsloth"),
-        ("2026.10.9", {"method": "full"}, "not for method full.*--no-unsloth"),
+        ("2026.10.9", {"method": METHODS["full"]}, "not for method full.*--no-unsloth"),
         ("2026.10.9", {"model_type": "gpt2"}, "no fast path for gpt2.*--no-unsloth"),
     ],
 )

@@ -109,7 +109,7 @@ def test_an_adapter_is_merged_onto_the_base_that_it_was_trained_on_and_loses_its
 
 def test_unsloth_says_that_it_does_not_serve_it(monkeypatch):
     monkeypatch.setattr(backend, "installed_version", lambda: "2026.10.9")
-    options = {"own": True, "method": "lora", "model_type": "llama", "from_scratch": False, "bits": 8}
+    options = {"own": True, "method": METHODS["lora"], "model_type": "llama", "from_scratch": False, "bits": 8}
     with pytest.raises(PipelineError, match="for bases in 16 or 4 bits, not in 8"):
         backend.choose("sft", specs()["sft"], True, **options)
 

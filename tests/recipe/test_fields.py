@@ -93,7 +93,8 @@ def test_a_good_value_has_no_complaint(config, name, value):
         ("PPOConfig", "eval_strategy", "step", "did you mean steps?"),
         ("SFTConfig", "per_device_train_batch_size", 0, "must be at least 1, not 0"),
         ("SFTConfig", "save_steps", 0, "must be more than 0, not 0"),
-        ("LoraConfig", "init_lora_weights", "pissa_niter_4", "is refused: it rewrites the base"),
+        ("LoraConfig", "init_lora_weights", "lora_ga", "is refused: it rewrites the base"),
+        ("LoraConfig", "init_lora_weights", "pissa_niter_few", "must be one of gaussian, olora, pissa"),
     ],
 )
 def test_a_bad_value_is_told_what_it_should_be(config, name, value, complaint):

@@ -37,7 +37,7 @@ NOT_HERE = {
 def method_on(model) -> Method | None:
     """The method of the adapter that a model trains; None where it trains its own weights."""
     config = getattr(model, "peft_config", {}).get("default")
-    return method_of(config.peft_type) if config else None
+    return method_of(config.peft_type).of(vars(config)) if config else None
 
 
 def method_of(peft_type: str) -> Method | None:

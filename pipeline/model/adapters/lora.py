@@ -3,14 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.model.adapters.method import ALL_LINEAR, Method
+from pipeline.model.adapters.method import ALL_LINEAR, ROLES, Method
 
-_RATIO = "loraplus_lr_ratio"
+_RATIO, _BEGINS = "loraplus_lr_ratio", "init_lora_weights"
+_FROM_THE_BASE = ("pissa", "olora")
 
 
 @dataclass(frozen=True)
 class Lora(Method):
     """A method of PEFT's LoraConfig."""
+
+    def of(self, fields: Mapping[str, object]) -> Method:
+        return FROM_THE_BASE if str(fields.get(_BEGINS)).lower().startswith(_FROM_THE_BASE) else self
 
     def spread(self, optimizer, model, learning: Mapping[str, float]) -> None:
         """LoRA+ (Hayou et al., 2024, arXiv:2402.12354): B learns so many times faster than A. What is a vector learns with B, as
@@ -26,16 +30,54 @@ class Lora(Method):
                 optimizer.add_param_group(group | {"params": faster, "lr": group["lr"] * learning[_RATIO]})
 
 
-LORA = Lora(
-    name="lora",
-    when="the default: near full tuning at a small part of its memory, and served by everything",
-    config="LoraConfig",
-    peft_type="LORA",
-    learning={_RATIO: 1.0},
-    defaults={"r": 16, "lora_alpha": 32} | ALL_LINEAR,
-    changeable=("lora_dropout",),
-    in_4_bit=True,
-    in_8_bit=True,
-    new_tokens=True,
-    unsloth=True,
+@dataclass(frozen=True)
+class FromTheBase(Lora):
+    """PiSSA (arXiv:2404.02948) and OLoRA (arXiv:2406.01775), which begin with a part of each weight and take it from the base.
+
+    Here the base stays as it is, and a second, frozen adapter takes the part from what it gives: W + s(BA - B0A0) instead
+    of (W - sB0A0) + sBA. What is left in the end is one plain LoRA of twice the rank.
+    """
+
+    def put_on(self, base, config):
+        from pipeline.model.adapters.lora_forms import beginning_with_a_part
+
+        return beginning_with_a_part(base, config)
+
+    def finished(self, model):
+        from pipeline.model.adapters.lora_forms import with_both_parts
+
+        return with_both_parts(model)
+
+    def left(self, fields: Mapping[str, object]) -> dict[str, object]:
+        left = super().left(fields)
+        del left[_BEGINS]
+        for key in ("r", "lora_alpha"):
+            rank = left.get(key, self.defaults[key])
+            left[key] = 2 * rank if isinstance(rank, int) else rank
+        for key in ("rank_pattern", "alpha_pattern"):
+            if isinstance(left.get(key), dict):
+                left[key] = {name: 2 * rank for name, rank in left[key].items() if isinstance(rank, int)}
+        return left
+
+
+_COMMON = {
+    "name": "lora",
+    "when": "the default: near full tuning at a small part of its memory, and served by everything",
+    "config": "LoraConfig",
+    "peft_type": "LORA",
+    "learning": {_RATIO: 1.0},
+    "defaults": {"r": 16, "lora_alpha": 32} | ALL_LINEAR,
+    "changeable": ("lora_dropout",),
+    "new_tokens": True,
+}
+LORA = Lora(**_COMMON, in_4_bit=True, in_8_bit=True, unsloth=True)
+FROM_THE_BASE = FromTheBase(
+    **_COMMON,
+    key=_BEGINS,
+    called="a LoRA that begins with a part of the base (init_lora_weights)",
+    beside=False,
+    converted=True,
+    cannot={
+        ROLES: "a LoRA that begins with a part of the base stands there alone; let it begin in an earlier stage, and it goes on here"
+    },
 )

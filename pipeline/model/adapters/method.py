@@ -28,7 +28,10 @@ class Method:
     new_tokens: bool = False  # whether it trains rows of the embeddings beside
     unsloth: bool = False  # whether Unsloth's fast path serves it
     merged: bool = True  # whether it can be merged into the base, as exports need it
+    converted: bool = False  # whether it is kept as another adapter than it is trained as; see `finished`
     cannot: Mapping[str, str] = field(default_factory=dict)  # what a stage may need or set in `train`, and why not
+    key: str = "method"  # the key of an adapter that makes it this one
+    called: str = ""  # in messages, where the name does not tell it
 
     @property
     def whole(self) -> bool:
@@ -41,9 +44,17 @@ class Method:
 
     def why_not(self, need: str) -> str | None:
         """Why it cannot give what a stage needs; None where it can."""
-        if need == ROLES and not self.beside:
-            return "one adapter of it alone stands on a base; take lora"
-        return self.cannot.get(need)
+        alone = {} if self.beside else {ROLES: "one adapter of it alone stands on a base; take lora"}
+        return (alone | dict(self.cannot)).get(need)
+
+    @property
+    def words(self) -> str:
+        """What messages call it."""
+        return self.called or f"method {self.name}"
+
+    def of(self, fields: Mapping[str, object]) -> "Method":
+        """The method that these settings, of a recipe or a saved adapter, make of it."""
+        return self
 
     def settings(self, fields: Mapping[str, object], **fixed: object):
         """A PEFT config of this method. Raises ValueError for values that PEFT does not take together."""
@@ -61,6 +72,10 @@ class Method:
 
     def begin(self, model, tokenizer) -> None:
         """Give a new adapter what it starts from, where that is more than its config says."""
+
+    def finished(self, model):
+        """The model with its adapter as a stage keeps it: on the base as it was, and what any stage can go on from."""
+        return model
 
     def spread(self, optimizer, model, learning: Mapping[str, float]) -> None:
         """Give parameters the learning rates that `learning` says; it holds what is not at its default."""

@@ -17,7 +17,7 @@ from transformers import PrinterCallback, Trainer
 from pipeline.data.prepare.table import lengths
 from pipeline.data.shapes.kinds import Kind
 from pipeline.errors import PipelineError
-from pipeline.model.adapters import method_of
+from pipeline.model.adapters import method_on
 from pipeline.model.loader import load_adapter
 from pipeline.recipe.fields import effective
 from pipeline.stage import Spec
@@ -116,7 +116,7 @@ class Context:
 
     def _reference_stands_beside(self) -> bool:
         """Whether the reference is an adapter on the policy's own base; else it is a model of its own."""
-        return isinstance(self.model, PeftModel) and method_of(self.model.peft_config["default"].peft_type).beside
+        return isinstance(self.model, PeftModel) and method_on(self.model).beside
 
     def _keeps_reference(self, args, rows: int) -> bool:
         """Whether its log-probabilities are taken from what is kept, or computed to be kept: then for every row at once."""

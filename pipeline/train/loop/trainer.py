@@ -59,6 +59,11 @@ class StageTrainer:
             method.spread(optimizer, self.model, self.context.learning)
         return optimizer
 
+    def finish(self) -> None:
+        """After training: what is measured and saved is the adapter in the form in which it is kept."""
+        if method := method_on(self.model):
+            self.model = method.finished(self.model)
+
     def _run_epoch(self, *given, **named):
         if self.state.global_step < self.state.max_steps:
             return super()._run_epoch(*given, **named)
