@@ -9,6 +9,7 @@ from peft.utils import get_peft_model_state_dict
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from pipeline.errors import PipelineError
+from pipeline.model.adapters import METHODS
 from pipeline.model.adapters.method import Method
 from pipeline.model.adapters.prompted import Prompted
 from pipeline.model.base import Base
@@ -54,7 +55,8 @@ def counts(
                 trained = _adapted(method, shape, fields, small=whole < SMALL)
                 kept = trained
                 if method.of(fields).converted:
-                    kept = _adapted(method, shape, method.of(fields).left(fields), small=whole < SMALL)
+                    left = dict(method.of(fields).left(fields))
+                    kept = _adapted(METHODS[left.pop("method")], shape, left, small=whole < SMALL)
             except (ValueError, RuntimeError) as error:
                 yield Count(method, None, None, str(error).strip().splitlines()[0])
             else:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -43,16 +43,16 @@ def prove(make: Callable[[], PreTrainedModel], method: Method, fields: dict) -> 
         model = _adapted(make, method, fields)
         rows = torch.randint(3, model.config.get_text_config().vocab_size, (ROWS, TOKENS), device=model.device)
         bare, frozen = _logits(make(), rows), {name: tensor.clone() for name, tensor in _frozen(model)}
-        _train(model, rows)
+        _train(model, rows, method.alongside(model, STEPS))
         moved = [_apart(tensor, frozen[name]) for name, tensor in _frozen(model)]
-        model, fields = method.finished(model), method.left(fields)
+        model = method.finished(model)
         method = method_on(model)
         with model.disable_adapter():
             found: dict[str, float | str] = {"base untouched": max([_apart(_logits(model, rows), bare), *moved])}
         with tempfile.TemporaryDirectory() as folder:
             save_weights(model, Path(folder))
             for name, proof in (
-                ("saved and loaded", lambda: _loaded(make, method, fields, model, Path(folder), rows)),
+                ("saved and loaded", lambda: _loaded(make, method, model, Path(folder), rows)),
                 ("reference beside", lambda: _beside(copy.deepcopy(model), method, Path(folder), rows)),
                 ("gradients when recomputed", lambda: _recomputed(model, rows)),
                 ("padded on the left", lambda: _padded(model, rows)),
@@ -81,13 +81,17 @@ def _frozen(model: PeftModel) -> Iterator[tuple[str, Tensor]]:
     return ((name, one.detach()) for name, one in model.named_parameters() if not one.requires_grad)
 
 
-def _train(model: PeftModel, rows: Tensor) -> None:
+def _train(model: PeftModel, rows: Tensor, alongside=None) -> None:
     model.train()
     optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=RATE)
-    for _ in range(STEPS):
+    for step in range(1, STEPS + 1):
         optimizer.zero_grad()
         model(input_ids=rows, labels=rows).loss.backward()
+        if alongside:
+            alongside.penalty().backward()
         optimizer.step()
+        if alongside:
+            alongside.stepped(step)
 
 
 @torch.no_grad()
@@ -102,8 +106,10 @@ def _apart(one: Tensor, other: Tensor) -> float:
     return float((one.float() - other.float()).abs().max()) / max(float(other.float().abs().max()), 1e-9)
 
 
-def _loaded(make, method: Method, fields: dict, model: PeftModel, folder: Path, rows: Tensor) -> float:
-    other = _adapted(make, method, fields)
+def _loaded(make, method: Method, model: PeftModel, folder: Path, rows: Tensor) -> float:
+    config = PeftConfig.from_pretrained(folder)
+    config.inference_mode = False
+    other = method.put_on(make(), config)
     load_adapter(other, folder)
     return _apart(_logits(other, rows), _logits(model, rows))
 

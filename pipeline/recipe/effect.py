@@ -214,6 +214,8 @@ def clashes(config: str, values: Mapping[str, object]) -> Iterator[tuple[str, st
         yield from (("optim_args", what) for what in _wrong_arguments(values["optim"], values["optim_args"]))
     if values.get("prompt_tuning_init") == "TEXT" and not values["prompt_tuning_init_text"]:
         yield "prompt_tuning_init", "TEXT needs prompt_tuning_init_text, the text to begin with"
+    if config == "AdaLoraConfig" and values["init_r"] <= values["target_r"]:
+        yield "init_r", f"must be more than target_r, {values['target_r']}: it begins with more ranks than it ends with"
     if str(values.get("init_lora_weights")).lower().startswith(("pissa", "olora")):
         beside = [key for key in ("use_dora", "use_rslora", "lora_bias", "target_parameters") if values[key]]
         yield from ((key, f"does not go with init_lora_weights: {values['init_lora_weights']}") for key in beside)

@@ -155,7 +155,7 @@ RANGES = {
             "at least 1",
             lambda value: value >= 1,
             """per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps max_length r lora_alpha
-            reduction_factor loraplus_lr_ratio
+            reduction_factor loraplus_lr_ratio init_r target_r deltaT
             response_length num_ppo_epochs num_mini_batches local_rollout_forward_batch_size total_episodes
             max_completion_length generation_batch_size steps_per_generation num_iterations pad_to_multiple_of
             dataloader_prefetch_factor torch_empty_cache_steps kl_horizon num_virtual_tokens encoder_hidden_size encoder_num_layers""",
@@ -169,7 +169,7 @@ RANGES = {
             "0 or more",
             lambda value: value >= 0,
             """weight_decay warmup_steps adam_epsilon dataloader_num_workers eval_delay kl_coef vf_coef beta epsilon
-            value_warmup_steps center_rewards_coefficient router_aux_loss_coef""",
+            value_warmup_steps center_rewards_coefficient tinit tfinal orth_reg_weight router_aux_loss_coef""",
         ),
         (
             "more than 0",
@@ -185,6 +185,7 @@ RANGES = {
         ("at least 1, or null to keep them all", lambda value: value >= 1, "save_total_limit"),
         ("at least 1, or -1 for as many as the epochs have", lambda value: value == -1 or value >= 1, "max_steps"),
         ("from 0 to below 1", lambda value: 0 <= value < 1, "lora_dropout bottleneck_dropout adam_beta1 adam_beta2"),
+        ("between 0 and 1", lambda value: 0 < value < 1, "AdaLoraConfig.beta1 AdaLoraConfig.beta2"),
         ("from 0 to below 0.5, where labels are turned round", lambda value: 0 <= value < 0.5, "label_smoothing"),
         ("from 0 to 1", lambda value: 0 <= value <= 1, "label_smoothing_factor ld_alpha gamma lam"),
     )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.model.adapters.method import ALL_LINEAR, ROLES, Method
+from pipeline.model.adapters.method import ALL_LINEAR, NOT_ITSELF, ROLES, Method
 
 _RATIO, _BEGINS = "loraplus_lr_ratio", "init_lora_weights"
 _FROM_THE_BASE = ("pissa", "olora")
@@ -60,6 +60,36 @@ class FromTheBase(Lora):
         return left
 
 
+@dataclass(frozen=True)
+class AdaLora(Method):
+    """Ranks that move to where they matter (arXiv:2303.10512): B E A instead of B A, and what E is 0 of is left out in the end."""
+
+    def settings(self, fields: Mapping[str, object], **fixed: object):
+        return super().settings(fields, total_step=_ENDLESS, **fixed)  # see `alongside`
+
+    def put_on(self, base, config):
+        from pipeline.model.adapters.lora_forms import adaptive
+
+        return adaptive(base, config)
+
+    def alongside(self, model, steps: int):
+        from pipeline.model.adapters.lora_forms import Allocation
+
+        return Allocation(model, steps)
+
+    def finished(self, model):
+        from pipeline.model.adapters.lora_forms import with_the_ranks_left
+
+        return with_the_ranks_left(model)
+
+    def left(self, fields: Mapping[str, object]) -> dict[str, object]:
+        ranks = fields.get("target_r", 8)
+        shared = {key: fields[key] for key in _KEPT_OF_ADALORA if key in fields}
+        return {"method": LORA.name, "r": ranks, "lora_alpha": ranks} | ALL_LINEAR | shared
+
+
+_ENDLESS = 1 << 40
+_KEPT_OF_ADALORA = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "lora_dropout")
 _COMMON = {
     "name": "lora",
     "when": "the default: near full tuning at a small part of its memory, and served by everything",
@@ -79,5 +109,28 @@ FROM_THE_BASE = FromTheBase(
     converted=True,
     cannot={
         ROLES: "a LoRA that begins with a part of the base stands there alone; let it begin in an earlier stage, and it goes on here"
+    },
+)
+_FOUND = "the ranks are what the method finds; init_r and target_r say with how many it begins and ends"
+ADALORA = AdaLora(
+    name="adalora",
+    when="LoRA whose ranks move to the layers that need them while it trains; left as a plain LoRA",
+    config="AdaLoraConfig",
+    peft_type="ADALORA",
+    defaults={"lora_alpha": 32} | ALL_LINEAR,
+    refused={
+        "total_step": "the steps of the stage are it",
+        "use_dora": "PEFT has no such AdaLoRA",
+    }
+    | dict.fromkeys(("r", "rank_pattern", "alpha_pattern"), _FOUND)
+    | dict.fromkeys(
+        ("use_rslora", "lora_bias", "target_parameters", "use_bdlora", "velora_config", "ensure_weight_tying"),
+        "AdaLoRA's layers do not read it",
+    )
+    | {"init_lora_weights": NOT_ITSELF},
+    beside=False,
+    converted=True,
+    cannot={
+        ROLES: "it stands alone on a base while it trains; let it begin in an earlier stage, and a LoRA goes on here"
     },
 )

@@ -73,6 +73,12 @@ class Method:
     def begin(self, model, tokenizer) -> None:
         """Give a new adapter what it starts from, where that is more than its config says."""
 
+    def alongside(self, model, steps: int):
+        """What acts beside the optimizer in each of so many steps, see `lora_forms.Allocation`; None where nothing does.
+
+        Raises ValueError where that is too few steps.
+        """
+
     def finished(self, model):
         """The model with its adapter as a stage keeps it: on the base as it was, and what any stage can go on from."""
         return model
@@ -82,7 +88,7 @@ class Method:
 
     def left(self, fields: Mapping[str, object]) -> dict[str, object]:
         """The adapter that a stage leaves to those after it, as far as its own settings tell."""
-        return {key: value for key, value in fields.items() if key not in self.learning}
+        return {"method": self.name} | {key: value for key, value in fields.items() if key not in self.learning}
 
     def positions(self, fields: Mapping[str, object]) -> int:
         """How many of the model's positions it takes from the text."""

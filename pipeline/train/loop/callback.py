@@ -1,13 +1,11 @@
 """What happens at each step of training beside the step: it is reported, logged, and the last one if Ctrl-C says so."""
 
 import json
-import time
 from typing import TYPE_CHECKING
 
 from transformers import TrainerCallback
 
 from pipeline.artifact.writing import write_atomically
-from pipeline.train.loop.gathered import give_back
 
 if TYPE_CHECKING:
     from pipeline.train.loop.context import Context
@@ -23,9 +21,7 @@ class StageCallback(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **_):
         self._forget_after(state.global_step)
-        self.trainer.begun = time.monotonic()
-        if self.trainer.kept_from_before:
-            give_back(self.trainer, self.trainer.kept_from_before)
+        self.trainer.begin(state.max_steps)
         self.context.report("train", step=state.global_step, steps=state.max_steps)
         if (warm_up := args.get_warmup_steps(state.max_steps)) >= state.max_steps:
             text = f"train.warmup_steps: {warm_up}, and there are {state.max_steps} steps: learning_rate is not reached"
@@ -38,6 +34,10 @@ class StageCallback(TrainerCallback):
             whole = [(line, json.loads(line)) for line in lines if line.endswith("\n")]
             kept = [line for line, said in whole if said["step"] <= step and "train_loss" not in said]
             write_atomically(self.log, "".join(kept))
+
+    def on_optimizer_step(self, args, state, control, **_):
+        if self.trainer.alongside:
+            self.trainer.alongside.stepped(state.global_step + 1)
 
     def on_step_end(self, args, state, control, **_):
         self.context.report("step", step=state.global_step, tokens=self.trainer.tokens)

@@ -11,22 +11,24 @@ from typing import TYPE_CHECKING
 import torch
 from peft import PeftModel
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from transformers import Trainer
 
 from pipeline.artifact.attempt import Attempt, seal
 from pipeline.artifact.writing import write_json
-from pipeline.errors import MachineError
+from pipeline.errors import MachineError, PipelineError
 from pipeline.model.adapters import method_on
 from pipeline.model.loader import load_adapter
 from pipeline.model.saving import could_not_save, save_weights
 from pipeline.train.loop import reference
-from pipeline.train.loop.gathered import gathered
+from pipeline.train.loop.gathered import gathered, give_back
 from pipeline.train.loop.order import Order
 
 if TYPE_CHECKING:
     from pipeline.train.loop.context import Context
 
 MASKS = ("attention_mask", "chosen_attention_mask", "rejected_attention_mask")
+ALONGSIDE = "alongside.safetensors"  # in a checkpoint: what the method needs to go on, where it needs anything
 SO_FAR = "so_far.json"  # in a checkpoint: what was trained when it was written
 
 
@@ -39,6 +41,8 @@ class StageTrainer:
     before: float = 0.0  # seconds that were trained before this process
     begun: float | None = None  # when this process began to train
     kept_from_before: dict | None = None  # see pipeline.train.loop.gathered
+    alongside = None  # what the method does beside the optimizer, from when training begins
+    _resumed_from: Path | None = None
     _into: Path | None = None
     _begun: bool = False
 
@@ -59,6 +63,20 @@ class StageTrainer:
             method.spread(optimizer, self.model, self.context.learning)
         return optimizer
 
+    def begin(self, steps: int) -> None:
+        """Before the first of so many steps, or the first after a checkpoint."""
+        self.begun = time.monotonic()
+        if self.kept_from_before:
+            give_back(self, self.kept_from_before)
+        if not (method := method_on(self.model)):
+            return
+        try:
+            self.alongside = method.alongside(self.model, steps)
+        except ValueError as error:
+            raise PipelineError(f"{error}.", "Change them, or train for longer.") from None
+        if self.alongside and self._resumed_from:
+            self.alongside.put(load_file(self._resumed_from / ALONGSIDE))
+
     def finish(self) -> None:
         """After training: what is measured and saved is the adapter in the form in which it is kept."""
         if method := method_on(self.model):
@@ -78,6 +96,8 @@ class StageTrainer:
             self.tokens += inputs["input_ids"].numel()
         first = not self.state.global_step and not self._begun
         loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.alongside and self.accelerator.sync_gradients:
+            self.accelerator.backward(self.alongside.penalty())
         if first:
             self._begun = True
             reference.check_unmoved(self, self.context.dtype)
@@ -125,6 +145,8 @@ class StageTrainer:
             Trainer._save_checkpoint(self, model, trial)
             so_far = {"tokens": self.tokens, "seconds": self.seconds, "gathered": gathered(self)}
             write_json(self._into / name / SO_FAR, so_far)
+            if self.alongside:
+                save_file(self.alongside.kept(), self._into / name / ALONGSIDE)
             seal(self._into / name)
             os.replace(self._into / name, folder / name)
         except (OSError, RuntimeError, SafetensorError) as error:
@@ -147,6 +169,7 @@ class StageTrainer:
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         """The policy alone: the reference is loaded from the parent, whatever a checkpoint holds."""
+        self._resumed_from = Path(resume_from_checkpoint)
         if (file := Path(resume_from_checkpoint) / SO_FAR).is_file():
             so_far = json.loads(file.read_text(encoding="utf-8"))
             self.tokens, self.before = so_far["tokens"], so_far["seconds"]

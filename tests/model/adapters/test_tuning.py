@@ -156,8 +156,13 @@ def test_every_key_is_taken_or_refused_with_a_reason(name):
 @pytest.mark.parametrize(
     ("adapter", "said"),
     [
-        ("{method: adalora}", "adapter.method: adalora is not there yet"),
-        ("{method: ia4}", "adapter.method: must be one of lora, full, freeze, ia3"),
+        ("{method: adalora, init_r: 8}", "adapter.init_r: must be more than target_r, 8"),
+        ("{method: adalora, r: 8}", "adapter.r: is not set in a recipe: the ranks are what the method finds"),
+        (
+            "{method: adalora, total_step: 8}",
+            "adapter.total_step: is not set in a recipe: the steps of the stage are it",
+        ),
+        ("{method: ia4}", "it can be; did you mean ia3?"),
         ("{method: ia3, r: 4}", "adapter.r: belongs to method lora, and this is ia3"),
         ("{method: oft, r: 4}", "adapter.r: is not set in a recipe: oft_block_size says it"),
         (
