@@ -68,6 +68,7 @@ NAMED_IN_TEXTS = {
 }
 # Below the plan, as CONTRIBUTING.md says; each is imported where it is needed.
 MAY_BE_HEAVY = {
+    "pipeline.model.adapters.bias_tuner",
     "pipeline.model.adapters.bottleneck_tuner",
     "pipeline.model.adapters.lora_forms",
     "pipeline.model.adapters.prompted",

@@ -44,9 +44,11 @@ def methods(
         from pipeline.console.methods import as_proofs, as_table
 
         make_console().print((as_proofs if prove else as_table)(rows, loaded.name))
-    if prove and any(row["fails"] for row in rows):
+    # What cannot be put onto the base at all is told, and a failure only of what was asked for.
+    failing = [row["method"] for row in rows if prove and row["fails"] and (row["proofs"] or names)]
+    if failing:
         raise PipelineError(
-            f"Not all of it holds on the base of {recipe}: {', '.join(row['method'] for row in rows if row['fails'])}.",
+            f"Not all of it holds on the base of {recipe}: {', '.join(failing)}.",
             "Use another method there.",
         )
 

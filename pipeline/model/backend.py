@@ -111,17 +111,17 @@ def has_gpu() -> bool:
     return not hidden and any(Path(device).exists() for device in ("/dev/nvidia0", "/dev/dxg"))
 
 
-def model_type(base: Base | None, config: Mapping | None) -> str | None:
+def model_config(base: Base | None, config: Mapping | None) -> Mapping:
     """The base's, as far as it can be read without a network."""
     if base is None or base.source is None:
-        return (config or {}).get("model_type")
+        return config or {}
     file = Path(base.source) / "config.json"
     if not file.is_file() and base.commit:
         file = cached_folder(base.source) / "snapshots" / base.commit / "config.json"
     try:
-        return json.loads(file.read_text(encoding="utf-8")).get("model_type")
+        return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
+        return {}
 
 
 def start(name: str, runs: Path) -> None:

@@ -21,7 +21,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
-import pipeline.model.adapters.bottleneck_tuner  # noqa: F401  # PEFT learns its type
+import pipeline.model.adapters.bias_tuner  # PEFT learns their types
+import pipeline.model.adapters.bottleneck_tuner  # noqa: F401
 from pipeline.errors import PipelineError
 from pipeline.model import backend
 from pipeline.model.adapters import METHODS, method_of

@@ -11,12 +11,16 @@ from pipeline.recipe.recipe import Recipe
 from pipeline.stage import Spec, specs
 
 
-def refuse(recipe: Recipe, name: str, parent: Parent | None) -> None:
+def refuse(recipe: Recipe, name: str, parent: Parent | None, config: Mapping[str, object]) -> None:
     """Raises PipelineError for a stage that its method cannot serve.
 
-    `parent` is None where that is still to be made.
+    `parent` is None where that is still to be made; `config` is the base's, empty where it is not known.
     """
     method, _ = tuning(recipe, name, parent)
+    if reason := method.obstacle(config):
+        raise PipelineError(
+            f"{recipe.path}: stages.{name}: adapter.method {method.name}: {reason}.", "Name another adapter.method."
+        )
     begins = parent.is_model if parent else recipe.incoming_adapter(name)[0] is None
     spec, train = specs()[name], recipe.given(name, full=method.whole)
     for need in _needs(spec, effective(spec.config, train), begins):

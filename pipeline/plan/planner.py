@@ -96,15 +96,17 @@ class Planner:
         policy: str | None = None,
     ) -> Step:
         """One stage, given the steps of its parent stage and of its reward model's."""
+        model = self.recipe.model
         if first := [step.stage for step in (above, rewarding) if step and step.state in (RUN, CONTINUE, RUNNING)]:
             if not policy and not any(self.recipe.stage(one).policy for one in self.recipe.stages):
-                methods.refuse(self.recipe, name, None)  # what a folder brings is seen when it is its turn
+                # What a folder brings is seen when it is its turn.
+                methods.refuse(self.recipe, name, None, backend.model_config(self.parents.base(None), model.config))
             return Step(
                 name, RUN, f"after {' and '.join(first)}", after=first[0], backend=self._backend(name, above, policy)
             )
         parent = self.parents.policy(name, above, policy)
-        methods.refuse(self.recipe, name, parent)
         base = self.parents.base(parent)
+        methods.refuse(self.recipe, name, parent, backend.model_config(base, model.config))
         note = self.parents.check_base(name, parent) if parent and not above else None
         reward = self.parents.reward(name, rewarding, base)
         backend_of = partial(self._backend, name, above, policy, base)
@@ -143,7 +145,7 @@ class Planner:
             wanted,
             own=own,
             method=methods.tuning(self.recipe, name, None)[0],
-            model_type=backend.model_type(base, config),
+            model_type=backend.model_config(base, config).get("model_type"),
             from_scratch=alone and config is not None,
             bits=self.recipe.model.bits,
         )

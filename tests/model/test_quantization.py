@@ -29,7 +29,7 @@ ON_IT = [method for method in METHODS.values() if method.in_8_bit]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return small_models.base(tmp_path_factory.mktemp("base") / "qwen3")
+    return small_models.base(tmp_path_factory.mktemp("base") / "qwen3", attention_bias=True)
 
 
 def loader(folder, head: str = "causal", dtype: str = "float32") -> Loader:

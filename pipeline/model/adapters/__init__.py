@@ -9,11 +9,11 @@ from pipeline.model.adapters.lora import ADALORA, LORA
 from pipeline.model.adapters.method import Method
 from pipeline.model.adapters.prompts import P_TUNING, PREFIX, PROMPT
 from pipeline.model.adapters.rotated import BOFT, HRA, OFT
-from pipeline.model.adapters.scaled import IA3, LN_TUNING
+from pipeline.model.adapters.scaled import BITFIT, IA3, LN_TUNING
 from pipeline.model.adapters.whole import FREEZE, FULL
 
 # By the names that recipes have for them. The first is the default.
-_ADDED = (ADALORA, IA3, LN_TUNING, VERA, OFT, BOFT, HRA, MISS, LOHA, LOKR, BOTTLENECK)
+_ADDED = (ADALORA, IA3, LN_TUNING, BITFIT, VERA, OFT, BOFT, HRA, MISS, LOHA, LOKR, BOTTLENECK)
 _VIRTUAL_TOKENS = (PREFIX, PROMPT, P_TUNING)
 METHODS: dict[str, Method] = {one.name: one for one in (LORA, FULL, FREEZE, *_ADDED, *_VIRTUAL_TOKENS)}
 CONFIGS = {one.config: one for one in METHODS.values() if one.config}  # by PEFT's class
@@ -24,7 +24,6 @@ NOT_HERE = {
     "qlora": "qlora is method lora on a 4-bit base: set model.load_in_4bit: true",
     "dora": "dora is method lora with use_dora: true",
     "rslora": "rslora is method lora with use_rslora: true",
-    "bitfit": "bitfit is not there: most models of today have no biases; ln_tuning comes nearest",
     "prefix_tuning": "prefix tuning is method prefix",
     "prompt_tuning": "prompt tuning is method prompt",
     "ptuning": "P-tuning is method p_tuning",

@@ -56,6 +56,10 @@ class Method:
         """The method that these settings, of a recipe or a saved adapter, make of it."""
         return self
 
+    def obstacle(self, config: Mapping[str, object]) -> str | None:
+        """Why it cannot be put onto a model of this config.json, as far as that tells."""
+        return None
+
     def settings(self, fields: Mapping[str, object], **fixed: object):
         """A PEFT config of this method. Raises ValueError for values that PEFT does not take together."""
         return self.config_class()(**{key: fields[key] for key in fields if key not in self.learning}, **fixed)

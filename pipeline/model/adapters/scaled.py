@@ -1,6 +1,28 @@
-"""Methods that train vectors alone: factors beside activations (IA3), or the norms that are there already."""
+"""Methods that train vectors alone: factors beside activations (IA3), or the norms or biases that are there already."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from pipeline.model.adapters.method import NOT_ITSELF, Method
+
+# What gives models of these types biases, which otherwise have none. Of other types the model itself tells.
+_BIASES = {
+    **dict.fromkeys(("llama", "granite"), ("attention_bias", "mlp_bias")),
+    **dict.fromkeys(("qwen3", "gemma", "gemma2", "gemma3_text", "olmo2"), ("attention_bias",)),
+    **dict.fromkeys(("mistral", "mixtral"), ()),
+}
+
+
+@dataclass(frozen=True)
+class Biases(Method):
+    """A method that trains biases; see `bias_tuner`, which is heavy."""
+
+    def obstacle(self, config: Mapping[str, object]) -> str | None:
+        kind = config.get("model_type")
+        if kind not in _BIASES or any(config.get(key) for key in _BIASES[kind]):
+            return None
+        return f"it trains biases, and a {kind} model has none; ln_tuning comes nearest"
+
 
 IA3 = Method(
     name="ia3",
@@ -16,4 +38,13 @@ LN_TUNING = Method(
     when="only the norms: a small change of style or domain",
     config="LNTuningConfig",
     peft_type="LN_TUNING",
+)
+BITFIT = Biases(
+    name="bitfit",
+    when="only the biases of a model that has some (Qwen2, GPT-2, Phi): few parameters, nothing new to compute",
+    config="BitFitConfig",
+    module="pipeline.model.adapters.bias_tuner",
+    peft_type="BITFIT",
+    in_4_bit=True,
+    in_8_bit=True,
 )

@@ -48,13 +48,14 @@ def ready(folder: Path, name: str, *overrides: str):
     return stage
 
 
-def base_of(chain: Path):
-    return AutoModelForCausalLM.from_pretrained(attempt(chain, "pretrain") / "model")
+def base_of(chain: Path, name: str = "lora"):
+    biases = dict.fromkeys(("attention_bias", "mlp_bias"), name == "bitfit")  # it needs some; they begin at 0
+    return AutoModelForCausalLM.from_pretrained(attempt(chain, "pretrain") / "model", **biases)
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_what_the_chain_relies_on(chain, name):
-    found = prove(partial(base_of, chain), METHODS[name], dict(METHODS[name].defaults))
+    found = prove(partial(base_of, chain, name), METHODS[name], dict(METHODS[name].defaults))
     assert not list(failures(found)), found
 
 
@@ -73,7 +74,14 @@ def test_a_method_that_rewrites_the_base_is_found_out(chain):
 @pytest.mark.parametrize("settings", CHAINED.values(), ids=CHAINED)
 def test_it_is_trained_resumed_and_gone_on_from(pretrained, settings):
     method, room = f"adapter={{{settings}}}", "stages.{}.train.max_length=44"  # virtual tokens take the rest
-    stage = ready(pretrained / "first", "sft", method, room.format("sft"), LEARNING_RATE)
+    model, below = attempt(pretrained, "pretrain") / "model", ()
+    if "bitfit" in settings:
+        model = shutil.copytree(model, pretrained / "biased")
+        base_of(pretrained, "bitfit").save_pretrained(model)
+        below = (f"model={{id: {model}}}",)
+        recipe = pretrained / "micro.yaml"
+        recipe.write_text(recipe.read_text().replace("  pretrain: {data: {path: text.jsonl}}\n", ""))
+    stage = ready(pretrained / "first", "sft", method, room.format("sft"), LEARNING_RATE, *below)
     trainer = stage.trainer(stage.models.at_the_start())
     frozen = {key: one.clone() for key, one in trainer.model.named_parameters() if not one.requires_grad}
     started = {key: one.clone() for key, one in trainer.model.named_parameters() if one.requires_grad}
@@ -91,14 +99,14 @@ def test_it_is_trained_resumed_and_gone_on_from(pretrained, settings):
     step, earliest = Attempt(stage.folder).checkpoints()[-1]
     assert step < trainer.state.global_step
     shutil.copytree(earliest, again / "checkpoints" / earliest.name)
-    resumed = ready(again, "sft", method, room.format("sft"), LEARNING_RATE)
+    resumed = ready(again, "sft", method, room.format("sft"), LEARNING_RATE, *below)
     other = resumed.trainer(resumed.models.at_the_start())
     other.train(resume_from_checkpoint=str(again / "checkpoints" / earliest.name))
     other.finish()
     assert all(torch.equal(one, whole[key]) for key, one in other.model.named_parameters())
 
     # DPO starts from it, and it is the reference.
-    base = f"model={{id: {attempt(pretrained, 'pretrain') / 'model'}}}"
+    base = f"model={{id: {model}}}"
     after = ready(
         pretrained / "dpo", "dpo", method, room.format("dpo"), base, f"stages.dpo.policy={stage.folder / output}"
     )
@@ -193,6 +201,9 @@ def test_the_table_counts_what_is_trained(chain):
     from peft import get_peft_model
 
     for name in ADAPTERS:
+        if name == "bitfit":  # the recipe's model has no biases
+            assert "this llama model has none" in rows[name]["why_not"]
+            continue
         model = get_peft_model(
             base_of(chain), METHODS[name].settings(dict(METHODS[name].defaults), task_type="CAUSAL_LM")
         )
