@@ -1,4 +1,4 @@
-"""A base in 8 bits: what becomes int8, which methods are right on it, and what is merged."""
+"""A quantized base: what becomes int8, which methods are right on 4 and on 8 bits, and what is merged."""
 
 import json
 
@@ -11,9 +11,11 @@ from safetensors.torch import load_file
 from pipeline.errors import PipelineError
 from pipeline.model import backend
 from pipeline.model.adapters import METHODS
+from pipeline.model.adapters.method import BEGIN
 from pipeline.model.base import Base
 from pipeline.model.loader import Loader
 from pipeline.model.quantization import through
+from pipeline.model.saving import save_weights
 from pipeline.model.tokenizer import Prepared
 from pipeline.recipe.sections import Model
 from pipeline.stage import specs
@@ -24,7 +26,13 @@ from pipeline.use.merge import Merged
 from pipeline.use.subject import Subject
 
 IDS = torch.arange(3, 27).reshape(4, 6)
-ON_IT = [method for method in METHODS.values() if method.in_8_bit]
+ON_IT = [(bits, name) for bits in (4, 8) for name, method in METHODS.items() if method.fits(bits)]
+MERGED = [
+    (4, "boft"),
+    (4, "miss"),
+    (8, "lokr"),
+    (4, "bitfit"),
+]  # each by a formula of its own; all of them take minutes
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +40,8 @@ def folder(tmp_path_factory):
     return small_models.base(tmp_path_factory.mktemp("base") / "qwen3", attention_bias=True)
 
 
-def loader(folder, head: str = "causal", dtype: str = "float32") -> Loader:
-    wanted = Model(id=str(folder), load_in_8bit=True, dtype=dtype)
+def loader(folder, head: str = "causal", dtype: str = "float32", bits: int = 8) -> Loader:
+    wanted = Model(id=str(folder), **{f"load_in_{bits}bit": True}, dtype=dtype)
     return Loader(wanted, 0, Base(None, str(folder)), Prepared(small_models.tokenizer()), head)
 
 
@@ -53,12 +61,13 @@ def test_linear_layers_are_int8_and_heads_and_adapters_are_not(folder, head):
     assert {one.dtype for one in model.parameters() if one.requires_grad} == {torch.float32}
 
 
-@pytest.mark.parametrize("method", ON_IT, ids=lambda method: method.name)
-def test_methods_that_are_let_onto_it_begin_as_the_base_and_learn(folder, method):
-    base = loader(folder).model(None, None)
-    before = logits(base)
-    model = get_peft_model(base, method.settings(dict(method.defaults), task_type="CAUSAL_LM"))
-    assert torch.equal(logits(model), before)
+@pytest.mark.parametrize(("bits", "name"), ON_IT)
+def test_methods_that_are_let_onto_it_begin_as_the_base_and_learn(folder, bits, name):
+    method, loaded = METHODS[name], loader(folder, bits=bits)
+    before = logits(loaded.model(None, None))
+    model = method.put_on(loaded.model(None, None), method.settings(dict(method.defaults), task_type="CAUSAL_LM"))
+    if not method.cannot.get(BEGIN):
+        assert torch.equal(logits(model), before)
     frozen = {name: one.clone() for name, one in model.named_parameters() if not one.requires_grad}
     optimizer, losses = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=1e-2), []
     for _ in range(4):
@@ -69,6 +78,23 @@ def test_methods_that_are_let_onto_it_begin_as_the_base_and_learn(folder, method
         losses.append(float(loss))
     assert losses[-1] < losses[0]
     assert all(torch.equal(one, frozen[name]) for name, one in model.named_parameters() if name in frozen)
+
+
+@pytest.mark.parametrize(("bits", "name"), MERGED)
+def test_it_is_merged_onto_what_the_base_is_in_these_bits(folder, tmp_path, bits, name):
+    """The logits are those of the adapter on the base with its weights dequantized: see Weights."""
+    method, loaded = METHODS[name], loader(folder, bits=bits)
+    model = loaded.model(None, {"method": name} | dict(method.defaults))
+    with torch.no_grad():
+        for one in model.parameters():
+            one.add_(torch.randn_like(one) * 0.05) if one.requires_grad else one
+    model = method.finished(model)
+    save_weights(model, tmp_path / "adapter")
+    small_models.tokenizer().save_pretrained(tmp_path / "adapter")
+    quantized = Model(id=str(folder), **{f"load_in_{bits}bit": True})
+    one = Subject(name, tmp_path / "adapter", Base(None, str(folder)), quantized)
+    found = export(one, Merged(one, questions.of(one, tokenizer_of(one), None), None), to=tmp_path / "merged")
+    assert found.proof["proven"], found.proof
 
 
 def test_a_method_that_would_take_int8_for_the_weights_is_not_let_onto_it(folder):
@@ -122,7 +148,7 @@ def test_unsloth_says_that_it_does_not_serve_it(monkeypatch):
             "{config: {model_type: llama}, tokenizer: {vocab_size: 512}, load_in_8bit: true}",
             "load_in_8bit: is for a model that exists; one from scratch cannot train in 8 bit",
         ),
-        ("{id: m, load_in_8bit: true}", "adapter.method: PEFT does not put hra onto a base in 8 bits; lora, ia3"),
+        ("{id: m, load_in_8bit: true}", "adapter.method: PEFT does not put hra onto a base in 8 bits; lora, adalora"),
     ],
 )
 def test_mistakes_are_told_by_the_plan(problems, model, said):

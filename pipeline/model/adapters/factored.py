@@ -22,6 +22,7 @@ MISS = Method(
     peft_type="MISS",
     defaults={"r": 16} | ALL_LINEAR,
     refused=dict.fromkeys(("init_weights", "mini_r"), "only PEFT's own beginning has been proven here"),
+    in_4_bit=True,
     in_8_bit=True,
 )
 _DROPOUTS = {"rank_dropout": ITS_OWN_DROPOUT, "module_dropout": ITS_OWN_DROPOUT}

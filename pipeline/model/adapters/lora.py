@@ -129,6 +129,8 @@ ADALORA = AdaLora(
     )
     | {"init_lora_weights": NOT_ITSELF},
     beside=False,
+    in_4_bit=True,
+    in_8_bit=True,
     converted=True,
     cannot={
         ROLES: "it stands alone on a base while it trains; let it begin in an earlier stage, and a LoRA goes on here"

@@ -19,6 +19,7 @@ BOFT = Method(
     peft_type="BOFT",
     defaults=ALL_LINEAR,
     refused={"boft_block_num": "boft_block_size says it", "boft_dropout": ITS_OWN_DROPOUT, "init_weights": NOT_ITSELF},
+    in_4_bit=True,
     in_8_bit=True,
 )
 HRA = Method(
