@@ -19,6 +19,7 @@ class Clock:
         if self._paused is not None:
             lost, self._paused = at - self._paused, None
             self._begun += lost
+            self._now += lost  # nothing may be trained after the pause
             self._first = self._first and (self._first[0] + lost, *self._first[1:])
 
     def stepped(self, at: float, step: int, tokens: int) -> None:

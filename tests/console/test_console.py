@@ -7,10 +7,12 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 
+import pytest
 from conftest import align, write_micro
 from rich.console import Console
 
 from pipeline.console import tables
+from pipeline.console.clock import Clock
 from pipeline.console.display import Display
 from pipeline.errors import PipelineError
 from pipeline.plan.step import EVALUATE, Step
@@ -197,6 +199,20 @@ def test_the_clock_of_the_speed_stands_still_while_something_else_is_done():
         screen.display.event({"kind": kind, "at": at} | more)
     assert "sft 2/3  loss 1.5  100 tokens/s  00:01 left" in screen.said()
     assert "trained to step 2 in 00:02, 100 tokens/s; last loss 1.5" in screen.said()
+
+
+@pytest.mark.parametrize("last", [2, 4])  # of four steps: a pause with more of them to come, or behind the last
+def test_an_evaluation_is_no_part_of_the_training(last):
+    clock = Clock(at=100.0, steps=4)
+    for step in range(1, last + 1):
+        clock.stepped(100.0 + 10 * step, step, 50 * step)
+    clock.pause(100.0 + 10 * last)
+    clock.go_on(1100.0 + 10 * last)
+    assert clock.taken == 10 * last and clock.speed == 5
+    assert clock.left == (20 if last == 2 else None)
+    for step in range(last + 1, 5):
+        clock.stepped(1100.0 + 10 * step, step, 50 * step)
+    assert clock.taken == 40 and clock.speed == 5
 
 
 def test_a_stage_that_is_only_evaluated_is_not_said_to_be_trained():
