@@ -20,8 +20,8 @@
 #   make test           the tests, offline: ARGS="-k resume"; UNSLOTH=0 leaves Unsloth out
 #   make lint           the style
 #   make bench          against TRL's own command line; bench-ppo, bench-rollouts, bench-data,
-#                       bench-merge, bench-serving, bench-kills, bench-first-loss, bench-real-data: see
-#                       benchmarks/
+#                       bench-merge, bench-serving, bench-kills, bench-first-loss, bench-real-data,
+#                       bench-methods: see benchmarks/
 #   make readme         what README.md quotes of a run, by running it
 #   make newest         the tests against the newest releases, in .venv-newest: ARGS="--keep torch"
 #   make clean          remove .venv
@@ -52,6 +52,7 @@ GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
 .PHONY: help $(STAGES) all plan status report compare methods trial unsloth-there unsloth test lint readme newest clean
 .PHONY: chat serve merge export publish
 .PHONY: bench bench-ppo bench-rollouts bench-data bench-merge bench-serving bench-kills bench-first-loss bench-real-data
+.PHONY: bench-methods
 .DEFAULT_GOAL := help
 
 help:
@@ -142,6 +143,9 @@ bench-first-loss: $(VENV)/.ready
 
 bench-real-data: $(VENV)/.ready
 	$(VENV)/bin/python benchmarks/real_data.py $(ARGS)
+
+bench-methods: $(VENV)/.ready-compare
+	$(VENV)/bin/python benchmarks/methods.py $(ARGS)
 
 bench-serving: $(VENV)/.ready-serve
 	$(VENV)/bin/python benchmarks/serving.py $(ARGS)
