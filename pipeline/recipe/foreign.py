@@ -4,6 +4,7 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 
 from pipeline import stage
+from pipeline.model.adapters import METHODS
 from pipeline.recipe.owned import by_name
 
 # By the key that says the same. One that begins with "data." is meant where it stands among a stage's data.
@@ -53,7 +54,7 @@ NEAREST = by_name(
         "adapter.r": "lora_rank lora_r rank",
         "adapter.lora_alpha": "alpha",
         "adapter.lora_dropout": "dropout",
-        "adapter.target_modules": "lora_target lora_target_modules lora_target_linear",
+        "adapter.target_modules": "lora_target lora_target_modules lora_target_linear oft_target",
         "adapter.fan_in_fan_out": "lora_fan_in_fan_out",
         "adapter.layers_to_transform": "lora_layers_to_transform peft_layers_to_transform",
         "adapter.use_dora": "peft_use_dora",
@@ -103,6 +104,21 @@ _SMOOTHED = "only with loss_type: robust, exo_pair, aot or aot_unpaired"
 _ADDED = "loss_type: [sigmoid, sft], loss_weights: [1.0, {}]"
 
 
+_LAST = "with method: freeze; the last layers alone, and not the first"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and value >= 1
+
+
+def _modules(value: object) -> str | None:
+    """How target modules are written that were one text."""
+    if not isinstance(value, str):
+        return None
+    names = [name.strip() for name in value.split(",")]
+    return f"its value is {'all-linear' if value == 'all' else '[' + ', '.join(names) + ']'}"
+
+
 def _weighed(value: object) -> str:
     return _ADDED.format(value if isinstance(value, int | float) else "its value")
 
@@ -123,6 +139,12 @@ VALUES: dict[str, str | Callable[[object], str]] = {
     "evals_per_epoch": _SHARE.format("eval"),
     "saves_per_epoch": _SHARE.format("save"),
     "lora_target_linear": "its value is all-linear",
+    **dict.fromkeys(("lora_target", "oft_target", "lora_target_modules"), lambda value: _modules(value)),
+    "finetuning_type": lambda value: f"adapter: {{method: {value}}}" if value in METHODS else None,
+    **dict.fromkeys(
+        ("freeze_trainable_layers", "num_layer_trainable"),
+        lambda value: f"adapter: {{method: freeze, layers: {value}}}" if _is_number(value) else _LAST,
+    ),
     "pure_bf16": "its value is bfloat16",
     "bfloat16": "its value is bfloat16",
     "float16": "its value is float16",
@@ -246,8 +268,11 @@ _ANSWERS = by_name(
             kto_undesirable_weight""",
         "is not set for every stage; give it as stages.orpo.train.beta": "orpo_alpha orpo_beta",
         "is not there: no stage has such a loss": "pref_bco_weight",
-        "is not there: a stage trains one adapter, or every weight (adapter.method)": """freeze_trainable_modules freeze_extra_modules use_llama_pro unfrozen_parameters mixture_of_depths shift_attn
+        "is not there: a stage trains one adapter, or every weight (adapter.method)": """use_llama_pro mixture_of_depths shift_attn
             s2_attention relora relora_*""",
+        "is not there: whole layers are trained, the last ones; write adapter: {method: freeze, layers: 2}": """
+            freeze_trainable_modules freeze_extra_modules unfrozen_parameters""",
+        "is not set here; set adapter.oft_block_size instead: the rank follows from it": "oft_rank",
         "is not set here; set adapter.init_lora_weights: pissa (or pissa_niter_16), which is left as a plain LoRA": "pissa_*",
         "is not there: adapters of embeddings learn at train.learning_rate": "loraplus_lr_embedding",
         "is not there: train.optim names the optimizers that there are": """use_galore galore_* use_apollo

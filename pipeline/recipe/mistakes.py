@@ -8,6 +8,7 @@ from pipeline.data.shapes.examples import shapes_of
 from pipeline.data.shapes.shape import SHAPES
 from pipeline.model.adapters import CONFIGS, DEFAULT, METHODS
 from pipeline.model.adapters.method import Method
+from pipeline.recipe import foreign
 from pipeline.recipe.chain import stages_below, start_of
 from pipeline.recipe.effect import clashes, idle
 from pipeline.recipe.fields import DEFAULTS, effective, fields_of, is_listed
@@ -218,7 +219,9 @@ def _adapter_problems(raw: dict, where: tuple) -> Iterator[Problem]:
             yield (*where, method.key), f"PEFT does not put {which} onto a base in {bits} bits; {those} go there"
         return
     for key, value in keys.items():
-        if key not in method.numbers:
+        if foreign.nearest_key(key, "adapter").removeprefix("adapter.") in method.numbers.keys() - {key}:
+            yield (*where, key), unknown_key(key, where, method.numbers, value)
+        elif key not in method.numbers:
             yield (*where, key), f"belongs to {_methods_with(key) or 'an adapter'}; {_tuning(method)} has no adapter"
         elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
             yield (*where, key), must_be("a whole number of at least 1", value)

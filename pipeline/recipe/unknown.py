@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline import stage
 from pipeline.data.source import ROWS_TAG, Data, EveryData, HeldOut, Part
-from pipeline.model.adapters import CONFIGS, DEFAULT, METHODS
+from pipeline.model.adapters import CONFIGS, DEFAULT, METHODS, NOT_HERE
 from pipeline.recipe import foreign
 from pipeline.recipe.fields import fields_of, is_listed
 from pipeline.recipe.owned import ADAPTER_OWNED, OWNED
@@ -55,6 +55,8 @@ def _as_mapping(path: tuple, word: object) -> str:
     if not isinstance(word, str):
         return ""
     if path[-1:] == ("adapter",):
+        if word in NOT_HERE and word != "qlora":
+            return f"; {NOT_HERE[word]}"
         base = " and model: {load_in_4bit: true}" if word == "qlora" else ""
         method = word if word in METHODS else DEFAULT
         return f"; write adapter: {{method: {method}}}{base}"

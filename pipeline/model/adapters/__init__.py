@@ -24,6 +24,7 @@ NOT_HERE = {
     "qlora": "qlora is method lora on a 4-bit base: set model.load_in_4bit: true",
     "dora": "dora is method lora with use_dora: true",
     "rslora": "rslora is method lora with use_rslora: true",
+    "llama-adapter": "llama-adapter is not there; prefix, keys and values in each layer, comes nearest",
     "prefix_tuning": "prefix tuning is method prefix",
     "prompt_tuning": "prompt tuning is method prompt",
     "ptuning": "P-tuning is method p_tuning",
