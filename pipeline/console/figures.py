@@ -61,7 +61,7 @@ def _earlier_rows(manifest: dict):
         was, now, moved = said["before"][name], said["after"][name], said["differences"].get(_paired(name))
         lost = moved is not None and (moved["low"] > 0 if name in LOWER_IS_BETTER else moved["high"] < 0)
         few = 0 < said["after"]["n"] < FEW_ROWS
-        remark = ", ".join(word for word, true in (("worse beyond chance", lost), ("few rows", few)) if true)
+        remark = "few rows" if few else "worse beyond chance" if lost else ""  # of few rows not even that can be told
         label = f"{name.replace('_', ' ')} on the rows of {stage}"
         yield label, number(was), Text(number(now), style="red" if lost else ""), str(said["after"]["n"]), remark
 
