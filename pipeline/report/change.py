@@ -2,9 +2,18 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from pipeline.console.figures import BASELINES, FEW_ROWS, LOWER_IS_BETTER, MEANING, OF_A_ROLLOUT, OWN_COLUMN, number
+from pipeline.console.figures import (
+    BASELINES,
+    FEW_ROWS,
+    LOWER_IS_BETTER,
+    MEANING,
+    OF_A_ROLLOUT,
+    OWN_COLUMN,
+    ability,
+    number,
+)
 from pipeline.evaluate.shares import newcombe, wilson
 
 NOT_KEPT = "the rows' own numbers were not kept"
@@ -41,10 +50,12 @@ class Change:
     high: float | None = None
     how: str = ""
     of_rows: bool = True  # whether a share is one of rows
+    on: str = ""  # the earlier stage whose rows were asked
 
     @property
     def label(self) -> str:
-        return OF_A_ROLLOUT.get(self.name, self.name.replace("_", " "))
+        label = OF_A_ROLLOUT.get(self.name, self.name.replace("_", " "))
+        return f"{label} on the rows of {self.on}" if self.on else label
 
     @property
     def meaning(self) -> str:
@@ -103,6 +114,15 @@ def changes(
     for name in dict.fromkeys([*now, *was]):
         if name not in OWN_COLUMN and name not in BASELINES:
             yield _change(name, before, after, (differences or {}).get(SAME_AS.get(name, name)), even)
+
+
+def of_earlier(manifest: Mapping) -> Iterator[Change]:
+    """Of what each earlier stage taught, the figure that says it best: before this stage, and after."""
+    for stage, said in manifest.get("earlier", {}).items():
+        if name := ability(said["after"]):
+            before, after = ({"metrics": said[when], "each": {}} for when in ("before", "after"))
+            known = said["differences"].get(SAME_AS.get(name, name))
+            yield replace(_change(name, before, after, known, EVEN), on=stage)
 
 
 def _change(name: str, before: Mapping, after: Mapping, known: Mapping | None, even: Mapping[str, float]) -> Change:

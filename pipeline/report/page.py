@@ -14,7 +14,7 @@ from pipeline.artifact.writing import write_atomically
 from pipeline.console.figures import number
 from pipeline.plan.step import CONTINUE, RUNNING, UP_TO_DATE, Step
 from pipeline.recipe.recipe import Recipe
-from pipeline.report import curves, verdict
+from pipeline.report import curves, forgetting, verdict
 from pipeline.report.answers import FOLDED
 from pipeline.report.part import ATTEMPTS_SHOWN, Part
 from pipeline.report.picture import BOX, Node, drawn
@@ -48,6 +48,7 @@ def write(
         answer=answer,
         parts_of_chain=seen,
         never=listed(part.stage for part in parts if part not in seen) if len(seen) < len(parts) else "",
+        forgetting=forgetting.table(seen),
         pictures=[drawn(nodes, direction) for direction in ("across", "down")],
         notes=list(notes),
         live=live,

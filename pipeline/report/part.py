@@ -72,6 +72,11 @@ class Part:
         known = (self.manifest or {}).get("differences")
         return list(change.changes(self.kept.before, self.kept.after, known))
 
+    @cached_property
+    def forgotten(self) -> list[change.Change]:
+        """What became of that which earlier stages taught."""
+        return list(change.of_earlier(self.manifest or {}))
+
     @property
     def first(self) -> change.Change | None:
         return change.first(self.changes) if self.manifest else None
@@ -86,7 +91,7 @@ class Part:
     @cached_property
     def verdict(self) -> verdict.Verdict:
         if self.manifest and self.current:
-            return verdict.of_stage(self.changes, self.kept.after["metrics"])
+            return verdict.of_stage([*self.changes, *self.forgotten], self.kept.after["metrics"])
         if self.kept and self.kept.complaint:
             return verdict.Verdict(verdict.OPEN, self.kept.complaint)
         done = self.kept.log.last_step if self.kept else 0

@@ -41,7 +41,11 @@ class Verdict:
 
 def of_stage(found: Sequence[Change], metrics: dict) -> Verdict:
     """`metrics` are those after the stage."""
-    judged = [change for change in found if change.verdict != TOLD and change.name not in SAME_AS]
+    judged = [
+        change
+        for change in found
+        if change.verdict != TOLD and (change.verdict != FEW if change.on else change.name not in SAME_AS)
+    ]
     by = {
         verdict: [one for one in judged if one.verdict == verdict]
         for verdict in (BETTER, WORSE, CHANCE, EQUAL, FEW, UNKNOWN)

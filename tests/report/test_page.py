@@ -169,3 +169,12 @@ def test_in_a_browser_nothing_acts_and_everything_fits(tmp_path):
             size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width == 390}
             opened.emulate(size)
             assert opened.run("return document.documentElement.scrollWidth") <= width
+
+
+def test_what_was_forgotten_is_a_table_of_policies_by_what_each_stage_taught(built):
+    align("report", "-r", "micro.yaml", cwd=built)
+    page = (built / "runs/micro/report.html").read_text(encoding="utf-8")
+    table = text_of("<body " + page[page.index('id="forgotten"') :].partition("</section>")[0])
+    assert "perplexity on the rows of pretrain" in table and "exact match on the rows of sft" in table
+    said = json.loads((built / "runs/micro/dpo/latest/manifest.json").read_text())["earlier"]
+    assert f"{said['sft']['after']['exact_match']:.3f}" in table and "taught here" in table

@@ -6,7 +6,7 @@ import pytest
 from pipeline.evaluate.figures import Figures
 from pipeline.evaluate.intervals import differences
 from pipeline.evaluate.shares import newcombe, wilson
-from pipeline.report import verdict
+from pipeline.report import change, verdict
 from pipeline.report.change import changes
 
 
@@ -87,3 +87,15 @@ def test_a_chain_is_only_spoken_for_where_no_stage_lost():
     nothing = verdict.Verdict(verdict.NOTHING, "")
     assert "Nothing speaks for keeping dpo" in verdict.of_chain([("sft", good), ("dpo", nothing)], [])[1]
     assert mark == verdict.BOTH and "dpo lost" in said and "ppo is not trained" in said
+
+
+def test_what_was_forgotten_counts_against_a_stage():
+    said = {"before": {"exact_match": 0.9, "n": 100}, "after": {"exact_match": 0.5, "n": 100}}
+    lost = {"exact_match": {"value": -0.4, "low": -0.5, "high": -0.3}}
+    (forgotten,) = change.of_earlier({"earlier": {"sft": said | {"differences": lost}}})
+    own = change.Change("preference_accuracy", 0.5, 0.9, 100, change.BETTER, 0.4, 0.3, 0.5)
+    told = verdict.of_stage([own, forgotten], {})
+    assert told.mark == verdict.BOTH and "exact match on the rows of sft fell from 0.900 to 0.500" in told.lost.lower()
+    few = {"earlier": {"sft": {"before": {"exact_match": 0.9, "n": 10}, "after": {"exact_match": 0.5, "n": 10}}}}
+    few["earlier"]["sft"]["differences"] = lost
+    assert verdict.of_stage([own, *change.of_earlier(few)], {}).mark == verdict.LEARNED  # of 10 rows nothing is told
