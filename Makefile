@@ -52,7 +52,7 @@ GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
 .PHONY: help $(STAGES) all plan status report compare methods trial unsloth-there unsloth test lint readme newest clean
 .PHONY: chat serve merge export publish
 .PHONY: bench bench-ppo bench-rollouts bench-data bench-merge bench-serving bench-kills bench-first-loss bench-real-data
-.PHONY: bench-methods
+.PHONY: bench-methods bench-references
 .DEFAULT_GOAL := help
 
 help:
@@ -134,6 +134,9 @@ bench-ppo: $(VENV)/.ready
 
 bench-rollouts: $(VENV)/.ready
 	$(VENV)/bin/python benchmarks/rollouts.py $(ARGS)
+
+bench-references: $(VENV)/.ready
+	$(VENV)/bin/python benchmarks/references.py $(ARGS)
 
 bench-kills: $(VENV)/.ready
 	$(VENV)/bin/python benchmarks/kills.py $(ARGS)
