@@ -21,7 +21,7 @@
 #   make lint           the style
 #   make bench          against TRL's own command line; bench-ppo, bench-rollouts, bench-data,
 #                       bench-merge, bench-serving, bench-kills, bench-first-loss, bench-real-data,
-#                       bench-methods: see benchmarks/
+#                       bench-methods, bench-references: see benchmarks/
 #   make readme         what README.md quotes of a run, by running it
 #   make newest         the tests against the newest releases, in .venv-newest: ARGS="--keep torch"
 #   make clean          remove .venv

@@ -17,7 +17,7 @@ from pipeline.recipe.owned import OWNED, adapter_owned
 from pipeline.recipe.problem import Problem
 from pipeline.recipe.rewards import reward_problems
 from pipeline.recipe.unknown import listed_configs, unknown_key
-from pipeline.wording import did_you_mean, must_be
+from pipeline.wording import did_you_mean, listed, must_be
 
 
 def _mapping(value: object, *keys: str) -> dict:
@@ -97,8 +97,9 @@ def _common_train_problems(raw: dict, stages: dict) -> Iterator[Problem]:
         having = [config for config in configs if key in fields_of(config)]
         if having and len(having) < len(configs) and key not in OWNED:
             lacking = [name for config in configs if config not in having for name in configs[config]]
-            places = " or ".join(f"stages.{name}.train" for config in having for name in configs[config])
-            yield ("train", key), f"{', '.join(lacking)} has no such field; put it under {places}"
+            places = listed(f"stages.{name}.train" for config in having for name in configs[config])
+            has = "has" if len(lacking) == 1 else "have"
+            yield ("train", key), f"{listed(lacking)} {has} no such field; put it under {places}"
         elif configs:
             yield from _train_problems({key: value}, ("train",), (having or list(configs))[0])
 
