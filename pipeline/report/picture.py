@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-BOX = (160, 74)  # width and height
+BOX = (180, 74)  # width and height
 _BESIDE, _ALONG = 14, 40  # between boxes of one generation, and between generations
 
 
