@@ -54,16 +54,11 @@ def _first_turn(row: dict, field: str) -> list[dict]:
     return [turn("user", text({"turn 1": turns[0]}, "turn 1", f'"{field}": '))]
 
 
-# A class as its number, as the hub's copies of IMDB and SST-2 have it, becomes the word that a model answers with.
-SENTIMENTS = dict.fromkeys(("positive", "pos", "1"), "positive") | dict.fromkeys(("negative", "neg", "0"), "negative")
-
-
 def _sentiment(row: dict, field: str) -> list[dict]:
-    label = row.get(field)
-    label = text(row, field).strip().lower() if isinstance(label, bool) or not isinstance(label, int) else str(label)
-    if label not in SENTIMENTS:
-        raise BadRow(f'"{field}" is {row[field]!r}; it must be positive or negative, pos or neg, or 1 or 0')
-    return [turn("assistant", SENTIMENTS[label])]
+    label = text(row, field).strip().lower()
+    if label not in ("positive", "negative"):
+        raise BadRow(f'"{field}" is {row[field]!r}; it must be positive or negative')
+    return [turn("assistant", label)]
 
 
 @dataclass(frozen=True)

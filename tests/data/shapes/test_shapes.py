@@ -101,15 +101,10 @@ def test_every_shape_of_every_kind_is_tested():
     }
 
 
-@pytest.mark.parametrize(
-    ("label", "word"),
-    [(" Positive ", "positive"), ("neg", "negative"), ("1", "positive"), (0, "negative"), (1, "positive")],
-)
-def test_a_review_is_asked_and_its_label_answered_in_a_word(label, word):
-    row, columns = {"text": "Fine.", "label": label}, {"review": "text", "sentiment": "label"}
-    assert told(example_of(row, "conversation", columns=columns), "conversation") == [
+def test_a_review_is_asked_and_its_label_answered():
+    assert told(example_of({"review": "Fine.", "sentiment": " Positive "}, "conversation"), "conversation") == [
         ("user", "Fine."),
-        ("assistant", word),
+        ("assistant", "positive"),
     ]
 
 
