@@ -15,6 +15,7 @@ BEATEN_BY = {  # what needs no trained model, and the figures that it is to be h
     "few_shot_exact_match": ("exact_match",),
     "guess_by_length": ("preference_accuracy", "reward_accuracy"),
 }
+SAME_AS = {"perplexity": "loss"}  # says what another figure says, whose rows' numbers are kept
 OWN_COLUMN = {"n", "n_tokens", "n_wanted", "reward_deviation"}  # figures of the evaluation itself, not of the model
 OF_A_ROLLOUT = {"kl": "KL of a response"}  # figures of the last one that was trained on, and of no held-out row
 MEANING = {  # for readers who never saw this program
@@ -58,7 +59,7 @@ def _earlier_rows(manifest: dict):
     for stage, said in manifest.get("earlier", {}).items():
         if (name := ability(said["after"])) is None:
             continue
-        was, now, moved = said["before"][name], said["after"][name], said["differences"].get(_paired(name))
+        was, now, moved = said["before"][name], said["after"][name], said["differences"].get(SAME_AS.get(name, name))
         lost = moved is not None and (moved["low"] > 0 if name in LOWER_IS_BETTER else moved["high"] < 0)
         few = 0 < said["after"]["n"] < FEW_ROWS
         remark = "few rows" if few else "worse beyond chance" if lost else ""  # of few rows not even that can be told
@@ -69,11 +70,6 @@ def _earlier_rows(manifest: dict):
 def ability(metrics: dict) -> str | None:
     """The figure that says best what a stage taught: whether answers are right, else which is preferred, else perplexity."""
     return next((name for name in ("exact_match", "preference_accuracy", "perplexity") if name in metrics), None)
-
-
-def _paired(name: str) -> str:
-    """The figure whose numbers a row say how far `name` moved."""
-    return "loss" if name == "perplexity" else name
 
 
 def _held_out(manifest: dict) -> int:

@@ -11,6 +11,7 @@ from pipeline.console.figures import (
     MEANING,
     OF_A_ROLLOUT,
     OWN_COLUMN,
+    SAME_AS,
     ability,
     number,
 )
@@ -19,7 +20,6 @@ from pipeline.evaluate.shares import newcombe, wilson
 NOT_KEPT = "the rows' own numbers were not kept"
 SHARES = {"exact_match", "preference_accuracy", "reward_accuracy", "win_rate"}
 EVEN = {"win_rate": 0.5}  # compares by itself: what it is where nothing became better
-SAME_AS = {"perplexity": "loss"}  # says what another figure says
 # The first of these that a stage has is what it is judged by at a glance.
 FIRST = "mean_reward reward_accuracy win_rate preference_accuracy mean_score exact_match loss".split()
 

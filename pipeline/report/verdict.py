@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.console.figures import BASELINES, BEATEN_BY, FEW_ROWS, number
-from pipeline.report.change import BETTER, CHANCE, EQUAL, FEW, SAME_AS, TOLD, UNKNOWN, WORSE, Change
+from pipeline.console.figures import BASELINES, BEATEN_BY, FEW_ROWS, SAME_AS, number
+from pipeline.report.change import BETTER, CHANCE, EQUAL, FEW, TOLD, UNKNOWN, WORSE, Change
 from pipeline.wording import listed
 
 LEARNED, LOST, BOTH, NOTHING, OPEN, WAITING = "learned", "lost", "both", "nothing", "open", "waiting"
