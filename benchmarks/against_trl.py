@@ -258,6 +258,14 @@ def install(environment: Path, *packages: str) -> None:
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages], check=True)
 
 
+def keep(name: str, **found: object) -> None:
+    """Into `results/`, with the date and the load that the machine has after it."""
+    when = {"date": datetime.now().astimezone().isoformat(timespec="seconds"), "load_after": os.getloadavg()}
+    file = RESULTS / f"{name}-{datetime.now():%Y-%m-%d}.json"
+    file.write_text(json.dumps(when | found, indent=1) + "\n")
+    console.print(str(file.relative_to(PROJECT)))
+
+
 def in_own_process(function: Callable, *arguments: object) -> object:
     """This process stays small: a child's peak memory starts from that of the process that started it."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=quietly) as pool:

@@ -2,15 +2,12 @@
 
 import argparse
 import json
-import os
 import sys
 import tempfile
-import time
-from datetime import datetime
 from pathlib import Path
 from statistics import median
 
-from against_trl import CORES, PROJECT, RESULTS, console, environment_of, figures, in_own_process, install, measure
+from against_trl import CORES, PROJECT, console, environment_of, figures, in_own_process, install, keep, measure
 from rich.table import Table
 
 TRL_ENVIRONMENT = PROJECT / ".venv-trl-1.12"
@@ -169,15 +166,9 @@ def show(runs: dict[str, list[dict]], parameters: int, length: float, never_endi
         table.add_row(key, f"{median(trl):.0f}", f"{median(ours):.0f}", shown, f"<= {goal}")
     console.print(table)
     console.print(f"responses of {length:.1f} tokens on average, {WORK['response_length']} at most")
-    result = {
-        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "parameters": parameters, "response_length": length, "shape": SHAPE, "lora": LORA, "work": WORK, "threads": CORES,
-        "load_after": os.getloadavg(), "trl": TRL_PACKAGES, "runs": runs, "ratios": ratios,
-    }  # fmt: skip
+    told = {"parameters": parameters, "response_length": length, "shape": SHAPE, "lora": LORA, "work": WORK}
     kind = "-never-ending" if never_ending else ""
-    file = RESULTS / f"ppo_against_trl{kind}-{time.strftime('%Y-%m-%d')}.json"
-    file.write_text(json.dumps(result, indent=1) + "\n")
-    console.print(str(file.relative_to(PROJECT)))
+    keep(f"ppo_against_trl{kind}", **told, threads=CORES, trl=TRL_PACKAGES, runs=runs, ratios=ratios)
 
 
 if __name__ == "__main__":

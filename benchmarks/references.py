@@ -2,17 +2,14 @@
 
 import argparse
 import json
-import os
 import sys
 import tempfile
-import time
-from datetime import datetime
 from pathlib import Path
 from statistics import median
 
-from against_trl import CORES, PROJECT, RESULTS, console, environment_of, figures, in_own_process, measure, write_rows
+from against_trl import CORES, PROJECT, console, environment_of, figures, in_own_process, keep, measure, write_rows
 from rich.table import Table
-from rollouts import LORA, SHAPE
+from rollouts import LORA, SHAPE, random_adapter, random_base
 
 PAIRS, BATCH = 96, 8
 WORK = {
@@ -58,32 +55,14 @@ def main() -> None:
 
 def prepare(world: Path, threads: int) -> None:
     """A base and an SFT adapter with random weights, pairs, and each answer of a pair as a labeled row."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    from pipeline.model import tokenizer
-
     pairs = [json.loads(line) for line in (PROJECT / "data/tiny/pairs.jsonl").read_text().splitlines()]
     # As long as people's prompts and answers are: four of the tiny world's behind each other.
     pairs = [
         {name: " ".join(pair[name] for pair in pairs[start : start + 4]) for name in ("prompt", "chosen", "rejected")}
         for start in range(0, 4 * PAIRS, 4)
     ]
-    words = tokenizer.train((text for pair in pairs for text in pair.values()), 1000)
-    words.add_special_tokens({"pad_token": "<pad>"})
-    words.chat_template = (PROJECT / "pipeline/data/tokens/templates/raw.jinja").read_text()
-    torch.manual_seed(0)
-    ids = {f"{name}_token_id": getattr(words, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    base = LlamaForCausalLM(LlamaConfig(**SHAPE, **ids))
-    base.save_pretrained(world / "base")
-    adapter = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", **LORA))
-    for key, value in adapter.named_parameters():
-        if "lora_B" in key:
-            value.data.normal_(std=1e-3)
-    adapter.save_pretrained(world / "sft")
-    for folder in ("base", "sft"):
-        words.save_pretrained(world / folder)
+    base, words = random_base(world, (text for pair in pairs for text in pair.values()))
+    random_adapter(base, words, world / "sft", task_type="CAUSAL_LM")
     labeled = [
         {"prompt": pair["prompt"], "completion": pair[side], "label": side == "chosen"}
         for number, pair in enumerate(pairs)
@@ -181,21 +160,8 @@ def show(runs: dict[str, list[dict]], threads: int) -> None:
             "goal": goal,
         }
         console.print(what, ratios[what])
-    result = {
-        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "shape": SHAPE,
-        "lora": LORA,
-        "work": WORK,
-        "pairs": PAIRS,
-        "threads": threads,
-        "load_after": os.getloadavg(),
-        "runs": runs,
-        "step_seconds": steps,
-        "ratios": ratios,
-    }
-    file = RESULTS / f"references-{time.strftime('%Y-%m-%d')}.json"
-    file.write_text(json.dumps(result, indent=1) + "\n")
-    console.print(str(file.relative_to(PROJECT)))
+    told = {"shape": SHAPE, "lora": LORA, "work": WORK, "pairs": PAIRS, "threads": threads}
+    keep("references", **told, runs=runs, step_seconds=steps, ratios=ratios)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,13 @@
 
 import argparse
 import json
-import os
 import sys
 import tempfile
-import time
-from datetime import datetime
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 
-from against_trl import CORES, PROJECT, RESULTS, console, environment_of, figures, in_own_process, measure
+from against_trl import CORES, PROJECT, console, environment_of, figures, in_own_process, keep, measure
 from rich.table import Table
 
 SHAPE = {
@@ -72,36 +70,16 @@ def prepare(world: Path, threads: int) -> int:
 
     No response of a random model ends before it is cut: both sides do the same work.
     """
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM
-
-    from pipeline.model import tokenizer
+    from transformers import AutoModelForSequenceClassification
 
     rows = [json.loads(line) for line in (PROJECT / "data/tiny/prompts.jsonl").read_text().splitlines()][:64]
-    words = tokenizer.train((row["prompt"] for row in rows), 1000)
-    words.add_special_tokens({"pad_token": "<pad>"})
-    words.chat_template = (PROJECT / "pipeline/data/tokens/templates/raw.jinja").read_text()
-    torch.manual_seed(0)
-    ids = {f"{name}_token_id": getattr(words, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    base = LlamaForCausalLM(LlamaConfig(**SHAPE, **ids))
+    base, words = random_base(world, (row["prompt"] for row in rows))
     parameters = sum(parameter.numel() for parameter in base.parameters())
-    base.save_pretrained(world / "base")
-    words.save_pretrained(world / "base")
-    for name, task in (("sft", "CAUSAL_LM"), ("reward", "SEQ_CLS")):
-        model = base
-        if name == "reward":
-            model = AutoModelForSequenceClassification.from_pretrained(world / "base", num_labels=1)
-        heads = {"modules_to_save": ["score"]} if name == "reward" else {}
-        adapter = get_peft_model(model, LoraConfig(task_type=task, **heads, **LORA))
-        for key, value in adapter.named_parameters():
-            if "lora_B" in key:
-                value.data.normal_(std=1e-3)
-        adapter.save_pretrained(world / name)
-        words.save_pretrained(world / name)
-        if name == "reward":
-            adapter.merge_and_unload().save_pretrained(world / "reward-model")
-            words.save_pretrained(world / "reward-model")
+    random_adapter(base, words, world / "sft", task_type="CAUSAL_LM")
+    scoring = AutoModelForSequenceClassification.from_pretrained(world / "base", num_labels=1)
+    reward = random_adapter(scoring, words, world / "reward", task_type="SEQ_CLS", modules_to_save=["score"])
+    reward.merge_and_unload().save_pretrained(world / "reward-model")
+    words.save_pretrained(world / "reward-model")
     (world / "prompts.jsonl").write_text("".join(json.dumps({"prompt": row["prompt"]}) + "\n" for row in rows))
     (world / "mine.py").write_text(
         "def score(completions, **others):\n    return [len(set(text)) / 50 for text in completions]\n"
@@ -121,6 +99,37 @@ def prepare(world: Path, threads: int) -> int:
         (world / f"{reward}.yaml").write_text(json.dumps(recipe))
     (world / "trl_side.py").write_text(TRL_SCRIPT.replace("WORK", repr(WORK)))
     return parameters
+
+
+def random_base(world: Path, texts: Iterable[str]) -> tuple:
+    """(a Llama of SHAPE with random weights, a tokenizer of these texts), both saved as `base`."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from pipeline.model import tokenizer
+
+    words = tokenizer.train(texts, 1000)
+    words.add_special_tokens({"pad_token": "<pad>"})
+    words.chat_template = (PROJECT / "pipeline/data/tokens/templates/raw.jinja").read_text()
+    torch.manual_seed(0)
+    ids = {f"{name}_token_id": getattr(words, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    base = LlamaForCausalLM(LlamaConfig(**SHAPE, **ids))
+    base.save_pretrained(world / "base")
+    words.save_pretrained(world / "base")
+    return base, words
+
+
+def random_adapter(model, words, folder: Path, **config: object):
+    """The model with a LoRA that changes it a little, saved there with its tokenizer."""
+    from peft import LoraConfig, get_peft_model
+
+    adapter = get_peft_model(model, LoraConfig(**config, **LORA))
+    for key, value in adapter.named_parameters():
+        if "lora_B" in key:
+            value.data.normal_(std=1e-3)
+    adapter.save_pretrained(folder)
+    words.save_pretrained(folder)
+    return adapter
 
 
 # As TRL's documentation has it: an adapter that is trained on, a reward function or the folder of a reward model.
@@ -176,20 +185,8 @@ def show(runs: dict[str, dict[str, list[dict]]], parameters: int, threads: int) 
             shown = ", ".join(f"{ratio:.2f}" for ratio in found)
             table.add_row(what, key, f"{median(trl):.1f}", f"{median(ours):.1f}", shown, f"<= {goal}" if goal else "")
     console.print(table)
-    result = {
-        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "parameters": parameters,
-        "shape": SHAPE,
-        "lora": LORA,
-        "work": WORK,
-        "threads": threads,
-        "load_after": os.getloadavg(),
-        "runs": runs,
-        "ratios": ratios,
-    }
-    file = RESULTS / f"rollouts-{time.strftime('%Y-%m-%d')}.json"
-    file.write_text(json.dumps(result, indent=1) + "\n")
-    console.print(str(file.relative_to(PROJECT)))
+    told = {"parameters": parameters, "shape": SHAPE, "lora": LORA, "work": WORK, "threads": threads}
+    keep("rollouts", **told, runs=runs, ratios=ratios)
 
 
 if __name__ == "__main__":

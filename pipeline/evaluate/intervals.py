@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass
 import numpy
 
 from pipeline.evaluate.figures import Figures
+from pipeline.evaluate.shares import EVEN
 
 DRAWS = 4000
 _AT_ONCE = 1 << 20  # numbers of draws x rows in memory
-EVEN = {"win_rate": 0.5}  # figures that compare by themselves, and what they are where nothing is better
 PERCENTILES = (2.5, 97.5)
 
 

@@ -8,6 +8,7 @@ little. All are 95% intervals.
 
 from math import hypot, sqrt
 
+EVEN = {"win_rate": 0.5}  # shares that compare by themselves, and what they are where nothing is better
 Z = 1.959964  # the 97.5th percentile of the normal distribution
 
 

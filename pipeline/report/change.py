@@ -15,11 +15,10 @@ from pipeline.console.figures import (
     ability,
     number,
 )
-from pipeline.evaluate.shares import newcombe, wilson
+from pipeline.evaluate.shares import EVEN, newcombe, wilson
 
 NOT_KEPT = "the rows' own numbers were not kept"
 SHARES = {"exact_match", "preference_accuracy", "reward_accuracy", "win_rate"}
-EVEN = {"win_rate": 0.5}  # compares by itself: what it is where nothing became better
 # The first of these that a stage has is what it is judged by at a glance.
 FIRST = "mean_reward reward_accuracy win_rate preference_accuracy mean_score exact_match loss".split()
 

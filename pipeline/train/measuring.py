@@ -70,7 +70,9 @@ class Measuring:
         """Of what was trained; those of its last step, where that was evaluated."""
         self.report("phase", name="evaluation after")
         last, figures = self._last
-        return self._ended(model, figures if last == step else self.evaluation.run(model, before))
+        figures = figures if last == step else self.evaluation.run(model, before)
+        self.earlier.after(model)
+        return figures
 
     def again(self) -> tuple[Figures, Figures]:
         """Of a finished stage before and after, both anew: the weights are there, the evaluation is another."""
@@ -82,14 +84,10 @@ class Measuring:
         self.earlier.before(model)
         model = self.models.trained(model, self.checked.attempt)
         self.report("phase", name="evaluation after")
-        after = self._ended(model, self.evaluation.run(model, before))
+        after = self.evaluation.run(model, before)
+        self.earlier.after(model)
         write_json(self.checked.folder / "before.json", before.to_json())
         return before, after
-
-    def _ended(self, model, figures: Figures) -> Figures:
-        """The figures of what was trained, once those of earlier stages' rows are known as well."""
-        self.earlier.after(model)
-        return figures
 
     def others(self, folders: Iterable[Path]) -> Iterator[tuple[Path, Figures]]:
         """Of finished attempts that start where this stage starts, each asked what this stage is asked."""

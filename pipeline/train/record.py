@@ -9,6 +9,7 @@ from pipeline.artifact.writing import write_json
 from pipeline.evaluate.figures import Figures
 from pipeline.evaluate.intervals import differences
 from pipeline.model.saving import could_not_save
+from pipeline.train.earlier import OWN
 from pipeline.train.job import machine
 from pipeline.train.job.checked_job import CheckedJob
 from pipeline.train.measuring import Measuring
@@ -75,7 +76,7 @@ class Record:
         manifest["seconds"].setdefault("in all", round(time.monotonic() - checked.started, 2))
         try:
             samples.finish(pairs)
-            write_json(checked.folder / "after.json", after.to_json())
+            write_json(checked.folder / OWN, after.to_json())
             write_manifest(checked.folder, manifest)
         except OSError as error:
             raise could_not_save(checked.folder, error) from error
