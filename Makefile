@@ -48,6 +48,8 @@ OPTIONS = $(WHERE) $(if $(POLICY),--policy $(POLICY)) $(if $(filter 1,$(FRESH)),
 
 # All stages named in one call are one `align run`: the first of them does it, the others are then done.
 GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
+# What is talked to, merged or published: make sft dpo chat means dpo. A reward model is no policy.
+USED    = $(or $(STAGE),$(lastword $(filter-out reward,$(GOALS))))
 
 .PHONY: help $(STAGES) all plan status report compare methods trial unsloth-there unsloth test lint readme newest clean
 .PHONY: chat serve merge export publish
@@ -76,7 +78,7 @@ plan: $(VENV)/.ready
 	@$(ALIGN) plan $(GOALS) $(OPTIONS)
 
 chat: $(VENV)/.ready
-	@$(ALIGN) chat $(STAGE) $(WHERE)
+	@$(ALIGN) chat $(USED) $(WHERE)
 
 serve: $(VENV)/.ready-serve
 	@$(ALIGN) serve $(STAGE) $(WHERE) $(if $(PORT),--port $(PORT)) $(if $(filter 1,$(WEB)),--web)
@@ -90,12 +92,12 @@ methods: $(VENV)/.ready
 KEEP = $(if $(TO),--to $(TO)) $(if $(filter 1,$(FORCE)),--force)
 
 merge: $(VENV)/.ready
-	@$(ALIGN) merge $(STAGE) $(WHERE) $(if $(DTYPE),--dtype $(DTYPE)) $(KEEP)
+	@$(ALIGN) merge $(USED) $(WHERE) $(if $(DTYPE),--dtype $(DTYPE)) $(KEEP)
 
 # Each format has an extra of its own.
 FORMAT ?= gguf
 export: $(VENV)/.ready-$(FORMAT)
-	@$(ALIGN) export $(STAGE) $(WHERE) --format $(FORMAT) $(if $(TYPE),--type $(TYPE)) $(if $(filter 1,$(ADAPTER)),--adapter) $(KEEP)
+	@$(ALIGN) export $(USED) $(WHERE) --format $(FORMAT) $(if $(TYPE),--type $(TYPE)) $(if $(filter 1,$(ADAPTER)),--adapter) $(KEEP)
 
 trial: $(VENV)/.ready-compare
 	@$(ALIGN) compare --methods $(METHODS) $(WHERE) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(TOKENS),--tokens $(TOKENS)) \
@@ -114,7 +116,7 @@ report: $(VENV)/.ready
 	@$(ALIGN) report $(WHERE) $(if $(POLICY),--policy $(POLICY))
 
 publish: $(VENV)/.ready
-	@$(ALIGN) publish $(STAGE) $(WHERE) $(if $(REPO),--repo $(REPO)) $(if $(TO),--to $(TO)) $(if $(WHAT),--what $(WHAT)) \
+	@$(ALIGN) publish $(USED) $(WHERE) $(if $(REPO),--repo $(REPO)) $(if $(TO),--to $(TO)) $(if $(WHAT),--what $(WHAT)) \
 		$(if $(BASE),--base $(BASE)) $(if $(LICENSE),--license '$(LICENSE)') $(if $(filter 1,$(PUBLIC)),--public)
 
 unsloth: $(VENV)/.ready-unsloth

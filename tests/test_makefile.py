@@ -38,6 +38,15 @@ def test_make_alone_lists_the_goals_and_does_nothing(fresh):
     assert "align run" in make(fresh, "-n", "all").stdout
 
 
+@pytest.mark.parametrize("use", ["chat", "merge", "export FORMAT=gguf", "publish TO=here"])
+def test_what_was_just_trained_is_what_is_used(fresh, use):
+    verb = use.split()[0]
+    for goals, used in {"sft dpo": "dpo", "sft reward": "sft", "sft dpo STAGE=sft": "sft", "": ""}.items():
+        lines = make(fresh, "-n", *goals.split(), *use.split()).stdout.splitlines()
+        (line,) = [line for line in lines if f"align {verb} " in line]
+        assert " ".join(line.split()).startswith(f".venv/bin/align {verb} {used} --recipe".replace("  ", " "))
+
+
 def test_make_compare_installs_nothing_unasked(fresh):
     done = make(fresh, "compare", "STAGE=sft")
     assert done.returncode == 2 and "make unsloth" in done.stdout and not (fresh / ".venv").exists()
