@@ -18,7 +18,17 @@ from pipeline.recipe.going_on import changes_of, incoming_adapter_of, is_full, l
 from pipeline.recipe.owned import OWNED, adapter_owned
 from pipeline.recipe.problem import RecipeError
 from pipeline.recipe.rewards import Named, named_in
-from pipeline.recipe.sections import Adapter, Evaluation, Keys, Model, Positive, StageSection, Switch, folder_name
+from pipeline.recipe.sections import (
+    Adapter,
+    Evaluation,
+    Keys,
+    Model,
+    Positive,
+    StageSection,
+    Switch,
+    folder_name,
+    not_empty,
+)
 from pipeline.section import Section, empty_for_null
 from pipeline.wording import did_you_mean
 
@@ -43,7 +53,7 @@ class Recipe(Section):
 
     name: Annotated[str, BeforeValidator(folder_name)]
     model: Annotated[Model, BeforeValidator(empty_for_null)]
-    adapter: Annotated[Adapter, BeforeValidator(empty_for_null)] = Adapter()
+    adapter: Annotated[Adapter, BeforeValidator(not_empty)] = Adapter()
     use_unsloth: Switch = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     threads: Positive | None = None

@@ -115,6 +115,13 @@ class Adapter(Section):
         return {"method": method.name} | deepcopy(dict(method.defaults)) | deepcopy(given)
 
 
+def not_empty(value: object) -> object:
+    """An adapter that is left empty is no mapping of defaults: in Axolotl the same line means full tuning."""
+    if value is None:
+        raise ValueError("is empty; write adapter: {method: full} to train every weight, or leave it out for LoRA")
+    return value
+
+
 class Evaluation(Section):
     """How a stage is measured before and after. None of it changes what is trained."""
 

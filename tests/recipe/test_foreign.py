@@ -209,6 +209,7 @@ def test_a_key_of_another_tool_within_a_section(tmp_path, section, key, words):
         ),
         ("adapter: lora", 'must be a mapping, not "lora"; write adapter: {method: lora}'),
         ("adapter: full", 'must be a mapping, not "full"; write adapter: {method: full}'),
+        ("adapter:", "leave it out for LoRA"),
         ("adapter: {target_modules: all}", "did you mean all-linear?"),
     ],
 )
@@ -226,16 +227,18 @@ def test_every_foreign_name_leads_to_a_key_and_is_none_itself():
     fields = {name for config in {spec.config for spec in specs().values()} for name in fields_of(config)}
     places = {section.rpartition(".")[2]: set(keys) for section, keys in sections().items()}
     places["data"] = set(Data.model_fields)
-    for target in foreign.NEAREST.values():
+    words = foreign.words()
+    for target in words.means.values():
         section, _, key = target.rpartition(".")
         known = places[section] if section else fields | places[""] | places["<stage>"]
         assert key in known, target
         assert section or key not in OWNED, target
     # In one stage a field, elsewhere the name that another tool has for something else.
-    names = {name for name in foreign.NEAREST if "." not in name} - {"alpha"}
+    names = {name for name in words.means if "." not in name} - {"alpha"}
     own = fields | places[""] | set(fields_of("LoraConfig"))
     assert not names & own and not [
-        name for name in own if any(fnmatchcase(name, one) for one in foreign._ANSWERS if "*" not in one)
+        name for name in own if any(fnmatchcase(name, one) for one in words.answers if "*" not in one)
     ]
-    assert not names & foreign._ANSWERS.keys()
-    assert foreign.VALUES.keys() <= names
+    assert not names & words.answers.keys()
+    assert words.values.keys() | foreign.BY_VALUE.keys() <= names
+    assert not words.values.keys() & foreign.BY_VALUE.keys()

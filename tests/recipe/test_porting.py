@@ -29,6 +29,10 @@ LLAMA_FACTORY = [
     ("pref_loss: hinge", "here as stages.dpo, with train.loss_type: hinge"),
     ("pref_loss: orpo", "here as stages.orpo"),
     ("pref_loss: simpo", "here as stages.simpo"),
+    ("use_dft_loss: true", "train.loss_type? (its value is dft)"),
+    ("export_dir: out", "make merge and make export write it in another form"),
+    ("tensor_model_parallel_size: 2", "a stage trains in one process"),
+    ("default_system: You are kind.", "one for all rows stands in a model.template of your own"),
     ("adapter: {finetuning_type: freeze}", "did you mean method? (adapter: {method: freeze})"),
     ("adapter: {method: freeze, freeze_trainable_layers: 2}", "did you mean layers?"),
     ("adapter: {method: full, lora_rank: 8}", "full tuning has no adapter"),
@@ -52,6 +56,10 @@ AXOLOTL = [
     ("unfrozen_parameters: [lm_head]", "write adapter: {method: freeze, layers: 2}"),
     ("lora_model_dir: out", "stages.<stage>.policy?"),
     ("rl: dpo", "here as stages.dpo"),
+    ("adapter:", "write adapter: {method: full} to train every weight"),
+    ("dpo_loss_type: [sigmoid, sft]", "train.loss_type?"),
+    ("lora_rank_pattern: {q_proj: 4}", "adapter.rank_pattern?"),
+    ("chunked_cross_entropy: true", "train.loss_type? (its value is chunked_nll"),
 ]
 
 
