@@ -68,8 +68,8 @@ class Decisions:
             return replace(step, state=RUNNING, why="another run is working on it")
         checkpoints = attempt.checkpoints()
         if not checkpoints:
-            when = "before its first checkpoint" if attempt.inputs else "before it began"
-            return replace(step, why=f"it was stopped {when}")
+            stopped = "it was stopped before its first checkpoint"
+            return replace(step, why=stopped if attempt.inputs else "begun, but nothing of it is kept yet")
         number = checkpoints[0][0]
         begun = json.loads((attempt.folder / "run.json").read_text(encoding="utf-8"))["backend"]
         if chosen.name != begun and chosen.why == backend.ASKED:

@@ -20,7 +20,7 @@ NEARLY_ALL = 0.9  # of the rows: then it is the file that is not what it was tak
 REASONS = 100  # that are counted each by itself
 OTHERS = "other reasons"
 SAME = "says the same as an earlier row"  # which one, duplicates.jsonl has
-BEYOND = "is beyond max_rows"
+BEYOND = "left out by max_rows"
 LISTS = (
     "rejected.jsonl",
     "truncated.jsonl",
