@@ -80,6 +80,9 @@ class Display(Screen):
     def _on_note(self, event: dict) -> None:
         self.message(f"  note: {escape(event['text'])}", "yellow")
 
+    def _on_shrunk(self, event: dict) -> None:
+        self._on_note(event)
+
     def _on_phase(self, event: dict) -> None:
         name, clock = event["name"], self._clock
         if name == "evaluation after" and clock and clock.step is not None:

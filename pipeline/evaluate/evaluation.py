@@ -15,6 +15,8 @@ from pipeline.evaluate.judge import Judge
 from pipeline.evaluate.lookup import nearest
 from pipeline.evaluate.measures import MEASURES, HeldOut
 
+READ_FOR_EACH_WRITTEN = 4  # rows that are only read need less memory than those that are answered, with all their past
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -47,7 +49,8 @@ class Evaluation:
         model.eval()
         with untouched_random_state(), torch.no_grad(), precision_of(model):
             if measure := MEASURES.get((self.kind, self.head)):
-                held_out = HeldOut(self.columns, self.tokenizer.pad_token_id, self.beta)
+                at_most = READ_FOR_EACH_WRITTEN * self.settings.batch_size
+                held_out = HeldOut(self.columns, self.tokenizer.pad_token_id, at_most, self.beta)
                 measure(model, held_out, figures, before)
             if self.head == "causal" and KINDS[self.kind].ASKS:
                 self._answers(model, figures, before)

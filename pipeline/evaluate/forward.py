@@ -12,14 +12,17 @@ from pipeline.data.tokens.encoded import IGNORED
 LOGITS_BYTES = 256 << 20  # the largest tensor of logits that an evaluation holds at a time
 
 
-def log_probabilities(model, rows: Sequence[tuple[list[int], list[int]]], pad: int) -> tuple[list[float], list[int]]:
+def log_probabilities(
+    model, rows: Sequence[tuple[list[int], list[int]]], pad: int, at_most: int | None = None
+) -> tuple[list[float], list[int]]:
     """For each (input ids, labels): the sum of the labels' log-probabilities (nats) and their number.
 
-    Labels stand at their own position, as in training; those that are IGNORED are left out.
+    Labels stand at their own position, as in training; those that are IGNORED are left out. No more rows than `at_most` are
+    in one forward pass.
     """
     sums, counts = [0.0] * len(rows), [0] * len(rows)
     vocabulary = model.config.get_text_config().vocab_size
-    for batch in batches([len(ids) for ids, _ in rows], LOGITS_BYTES // (4 * vocabulary)):
+    for batch in batches([len(ids) for ids, _ in rows], LOGITS_BYTES // (4 * vocabulary), at_most):
         inputs, mask = padded_rows([rows[number][0] for number in batch], pad)
         labels, _ = padded_rows([rows[number][1] for number in batch], IGNORED)
         device = next(model.parameters()).device
@@ -35,11 +38,11 @@ def log_probabilities(model, rows: Sequence[tuple[list[int], list[int]]], pad: i
     return sums, counts
 
 
-def scores(model, rows: Sequence[list[int]], pad: int) -> list[float]:
-    """The reward of each token sequence."""
+def scores(model, rows: Sequence[list[int]], pad: int, at_most: int | None = None) -> list[float]:
+    """The reward of each token sequence, no more than `at_most` of them in one forward pass."""
     found = [0.0] * len(rows)
     device = next(model.parameters()).device
-    for batch in batches([len(ids) for ids in rows], 1 << 14):
+    for batch in batches([len(ids) for ids in rows], 1 << 14, at_most):
         inputs, mask = padded_rows([rows[number] for number in batch], pad)
         output = model(input_ids=inputs.to(device), attention_mask=mask.to(device)).logits
         for number, score in zip(batch, output.float().squeeze(-1).tolist(), strict=True):
@@ -47,11 +50,13 @@ def scores(model, rows: Sequence[list[int]], pad: int) -> list[float]:
     return found
 
 
-def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Row numbers in batches of like length: each of at most `tokens` tokens with its padding, and one row at least."""
+def batches(lengths: Sequence[int], tokens: int, rows: int | None = None) -> Iterator[list[int]]:
+    """Row numbers in batches of like length: each of at most `tokens` tokens with its padding and of at most `rows` rows,
+    and one row at least.
+    """
     batch: list[int] = []
     for number in sorted(range(len(lengths)), key=lambda number: lengths[number]):
-        if batch and (len(batch) + 1) * lengths[number] > tokens:
+        if batch and ((len(batch) + 1) * lengths[number] > tokens or len(batch) == rows):
             yield batch
             batch = []
         batch.append(number)

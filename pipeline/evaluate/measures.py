@@ -17,17 +17,18 @@ from pipeline.evaluate.forward import log_probabilities, scores
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Rows as token columns; `beta` is DPO's, where its loss is the sigmoid one."""
+    """Rows as token columns, at most so many in a forward pass; `beta` is DPO's, where its loss is the sigmoid one."""
 
     columns: Sequence[dict]
     pad_token_id: int
+    at_most: int
     beta: float | None = None
 
 
 def language_model(model, rows: HeldOut, figures: Figures, before: Figures | None) -> None:
     """Loss in nats a token, over the tokens that carry loss."""
     columns = [(row["input_ids"], row.get("labels", row["input_ids"])) for row in rows.columns]
-    sums, counts = log_probabilities(model, columns, rows.pad_token_id)
+    sums, counts = log_probabilities(model, columns, rows.pad_token_id, rows.at_most)
     loss = -sum(sums) / max(sum(counts), 1)
     figures.each["loss"] = [-total / max(count, 1) for total, count in zip(sums, counts, strict=True)]
     figures.weights["loss"] = counts
@@ -79,7 +80,7 @@ def _share_of_pairs(those: Sequence[float], others: Sequence[float]) -> float:
 def reward(model, rows: HeldOut, figures: Figures, before: Figures | None) -> None:
     """How often the chosen answer scores higher, ties counting half."""
     chosen, rejected = (
-        scores(model, [row["prompt_ids"] + row[side] for row in rows.columns], rows.pad_token_id)
+        scores(model, [row["prompt_ids"] + row[side] for row in rows.columns], rows.pad_token_id, rows.at_most)
         for side in ("chosen_ids", "rejected_ids")
     )
     difference = torch.tensor(chosen, dtype=torch.float64) - torch.tensor(rejected, dtype=torch.float64)
@@ -92,7 +93,7 @@ def reward(model, rows: HeldOut, figures: Figures, before: Figures | None) -> No
 def answers(model, rows: HeldOut, side: str) -> tuple[list[float], list[int]]:
     """(log-probabilities, numbers of tokens) of the answers in a column, given their prompts."""
     columns = [(r["prompt_ids"] + r[side], [IGNORED] * len(r["prompt_ids"]) + r[side]) for r in rows.columns]
-    return log_probabilities(model, columns, rows.pad_token_id)
+    return log_probabilities(model, columns, rows.pad_token_id, rows.at_most)
 
 
 def _baselines(rows: HeldOut) -> dict[str, float]:

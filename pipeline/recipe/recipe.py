@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr
 
@@ -55,6 +55,7 @@ class Recipe(Section):
     model: Annotated[Model, BeforeValidator(empty_for_null)]
     adapter: Annotated[Adapter, BeforeValidator(not_empty)] = Adapter()
     use_unsloth: Switch = "auto"
+    on_out_of_memory: Literal["shrink", "stop"] = "shrink"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     threads: Positive | None = None
     data: Annotated[EveryData, BeforeValidator(empty_for_null)] = EveryData()

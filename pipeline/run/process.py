@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline.console.display import Display
 from pipeline.errors import MachineError, PipelineError
-from pipeline.train.job.job import INTERRUPTED, Job
+from pipeline.train.job.job import AGAIN, INTERRUPTED, Job
 
 
 def start_worker(options: Sequence[str] = ()) -> subprocess.Popen:
@@ -51,6 +51,8 @@ def watch(
         display.end()
     if error:
         raise (PipelineError if code == 2 else MachineError)(error["what"], error["fix"])
+    if code == AGAIN:  # memory ran out: from its last checkpoint, with fewer rows at a time
+        return watch(start_worker(), job, display, listeners)
     if code not in (0, INTERRUPTED):
         raise died(job, code)
     return code

@@ -104,7 +104,7 @@ class Earlier:
         said = Settings(**manifest["evaluation"]["settings"])
         some = evaluated(prepared.held_out, said.max_rows, bool(manifest["inputs"]["data"].get("mixture")))
         return Evaluation(
-            settings=said.model_copy(update={"samples": 0, "few_shot": 0, "score_function": None}),
+            settings=said.model_copy(update=self._apart(said)),
             tokenizer=self.rows.tokenizer.tokenizer,
             head="causal",
             kind=kind,
@@ -112,6 +112,11 @@ class Earlier:
             columns=list(tokens(some)),
             trained=(),
         )
+
+    def _apart(self, said: Settings) -> dict[str, object]:
+        """What is otherwise than when that stage was measured; it changes none of the figures."""
+        rows = min(said.batch_size, self.checked.shrinking.evaluated().batch_size)
+        return {"samples": 0, "few_shot": 0, "score_function": None, "batch_size": rows}
 
     def _measured(self, one: Taught, model) -> Figures:
         self.report("phase", name=f"what {one.name} taught")

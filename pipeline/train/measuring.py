@@ -30,7 +30,7 @@ class Measuring:
     @cached_property
     def evaluation(self) -> Evaluation:
         checked, data = self.checked, self.rows.prepared
-        settings = checked.settings.evaluation
+        settings = checked.shrinking.evaluated()
         some = evaluated(data.held_out, settings.max_rows, bool(checked.settings.data.mixture))
         return Evaluation(
             settings=settings,

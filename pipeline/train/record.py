@@ -41,7 +41,8 @@ class Record:
             "head": checked.spec.head,
             "output": output,
             "weights_sha256": weights,
-            "run": machine.described(checked.machine, job.backend_why, trainer.model),
+            "run": machine.described(checked.machine, job.backend_why, trainer.model)
+            | ({"shrunk": checked.shrinking.history} if checked.shrinking.history else {}),
             "steps": trainer.state.global_step,
             "tokens": trainer.tokens,
             "figures": getattr(trainer, "figures", dict)(),

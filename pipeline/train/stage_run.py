@@ -91,7 +91,7 @@ class StageRun:
             rows=tokens(data.trained),
             held_out=tokens(data.held_out),
             examples=data.examples(data.trained),
-            given=self.step.given,
+            given=checked.shrinking.train(),
             seed=checked.recipe.seed,
             dtype=checked.recipe.model.dtype,
             folder=self.folder,

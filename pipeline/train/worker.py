@@ -20,11 +20,12 @@ from pipeline.artifact.attempt import Attempt
 from pipeline.errors import PipelineError
 from pipeline.model import backend
 from pipeline.plan.step import EVALUATE
-from pipeline.train.job.checked_job import check
+from pipeline.train.job.checked_job import check, smaller
 from pipeline.train.job.events import Channel
 from pipeline.train.job.interruption import Interruption
-from pipeline.train.job.job import INTERRUPTED, JUDGE, Job
+from pipeline.train.job.job import AGAIN, INTERRUPTED, JUDGE, Job
 from pipeline.train.job.machine import before_imports
+from pipeline.train.job.shrinking import memory_ran_out
 
 
 def main() -> None:
@@ -73,13 +74,6 @@ def _die_with_parent() -> None:
 
 def _failure(job: Job, error: BaseException) -> dict:
     log = Path(job.folder) / "stage.log"
-    memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    if memory:
-        return {
-            "what": f"{job.stage}: memory ran out.",
-            "fix": "Lower train.per_device_train_batch_size (and raise gradient_accumulation_steps as much), "
-            "lower train.max_length, or set model.load_in_4bit; then run it again.",
-        }
     return {
         "what": f"{job.stage} failed: {type(error).__name__}: {error}",
         "fix": f"The whole story is in {log}.",
@@ -109,13 +103,15 @@ def _run(job: Job, channel: Channel, interruption: Interruption) -> int:
     from pipeline.train.stage_run import StageRun  # heavy: what it imports is loaded by now, as the backend wants it
 
     stage = StageRun(checked, channel.report, interruption)
-    if job.mode == EVALUATE:
-        stage.evaluate_again()
-        return 0
-    if job.mode == JUDGE:
-        stage.judge()
-        return 0
-    return stage.run()
+    does = {EVALUATE: stage.evaluate_again, JUDGE: stage.judge}.get(job.mode, stage.run)
+    try:
+        return does() or 0
+    except BaseException as error:
+        if not memory_ran_out(error):
+            raise
+        channel.report("shrunk", text=smaller(checked, channel.phase, error))
+        traceback.print_exc()
+        return AGAIN
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.artifact.attempt import Attempt
 from pipeline.artifact.digests import Digests
-from pipeline.errors import PipelineError
+from pipeline.errors import MachineError, PipelineError
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import Step
 from pipeline.recipe.reading import load_recipe
@@ -14,6 +14,7 @@ from pipeline.recipe.recipe import Recipe, StageRecipe
 from pipeline.stage import Spec, specs
 from pipeline.train.job import machine
 from pipeline.train.job.job import Job
+from pipeline.train.job.shrinking import Shrinking
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ class CheckedJob:
         return self.attempt.folder
 
     @property
+    def shrinking(self) -> Shrinking:
+        return Shrinking(self.folder, self.spec, self.step.given, self.settings.evaluation)
+
+    @property
     def parent_adapter(self) -> Path | None:
         """The adapter that goes on; None where the stage starts from a whole model."""
         parent = self.step.parent
@@ -60,3 +65,17 @@ def check(job: Job, attempt: Attempt) -> CheckedJob:
     settings = recipe.stage(job.stage)
     settings = replace(settings, data=settings.data.pinned(planner.folder))
     return CheckedJob(job, attempt, recipe, planner, step, settings, machine.agreed(job, recipe, attempt), started)
+
+
+def smaller(checked: CheckedJob, phase: str, error: BaseException) -> str:
+    """Have the attempt continue with fewer rows at a time, since memory ran out in `phase`: what was done, in words.
+
+    Raises MachineError where that is not wanted, or would not help.
+    """
+    stop = checked.recipe.on_out_of_memory == "stop"
+    done = None if stop else checked.shrinking.shrink(phase)
+    if done is None:
+        raise MachineError(
+            f"{checked.job.stage}: memory ran out ({phase}).", checked.shrinking.advice(phase)
+        ) from error
+    return done

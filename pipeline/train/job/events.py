@@ -18,6 +18,7 @@ EVENTS = {
     "evaluated": "the held-out figures in the middle of training: step, metrics",
     "interrupted": "the checkpoint that Ctrl-C asked for is saved: step",
     "finished": "the manifest is written: folder, manifest",
+    "shrunk": "memory ran out, and a fresh process continues with fewer rows at a time: text",
     "error": "what went wrong, before the process ends: what, fix",
 }
 
@@ -25,12 +26,15 @@ EVENTS = {
 class Channel:
     """The way to the parent: standard output, kept for it alone."""
 
+    phase = "start"  # what was told last
+
     def __init__(self):
         self._out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
 
     def report(self, kind: str, **fields: object) -> None:
         """Tell of an event: `kind` is one of EVENTS."""
         if kind == "phase":  # by now standard output is the stage's log
+            self.phase = str(fields["name"])
             step = f" at step {fields['step']}" if "step" in fields else ""
             print(f"{time.strftime('%H:%M:%S')} {fields['name']}{step}", flush=True)
         self._out.write(json.dumps({"kind": kind, "at": time.time()} | fields) + "\n")

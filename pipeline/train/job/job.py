@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pipeline.model.backend import ASKED, TRANSFORMERS
 
 JUDGE = "judge"  # a mode beside those of a step: measure other attempts by the evaluation of this stage
+AGAIN = 75  # the exit code of a stage that goes on in a fresh process, with fewer rows at a time
 INTERRUPTED = 130  # the exit code of a stage that saved and stopped
 
 

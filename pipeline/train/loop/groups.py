@@ -69,6 +69,17 @@ def _as_function(part: Part, context: Context, scored: dict[str, list[float]]):
     return called
 
 
+def _cut_anew(slices: Sequence[dict[str, torch.Tensor]], number: int) -> list[dict[str, torch.Tensor]]:
+    """A rollout in another number of slices, its rows in their order; what has no rows is the same in each."""
+    if not slices:
+        return []
+    cut = {
+        name: torch.cat([one[name] for one in slices]).chunk(number) if value.dim() else [value] * number
+        for name, value in slices[0].items()
+    }
+    return [{name: values[at] for name, values in cut.items()} for at in range(number)]
+
+
 class Groups:
     """Goes in front of a StageTrainer of one of those trainers."""
 
@@ -162,6 +173,7 @@ class Groups:
         tensors = {f"{n}/{name}": tensor.cpu().clone() for n, part in parts for name, tensor in part.items()}
         save_file(tensors, Path(output_dir) / TENSORS)
         state = {
+            "slices": self.args.steps_per_generation,
             "kept": {name: getattr(self, name) for name in KEPT if hasattr(self, name)},
             "history": self.history,
             "warned": sorted(self.warned),
@@ -175,9 +187,12 @@ class Groups:
         state = json.loads((Path(checkpoint) / STATE).read_text(encoding="utf-8"))
         for name, value in state["kept"].items():
             setattr(self, name, value)
+        before, now = state.get("slices", self.args.steps_per_generation), self.args.steps_per_generation
+        self._step = self._step * now // before
         self.history, self.warned = state["history"], set(state["warned"])
         parts: dict[int, dict[str, torch.Tensor]] = {}
         for place, tensor in load_file(Path(checkpoint) / TENSORS).items():
             number, _, name = place.partition("/")
             parts.setdefault(int(number), {})[name] = tensor.to(self.args.device)
-        self._buffered_inputs = [parts[number] for number in sorted(parts)] or None
+        slices = [parts[number] for number in sorted(parts)]
+        self._buffered_inputs = (slices if before == now else _cut_anew(slices, now)) or None

@@ -1,0 +1,104 @@
+"""Memory that runs out in a real process: it continues with fewer rows at a time, and learns the same."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import PROJECT, align, attempt, manifest, refused
+from rollouts import write_rollouts
+from stage_runs import adapter_of
+
+# Found by every Python of the run before anything else: a forward pass of too many rows fails as on a full GPU.
+FULL = """
+import importlib.abc, importlib.util, os, sys
+
+LLAMA, passes = "transformers.models.llama.modeling_llama", 0
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name != LLAMA:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        load = spec.loader.exec_module
+        spec.loader.exec_module = lambda module: (load(module), fill(module.LlamaModel))
+        return spec
+
+def fill(model):
+    import torch
+    forward = model.forward
+
+    def on_a_full_card(self, input_ids=None, **named):
+        global passes
+        learning = torch.is_grad_enabled()
+        passes += learning
+        fits = int(os.environ["ROWS_LEARNED"]) if learning and passes > 6 else int(os.environ["ROWS"])
+        if input_ids.shape[0] > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return forward(self, input_ids=input_ids, **named)
+
+    model.forward = on_a_full_card
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def card(folder: Path, learned: int, rows: int = 99) -> dict[str, str]:
+    """An environment in which so many rows fit: after a few passes of a process's training, and at all."""
+    site = folder / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(FULL)
+    path = os.pathsep.join([str(site), str(PROJECT), os.environ.get("PYTHONPATH", "")])
+    return os.environ | {"ROWS_LEARNED": str(learned), "ROWS": str(rows), "PYTHONPATH": path}
+
+
+def run(folder: Path, *arguments: str, env: dict[str, str]) -> str:
+    return " ".join(align("run", "-r", "micro.yaml", *arguments, "--fresh", cwd=folder, env=env).stdout.split())
+
+
+def same(one: dict, other: dict) -> bool:
+    return all(torch.allclose(one[name], other[name], rtol=1e-4, atol=1e-5) for name in other)
+
+
+def test_training_goes_on_with_fewer_rows_at_a_time_and_learns_the_same(built):
+    there = adapter_of(built, "sft")
+    said = run(built, "sft", env=card(built, learned=2))
+    assert "memory ran out (training): train.per_device_train_batch_size 4 -> 2, in as many passes" in said
+    shrunk = manifest(built, "sft")["run"]["shrunk"]
+    assert shrunk == [{"key": "train.per_device_train_batch_size", "from": 4, "to": 2, "while": "training"}]
+    assert manifest(built, "sft")["steps"] == 12
+    assert same(adapter_of(built, "sft"), there)
+    lines = [json.loads(line) for line in (attempt(built, "sft") / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [4, 8, 12]
+
+
+def test_evaluation_takes_fewer_rows_at_a_time(built):
+    before = manifest(built, "sft")["metrics"]
+    said = run(built, "sft", "--set", "evaluation.batch_size=2", env=card(built, learned=4, rows=4))
+    assert "memory ran out (evaluation before): evaluation.batch_size 2 -> 1; it continues in a fresh process" in said
+    after = manifest(built, "sft")["metrics"]
+    assert after["after"]["loss"] == pytest.approx(before["after"]["loss"], abs=1e-5)
+    assert manifest(built, "sft")["evaluation"]["settings"]["batch_size"] == 2
+
+
+def test_a_single_row_that_does_not_fit_stops_it(built):
+    said = refused(built, "run", "-r", "micro.yaml", "sft", "--fresh", code=1, env=card(built, learned=0))
+    assert "4 -> 2" in said and "2 -> 1" in said
+    assert "sft: memory ran out (training). Lower train.per_device_train_batch_size" in said
+
+
+def test_stop_is_heard(built):
+    wanted = ("--set", "on_out_of_memory=stop")
+    said = refused(built, "run", "-r", "micro.yaml", "sft", "--fresh", *wanted, code=1, env=card(built, learned=2))
+    assert "4 -> 2" not in said and "sft: memory ran out (training)." in said
+
+
+def test_a_rollout_is_cut_anew(chain, tmp_path):
+    write_rollouts(tmp_path, chain)
+    align("run", "grpo", "-r", "micro.yaml", cwd=tmp_path)
+    there = adapter_of(tmp_path, "grpo")
+    said = run(tmp_path, "grpo", env=card(tmp_path, learned=2))
+    assert "memory ran out (training): train.per_device_train_batch_size" in said
+    assert same(adapter_of(tmp_path, "grpo"), there)
