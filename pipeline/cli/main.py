@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import artifacts, chain, compare, data, exports, methods, publishing, recipes, reports, talk
+from pipeline.cli import artifacts, chain, compare, data, evaluate, exports, methods, publishing, recipes, reports, talk
 from pipeline.console.screen import Screen, make_console
 from pipeline.errors import PipelineError
 
@@ -22,7 +22,7 @@ chains = (
     artifacts.gc,
     methods.methods,
 )
-for command in (*chains, talk.chat, talk.serve, exports.merge, exports.export):
+for command in (*chains, evaluate.evaluate, talk.chat, talk.serve, exports.merge, exports.export):
     app.command()(command)
 for command in (publishing.publish, publishing.verify):
     app.command()(command)

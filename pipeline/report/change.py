@@ -144,14 +144,15 @@ def _change(name: str, before: Mapping, after: Mapping, known: Mapping | None, e
             [bound - even[name] for bound in wilson(now, rows)] if name in even else newcombe(compared, rows, now, rows)
         )
         how = f"from the shares alone: {NOT_KEPT}"
-    verdict = _verdict(difference, low, high, rows, name in LOWER_IS_BETTER)
+    verdict = judged(difference, low, high, rows, name in LOWER_IS_BETTER)
     if name in SAME_AS:
         low = high = None
         how = f"says the same as the {SAME_AS[name]}"
     return Change(name, was, now, rows, verdict, difference, low, high, how, of_rows)
 
 
-def _verdict(difference: float, low: float | None, high: float | None, rows: int, lower: bool) -> str:
+def judged(difference: float, low: float | None, high: float | None, rows: int, lower: bool) -> str:
+    """The verdict on a difference, 95% of which lies from `low` to `high`; `lower` says whether lower is better."""
     if not difference:
         return EQUAL
     if rows < FEW_ROWS:
