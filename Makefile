@@ -15,6 +15,8 @@
 #                       VARY="stages.dpo.train.beta=0.05,0.1"
 #   make methods        the methods of tuning told apart; PROVE=1 tries them on the recipe's base
 #   make merge          what was trained as a plain folder: STAGE=dpo DTYPE=bfloat16
+#   make evaluate       benchmarks of lm-eval before and after: STAGE=dpo TASKS=gsm8k,my_task; SHOTS=5
+#                       LIMIT=100 CHAT=1 (the chat template) TASKS_PATH=folder of your own tasks
 #   make export         the same as another file: FORMAT=gguf or onnx, STAGE=dpo TYPE=q8_0 ADAPTER=1
 #   make unsloth        install Unsloth beside the rest
 #   make test           the tests, offline: ARGS="-k resume"; UNSLOTH=0 leaves Unsloth out
@@ -52,7 +54,7 @@ GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
 USED    = $(or $(STAGE),$(lastword $(filter-out reward,$(GOALS))))
 
 .PHONY: help $(STAGES) all plan status report compare methods trial unsloth-there unsloth test lint readme newest clean
-.PHONY: chat serve merge export publish
+.PHONY: chat serve merge export publish evaluate
 .PHONY: bench bench-ppo bench-rollouts bench-data bench-merge bench-serving bench-kills bench-first-loss bench-real-data
 .PHONY: bench-methods bench-references
 .DEFAULT_GOAL := help
@@ -93,6 +95,11 @@ KEEP = $(if $(TO),--to $(TO)) $(if $(filter 1,$(FORCE)),--force)
 
 merge: $(VENV)/.ready
 	@$(ALIGN) merge $(USED) $(WHERE) $(if $(DTYPE),--dtype $(DTYPE)) $(KEEP)
+
+evaluate: $(VENV)/.ready-tasks
+	@$(ALIGN) evaluate $(USED) $(WHERE) $(if $(TASKS),--tasks '$(TASKS)') $(if $(TASKS_PATH),--tasks-path $(TASKS_PATH)) \
+		$(if $(SHOTS),--few-shot $(SHOTS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(BATCH),--batch-size $(BATCH)) \
+		$(if $(filter 1,$(CHAT)),--chat-template)
 
 # Each format has an extra of its own.
 FORMAT ?= gguf
@@ -180,6 +187,10 @@ $(VENV)/.ready-compare: $(VENV)/.ready
 
 $(VENV)/.ready-serve: $(VENV)/.ready
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[serve]
+	@touch $@
+
+$(VENV)/.ready-tasks: $(VENV)/.ready
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[tasks]
 	@touch $@
 
 $(VENV)/.ready-gguf $(VENV)/.ready-onnx: $(VENV)/.ready-%: $(VENV)/.ready

@@ -19,7 +19,7 @@ def show(screen: Screen, results: Sequence, name: str) -> None:
         alike.setdefault((one.began, one.how), []).append(one)
     for (began, how), some in alike.items():
         against = f", before ({began}) and after" if began else ""
-        table = plain_table(f"\n{name} on benchmarks{against}")
+        table = plain_table(f"{name} on benchmarks{against}")
         for heading in ("task", "figure", "before", "after", "difference", "95% of it", "n", ""):
             left = heading in ("task", "figure", "")
             table.add_column(heading, justify="left" if left else "right", no_wrap=heading != "")
@@ -34,6 +34,7 @@ def show(screen: Screen, results: Sequence, name: str) -> None:
                 f"{line.questions:,}" if line.questions else "",
                 Text(line.word, style=STYLES.get(line.verdict, "")),
             )
+        screen.console.print()
         screen.console.print(table)
         screen.message(f"[dim]± is one standard error. Asked with {escape(how)}[/dim]")
 

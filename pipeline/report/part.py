@@ -12,7 +12,7 @@ from pipeline.artifact.digests import difference
 from pipeline.console.data_report import OF_A_STAGE
 from pipeline.console.figures import BASELINES, are_few, number
 from pipeline.plan.step import EVALUATE, RUNNING, UP_TO_DATE, Step
-from pipeline.report import change, curves, settings, verdict
+from pipeline.report import benchmarks, change, curves, settings, verdict
 from pipeline.report.answers import Answers, answers
 from pipeline.report.kept import Kept
 from pipeline.stage import objective
@@ -139,6 +139,11 @@ class Part:
     @cached_property
     def answers(self) -> Answers:
         return answers(self.kept.samples, self.kept.before, self.kept.after) if self.kept else Answers([], 0, 0, None)
+
+    @cached_property
+    def benchmarks(self) -> tuple[list[benchmarks.Result], list[str]]:
+        """(results that `align evaluate` kept with it, what is wrong with others)."""
+        return benchmarks.of(self.kept.folder) if self.kept else ([], [])
 
     # What it cost, and how it was set.
 
