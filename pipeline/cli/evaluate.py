@@ -8,9 +8,13 @@ import typer
 
 from pipeline.cli.options import DEFAULT_RECIPE, JsonOption, RecipeOption, RunsOption, SetOption
 from pipeline.console import benchmarks as shown
+from pipeline.console import tables
+from pipeline.console.display import Display
 from pipeline.console.screen import Screen, make_console
+from pipeline.plan.planner import Planner
 from pipeline.recipe.reading import load_recipe
 from pipeline.report import benchmarks
+from pipeline.run.report import Report
 
 Of = Annotated[
     str | None, typer.Argument(help="A stage of the recipe, or an adapter's or a model's folder; else the last policy.")
@@ -64,6 +68,9 @@ def evaluate(
         tell=screen.say,
     )
     found = benchmarks.read(files)
+    page = Report(Planner(loaded, runs), list(loaded.stages), Display(make_console(stderr=as_json)))
+    if named.name in loaded.stages:
+        page.write()
     if as_json:
         told = [
             {
@@ -77,5 +84,5 @@ def evaluate(
         print(json.dumps(told, indent=1))
         return
     shown.show(screen, found, named.name)
-    for file in files:
-        screen.console.print(str(file), soft_wrap=True, markup=False)
+    screen.console.print()
+    tables.where(screen, [("kept", file) for file in files] + ([("report", page.file)] if page.file else []))

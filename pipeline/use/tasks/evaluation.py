@@ -45,31 +45,33 @@ class Evaluation:
         asked = {name: harness.task(name).asked for name in names}
         policies = {when: identity(subject) for when, subject in self.sides.items()}
         known = {
-            name: {when: benchmarks.found(self.runs, said, policy) for when, policy in policies.items()}
+            name: {when: self._found(said, when, policy) for when, policy in policies.items()}
             for name, said in asked.items()
         }
-        missing = {when: [name for name in names if known[name][when] is None] for when in self.sides}
+        # What is after comes first: from then on every answer has a file to be kept in, whatever becomes of the rest.
+        order = [when for when in (AFTER, BEFORE) if when in self.sides]
+        missing = {when: [name for name in names if known[name][when] is None] for when in order}
         for when, subject in self.sides.items():
             if kept := [name for name in names if name not in missing[when]]:
                 self.tell(f"{subject.name}, {when}: {', '.join(kept)} found, not asked again")
-        loaded = load([self.sides[when] for when in self.sides if missing[when]])
-        for when, policy in zip([when for when in self.sides if missing[when]], loaded, strict=True):
+        asking = [when for when in order if missing[when]]
+        for when, policy in zip(asking, load([self.sides[when] for when in asking]), strict=True):
             _check_template(policy, self.wanted)
             for name in missing[when]:
                 known[name][when] = self._ask(harness.task(name), policy, when, policies[when])
-                if when == AFTER:  # what was found is kept, whatever becomes of the rest
-                    self._keep(asked[name], known[name])
+                self._keep(asked[name], known[name])
         return [self._keep(asked[name], known[name]) for name in names]
 
+    def _found(self, asked: dict, when: str, policy: dict) -> dict | None:
+        kept = benchmarks.found(self.runs, asked, policy)
+        return kept and kept | {"name": self.sides[when].name}  # the same policy may have been named otherwise
+
     def _keep(self, asked: dict, sides: Mapping[str, dict | None]) -> Path:
-        before, after = sides.get(BEFORE), sides[AFTER]
-        said = {BEFORE: before, AFTER: after, "differences": differences(before, after) if before else {}}
         file = benchmarks.file_of(self.place, asked)
-        if file.is_file():
-            kept = benchmarks.read(file)
-            if {key: kept[key] for key in said} == said:
-                return file
-        return benchmarks.keep(self.place, asked, said)
+        kept = benchmarks.read(file) if file.is_file() else {}
+        before, after = sides.get(BEFORE) or kept.get(BEFORE), sides[AFTER]  # this time only what is after may be asked
+        said = {BEFORE: before, AFTER: after, "differences": differences(before, after) if before else {}}
+        return file if kept and {key: kept[key] for key in said} == said else benchmarks.keep(self.place, asked, said)
 
     def _ask(self, task: Task, policy: Policy, when: str, known_as: dict) -> dict:
         questions = sum(len(leaf.eval_docs) for leaf in task.leaves.values())

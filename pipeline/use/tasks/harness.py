@@ -121,7 +121,8 @@ class Harness:
                     "It is downloaded at the first use: connect this machine, or copy the hub's cache (HF_HOME) from one "
                     "that has it; where it is gated, log in with `hf auth login`. Local tasks (--tasks-path) need no network.",
                 ) from None
-            raise PipelineError(f"{name}: cannot be read: {why}", "Mend its YAML or its data.") from error
+            at = (factory.last.get("metadata") or {}).get("config_source", name)
+            raise PipelineError(f"{name}: cannot be read: {why}", f"Mend its YAML or its data: {at}") from error
 
     def _check(self, leaf) -> None:
         name, few_shot = leaf.task_name, self.wanted.few_shot
