@@ -38,7 +38,7 @@ def test_make_alone_lists_the_goals_and_does_nothing(fresh):
     assert "align run" in make(fresh, "-n", "all").stdout
 
 
-@pytest.mark.parametrize("use", ["chat", "merge", "export FORMAT=gguf", "publish TO=here"])
+@pytest.mark.parametrize("use", ["chat", "merge", "export FORMAT=gguf", "publish TO=here", "evaluate TASKS=mine"])
 def test_what_was_just_trained_is_what_is_used(fresh, use):
     verb = use.split()[0]
     for goals, used in {"sft dpo": "dpo", "sft reward": "sft", "sft dpo STAGE=sft": "sft", "": ""}.items():

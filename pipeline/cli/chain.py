@@ -19,12 +19,14 @@ from pipeline.cli.options import (
     UnslothOption,
     with_switch,
 )
+from pipeline.console import benchmarks as shown_benchmarks
 from pipeline.console import tables
 from pipeline.console.display import Display
 from pipeline.console.screen import Screen, make_console
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import EVALUATE, UP_TO_DATE
 from pipeline.recipe.reading import load_recipe
+from pipeline.report import benchmarks
 from pipeline.run.run import Run
 
 
@@ -91,6 +93,11 @@ def status(
             step.to_json()
             | {"metrics": step.attempt.manifest["metrics"] if step in finished else None}
             | {"exports": exports.told(step.attempt) if step in finished else []}
+            | {
+                "benchmarks": [one.to_json() for one in benchmarks.of(step.attempt.folder)[0]]
+                if step in finished
+                else []
+            }
             for step in steps
         ]
         print(json.dumps(rows, indent=1))
@@ -101,3 +108,8 @@ def status(
         tables.learned(screen, [step.attempt.manifest for step in finished])
         tables.where(screen, [(step.stage, step.attempt.output) for step in finished])
         exports.show(screen, [(step.stage, step.attempt) for step in finished])
+        for step in finished:
+            results, broken = benchmarks.of(step.attempt.folder)
+            shown_benchmarks.show(screen, results, step.stage)
+            for note in broken:
+                screen.say(note)

@@ -72,15 +72,7 @@ def evaluate(
     if named.name in loaded.stages:
         page.write()
     if as_json:
-        told = [
-            {
-                "file": str(file),
-                "asked": one.how,
-                "before": one.began or None,
-                "figures": [line.to_json() for line in one.lines],
-            }
-            for file, one in zip(files, found, strict=True)
-        ]
+        told = [{"file": str(file)} | one.to_json() for file, one in zip(files, found, strict=True)]
         print(json.dumps(told, indent=1))
         return
     shown.show(screen, found, named.name)

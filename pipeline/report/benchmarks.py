@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.artifact import benchmarks
 from pipeline.artifact.benchmarks import AFTER, BEFORE
 from pipeline.errors import PipelineError
-from pipeline.report.change import SIGNS, TOLD, WORDS, judged
+from pipeline.report.change import BETTER, SIGNS, TOLD, WORDS, WORSE, Change, judged
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,10 @@ class Result:
         """What it was before the stage, by name."""
         return self.said[BEFORE]["name"] if self.said[BEFORE] else ""
 
+    def to_json(self) -> dict:
+        asked = {key: self.said["asked"][key] for key in ("task", "few_shot", "limit", "chat_template", "lm_eval")}
+        return asked | {"before": self.began or None, "figures": [line.to_json() for line in self.lines]}
+
     @property
     def lines(self) -> Iterator[Line]:
         before, after = self.said[BEFORE], self.said[AFTER]
@@ -78,6 +82,16 @@ class Result:
             for key, figure in now["figures"].items():
                 known = self.said["differences"].get(task, {}).get(key)
                 yield _line(task, key, was["figures"].get(key), figure, known, now["n"] or 0)
+
+    @property
+    def moved(self) -> Iterator[Change]:
+        """What moved beyond chance. Of a group only its own figures: of so many tasks some always do."""
+        for line in self.lines:
+            if line.task == self.said["asked"]["task"] and line.verdict in (BETTER, WORSE):
+                name = f"{line.task}: {line.figure}"
+                yield Change(
+                    name, line.before, line.after, line.questions, line.verdict, line.difference, line.low, line.high
+                )
 
 
 def _line(task: str, key: str, was: Mapping | None, now: Mapping, known: Mapping | None, questions: int) -> Line:

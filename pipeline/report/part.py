@@ -91,7 +91,8 @@ class Part:
     @cached_property
     def verdict(self) -> verdict.Verdict:
         if self.manifest and self.current:
-            return verdict.of_stage([*self.changes, *self.forgotten], self.kept.after["metrics"])
+            moved = [one for result in self.benchmarks[0] for one in result.moved]
+            return verdict.of_stage([*self.changes, *self.forgotten, *moved], self.kept.after["metrics"])
         if self.kept and self.kept.complaint:
             return verdict.Verdict(verdict.OPEN, self.kept.complaint)
         done = self.kept.log.last_step if self.kept else 0
