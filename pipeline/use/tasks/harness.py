@@ -82,8 +82,7 @@ class Harness:
     def _manager(self) -> TaskManager:
         if self.folder:
             own = self._managed(include_defaults=False)
-            entries = [own.task_index.get(name) for name in self.wanted.tasks]
-            if all(entry and entry.kind in (Kind.TASK, Kind.PY_TASK) for entry in entries):
+            if all(_stands_alone(name, own.task_index) for name in self.wanted.tasks):
                 return own
         return self._managed(include_defaults=True)
 
@@ -170,6 +169,14 @@ class Harness:
         }
 
 
+def _stands_alone(name: object, index: Mapping[str, Entry]) -> bool:
+    """Whether a task, or every task of a group, is in this index."""
+    entry = index.get(name) if isinstance(name, str) else None
+    if entry is None or entry.kind is Kind.TAG:
+        return False
+    return entry.kind is not Kind.GROUP or all(_stands_alone(one, index) for one in (entry.cfg or {}).get("task") or ())
+
+
 class _Factory(TaskFactory):
     """lm-eval's, which looks for a local task's data beside its YAML, and refuses scripts of a hub."""
 
@@ -207,8 +214,7 @@ def _beside(config: dict, file: Path) -> None:
         return  # files of a folder, or of a data set of the hub, are named from there
     for key in ("data_files", "data_dir"):
         if key in told:
-            told[key] = _placed(told[key], file, key)
-    config["dataset_kwargs"] = told or None
+            config["dataset_kwargs"] = told = told | {key: _placed(told[key], file, key)}
 
 
 def _placed(value: object, file: Path, key: str) -> object:
