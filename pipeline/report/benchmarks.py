@@ -18,7 +18,7 @@ class Line:
     figure: str  # "exact_match (strict-match)"
     before: float | None
     before_error: float | None
-    after: float
+    after: float | None
     after_error: float | None
     difference: float | None
     low: float | None

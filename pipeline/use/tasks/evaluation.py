@@ -140,12 +140,12 @@ def _results(found: Mapping) -> dict:
         better = found["higher_is_better"].get(name, {})
         figures = {
             key: {
-                "value": float(value),
+                "value": _number(value),  # None: lm-eval found no number, as of no answer at all
                 "stderr": _number(said.get(key.replace(",", "_stderr,", 1))),
                 "higher_is_better": better.get(key.partition(",")[0]),
             }
             for key, value in said.items()
-            if "," in key and "_stderr," not in key and _number(value) is not None
+            if "," in key and "_stderr," not in key and isinstance(value, int | float | numpy.number)
         }
         if not figures:  # a group that only collects
             continue
@@ -163,6 +163,8 @@ def _results(found: Mapping) -> dict:
 def _each(samples: list[dict], figures: Mapping[str, dict]) -> dict[str, list[float]]:
     rows = {}
     for key, said in figures.items():
+        if said["value"] is None:
+            continue
         metric, _, filtered = key.partition(",")
         numbers = [_number(one.get(metric)) for one in samples if one["filter"] == filtered]
         if numbers and None not in numbers and abs(float(numpy.mean(numbers)) - said["value"]) < 1e-9:
@@ -181,6 +183,8 @@ def differences(before: Mapping, after: Mapping) -> dict[str, dict]:
     for name, now in after["results"].items():
         was = before["results"].get(name, {"figures": {}})
         for key in now["figures"].keys() & was["figures"].keys():
+            if now["figures"][key]["value"] is None or was["figures"][key]["value"] is None:
+                continue
             rows = [side["each"].get(name, {}).get(key) for side in (before, after)]
             if all(rows) and len(rows[0]) == len(rows[1]):
                 told = difference(*rows).to_json() | {"how": PAIRED}

@@ -23,7 +23,7 @@ def start_of(subject: Subject, recipe: Recipe, runs: Path) -> tuple[Subject | No
         if not folder.is_dir():
             return None, f"{folder}, which it was trained from, is not there"
         found = find(str(folder), recipe, runs).checked()
-        return replace(found, name=parent["stage"] or found.name), ""
+        return replace(found, name=parent["stage"] or folder.name), ""
     if said["output"] != "model":
         return replace(subject.without_adapter, note=""), ""
     began = said["inputs"].get("base") or {}
