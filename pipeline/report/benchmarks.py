@@ -52,11 +52,8 @@ class Result:
         """In what way it was asked."""
         asked, after = self.said["asked"], self.said[AFTER]
         shots = {one["few_shot"] for one in after["results"].values() if one["few_shot"] is not None}
-        told = (
-            [f"{' or '.join(map(str, sorted(shots)))} examples before each question"]
-            if shots - {0}
-            else ["no examples"]
-        )
+        many = f"{' or '.join(map(str, sorted(shots)))} example{'' if shots == {1} else 's'} before each question"
+        told = [many if shots - {0} else "no examples"]
         told.append("the chat template" if asked["chat_template"] else "no chat template")
         if asked["limit"]:
             told.append(f"only the first {asked['limit']:,} questions")
