@@ -1,6 +1,6 @@
-"""Makes what README.md quotes of a run: `make readme` runs the chain of recipes/tiny.yaml, which takes minutes.
+"""Makes what README.md and docs/ quote of a run: `make readme` runs the chain of recipes/tiny.yaml, which takes minutes.
 
-What the run printed, and its figures, are kept in readme.json, to which test_readme.py holds README.md and the recipe.
+What the run printed, and its figures, are kept in readme.json, to which test_readme.py holds the pages and the recipe.
 `python tests/console/readme.py --write` only writes the quotations again from what is kept.
 """
 
@@ -12,7 +12,8 @@ import tempfile
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
-README, RECORD = PROJECT / "README.md", Path(__file__).with_suffix(".json")
+PAGES = [PROJECT / "README.md", *sorted(PROJECT.glob("docs/**/*.md"))]
+RECORD = Path(__file__).with_suffix(".json")
 COMMANDS = ("sft dpo", "ppo")
 KEPT = "stage fingerprint head output weights_sha256 base run metrics earlier evaluation finished".split()
 PROGRESS = re.compile(r"  (\w+ \d+|held out at \d+)/\d+")
@@ -36,7 +37,7 @@ def _align(*arguments: str) -> str:
 
 
 def quotations(record: dict) -> dict[str, str]:
-    """What README.md shows of each command: of the second one only what it adds."""
+    """What the pages show of each command: of the second one only what it adds."""
     whole, more = (_abridged(record["printed"][goals]) for goals in COMMANDS)
     stage = COMMANDS[1]
     trained = more[next(n for n, line in enumerate(more) if line.startswith(f"{stage}  run:")) :]
@@ -62,9 +63,10 @@ def _abridged(printed: str) -> list[str]:
     return kept
 
 
-def quoted(readme: str) -> dict[str, str]:
-    """The quotations that stand in README.md."""
-    return {goals: _block(goals).search(readme)[2] for goals in COMMANDS}
+def quoted() -> dict[str, str]:
+    """The quotations that stand in the pages."""
+    texts = [page.read_text(encoding="utf-8") for page in PAGES]
+    return {goals: found[2] for goals in COMMANDS for text in texts if (found := _block(goals).search(text))}
 
 
 def _block(goals: str) -> re.Pattern:
@@ -72,10 +74,11 @@ def _block(goals: str) -> re.Pattern:
 
 
 def write(record: dict) -> None:
-    text = README.read_text(encoding="utf-8")
-    for goals, shown in quotations(record).items():
-        text = _block(goals).sub(lambda found, shown=shown: found[1] + shown + found[3], text)
-    README.write_text(text, encoding="utf-8")
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for goals, shown in quotations(record).items():
+            text = _block(goals).sub(lambda found, shown=shown: found[1] + shown + found[3], text)
+        page.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
@@ -83,4 +86,4 @@ if __name__ == "__main__":
         with tempfile.TemporaryDirectory() as folder:
             RECORD.write_text(json.dumps(run(Path(folder)), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     write(json.loads(RECORD.read_text(encoding="utf-8")))
-    print(f"wrote {RECORD} and {README}")
+    print(f"wrote {RECORD} and the pages that quote it")

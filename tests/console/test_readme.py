@@ -1,8 +1,9 @@
-"""README.md says what is: what is quoted came from a run of today's recipe, and what is shown works as it stands."""
+"""README.md and docs/ say what is: what is quoted came from a run of today's recipe, and what is shown works as it stands."""
 
 import io
 import json
 import re
+from pathlib import Path
 
 import pytest
 import readme
@@ -18,7 +19,8 @@ from pipeline.recipe.reading import load_recipe
 from pipeline.stage import specs
 
 RECORD = json.loads(readme.RECORD.read_text(encoding="utf-8"))
-TEXT = readme.README.read_text(encoding="utf-8")
+PAGES = {page.relative_to(PROJECT): page.read_text(encoding="utf-8") for page in readme.PAGES}
+TEXT = "\n".join(PAGES.values())
 AGAIN = "run `make readme`"
 
 
@@ -28,14 +30,14 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_readme_quotes_what_a_run_printed():
-    assert readme.quoted(TEXT) == readme.quotations(RECORD), AGAIN
+    assert readme.quoted() == readme.quotations(RECORD), AGAIN
 
 
 def test_the_quoted_figures_are_those_of_the_manifests():
     console = Console(file=io.StringIO(), width=160)
     tables.learned(Screen(console), [RECORD["manifests"][stage] for stage in ("pretrain", "sft", "dpo", "ppo")])
     table = [line.split() for line in console.file.getvalue().splitlines() if line.strip()]
-    quoted = [line.split() for shown in readme.quoted(TEXT).values() for line in shown.splitlines()]
+    quoted = [line.split() for shown in readme.quoted().values() for line in shown.splitlines()]
     assert len(table) > 10 and [row for row in table if row not in quoted] == [], AGAIN
 
 
@@ -75,6 +77,17 @@ def test_the_readmes_python_runs_as_it_stands(chain, monkeypatch, capsys):
             assert spoken["exact_match"](["1 + 1?"] * 2, [" 2", "3"], answer=["2", "2"]) == [1.0, 0.0]
     answer, reward = capsys.readouterr().out.rstrip("\n").rsplit("\n", 1)
     assert len(blocks("python")) == 3 and answer and float(reward)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_link_leads_somewhere(page):
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", PAGES[page])
+    local = [link for link in links if not re.match(r"https?://", link)]
+    assert [link for link in local if not (PROJECT / page.parent / link).exists()] == []
+
+
+def test_the_readme_is_read_in_a_few_minutes():
+    assert len(PAGES[Path("README.md")].splitlines()) <= 180
 
 
 def test_the_readmes_commands_are_there():
