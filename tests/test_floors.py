@@ -34,6 +34,7 @@ FLOORS = [
     "ppo",
     "train.job",
     "train.loop",
+    "train.trackers",
     "train",
     "console",
     "report",

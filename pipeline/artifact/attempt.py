@@ -26,6 +26,7 @@ from pipeline.artifact.writing import write_json
 from pipeline.errors import PipelineError
 
 ROWS = ".data"
+CURVES = "tensorboard"
 COMPLETE = "complete.json"  # in a checkpoint: the size of every file, written last
 
 
@@ -38,6 +39,11 @@ class Attempt:
     @property
     def number(self) -> int:
         return int(self.folder.name.partition("-")[2] or 1)
+
+    @property
+    def curves(self) -> Path:
+        """Where TensorBoard finds it, beside the stages of its recipe: all of them under one folder."""
+        return self.folder.parent.parent / CURVES / self.folder.parent.name / self.folder.name
 
     @property
     def finished(self) -> bool:

@@ -10,7 +10,7 @@ from pipeline.errors import PipelineError
 from pipeline.model import attention
 from pipeline.model.backend import has_gpu
 from pipeline.plan import trackers
-from pipeline.plan.step import CONTINUE, RUN, Step
+from pipeline.plan.step import CONTINUE, EVALUATE, RUN, Step
 from pipeline.recipe import effect, function
 from pipeline.recipe.fields import effective, is_listed
 from pipeline.recipe.recipe import Recipe
@@ -20,10 +20,10 @@ from pipeline.stage import specs
 SEPARATED = {*TEXTS, *TABLES} - {".txt"}  # files whose rows stand apart by themselves
 
 
-def trackers_installed(recipe: Recipe, steps: Iterable[Step]) -> None:
-    """Those of the stages that are to be trained: a missing package would stop them at their first step."""
-    to_train = [step.stage for step in steps if step.state in (RUN, CONTINUE)]
-    reported = {name: recipe.stage(name).train.get("report_to") for name in to_train}
+def trackers_ready(recipe: Recipe, steps: Iterable[Step]) -> None:
+    """Those of the stages that are to be trained or evaluated: what they would be told is lost without them."""
+    told_of = [step.stage for step in steps if step.state in (RUN, CONTINUE, EVALUATE)]
+    reported = {name: recipe.stage(name).train.get("report_to") for name in told_of}
     wrong = dict(one for name, report_to in reported.items() for one in trackers.missing(name, report_to))
     if wrong:
         raise PipelineError("\n".join(wrong), "\n".join(dict.fromkeys(wrong.values())))

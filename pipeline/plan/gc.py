@@ -249,4 +249,6 @@ def size(folder: Path) -> int:
 
 
 def remove(folder: Path) -> None:
+    """With what TensorBoard shows of it."""
+    shutil.rmtree(Attempt(folder).curves, ignore_errors=True)
     shutil.rmtree(folder)

@@ -83,7 +83,7 @@ class Planner:
                 step = replace(step, falls_short=tuple(lost))
             steps[name] = step
         self.digests.save()
-        checks.trackers_installed(self.recipe, steps.values())
+        checks.trackers_ready(self.recipe, steps.values())
         return list(steps.values())
 
     def step(

@@ -72,7 +72,7 @@ _OWN_FIELDS = {
     "lr": "learning_rate",
     "weight_decay": "weight_decay",
 }
-_TRACKIO = "project trackio_space_id trackio_bucket_id trackio_static_space_id"
+_TRACKIO = "trackio_space_id trackio_bucket_id trackio_static_space_id"
 _WORKERS = "dataloader_persistent_workers dataloader_prefetch_factor dataloader_multiprocessing_context"
 _VLLM = """vllm_mode vllm_model_impl vllm_enable_sleep_mode vllm_structured_outputs_regex vllm_server_base_url
     vllm_server_host vllm_server_port vllm_server_timeout vllm_group_port vllm_gpu_memory_utilization vllm_max_model_length
@@ -111,8 +111,9 @@ ONLY = {
         Only("eval_delay", "eval_strategy", _any("steps epoch")),
         Only("save_steps", "save_strategy", _any("steps")),
         Only("save_total_limit", "save_strategy", _any("steps epoch")),
-        Only("run_name", "report_to", _other("None none", "a tracker's name")),
-        Only(_TRACKIO, "report_to", _any("trackio all")),
+        Only("run_name", "report_to", _other("None none tensorboard", "the name of a tracker other than tensorboard")),
+        Only("project", "report_to", _any("wandb trackio")),
+        Only(_TRACKIO, "report_to", _any("trackio")),
         Only("liger_kernel_config", "use_liger_kernel", _TRUE),
         Only(_WORKERS, "dataloader_num_workers", ("1 or more", lambda value: value >= 1), even_off=True),
     ),

@@ -26,7 +26,7 @@ BACKENDS = (TRANSFORMERS, UNSLOTH)
 # Of the stage, beside the steps that are asked for: every step is logged, and nothing else is done in between.
 OVERRIDES = """
     train.logging_steps=1 train.logging_strategy=steps train.save_strategy="no" train.eval_strategy="no"
-    evaluation.max_new_tokens=1 evaluation.samples=0
+    train.report_to=none evaluation.max_new_tokens=1 evaluation.samples=0
 """.split()
 # How far the losses of one step may lie apart by rounding alone, as the weights drift apart with it.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2, "float16": 1e-2}

@@ -14,13 +14,22 @@ from pipeline.train.job import machine
 from pipeline.train.job.checked_job import CheckedJob
 from pipeline.train.measuring import Measuring
 from pipeline.train.rows import StageRows
+from pipeline.train.trackers.tracking import Tracking
 
 
 class Record:
     """Signs a stage: with its manifest it is finished."""
 
-    def __init__(self, checked: CheckedJob, rows: StageRows, measuring: Measuring, report: Callable[..., None]):
-        self.checked, self.rows, self.measuring, self.report = checked, rows, measuring, report
+    def __init__(
+        self,
+        checked: CheckedJob,
+        rows: StageRows,
+        measuring: Measuring,
+        tracking: Tracking,
+        report: Callable[..., None],
+    ):
+        self.checked, self.rows, self.measuring, self.tracking = checked, rows, measuring, tracking
+        self.report = report
 
     def sign(self, trainer, output: str, before: Figures, after: Figures, seconds: float, peak: dict[str, int]) -> None:
         """Of what `trainer` has trained, in so many seconds and bytes of memory, and what is saved as `output`."""
@@ -50,15 +59,15 @@ class Record:
             "peak_bytes": peak,
             "versions": machine.versions(job.backend),
         }
-        self._write(manifest, before, after)
+        self._write(manifest, before, after, self.tracking.finish)
 
     def sign_again(self, before: Figures, after: Figures) -> None:
         """Other figures for the same weights: all else stays as the attempt's manifest has it."""
-        self._write(
-            {key: value for key, value in self.checked.attempt.manifest.items() if key != "files"}, before, after
-        )
+        manifest = {key: value for key, value in self.checked.attempt.manifest.items() if key != "files"}
+        self._write(manifest, before, after, self.tracking.again)
 
-    def _write(self, manifest: dict, before: Figures, after: Figures) -> None:
+    def _write(self, manifest: dict, before: Figures, after: Figures, track: Callable[[dict], None]) -> None:
+        """`track` tells the trackers what the manifest says."""
         checked, samples = self.checked, self.measuring.samples
         wanted = checked.settings.evaluation.samples
         pairs = samples.pairs(before, after) if wanted else []
@@ -73,6 +82,8 @@ class Record:
             },
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
+        track(manifest)
+        manifest |= {"trackers": self.tracking.summary()} if self.tracking.names else {}
         # Where it is only evaluated again, it keeps those of its training.
         manifest["seconds"].setdefault("in all", round(time.monotonic() - checked.started, 2))
         try:

@@ -14,6 +14,7 @@ from pipeline.artifact.writing import write_json
 from pipeline.data.prepare.table import tokens
 from pipeline.model.adapters import METHODS
 from pipeline.model.saving import save
+from pipeline.plan import trackers
 from pipeline.train import room
 from pipeline.train.job import machine
 from pipeline.train.job.checked_job import CheckedJob
@@ -25,6 +26,8 @@ from pipeline.train.measuring import Measuring
 from pipeline.train.models import StageModels
 from pipeline.train.record import Record
 from pipeline.train.rows import StageRows
+from pipeline.train.trackers.tracker import About
+from pipeline.train.trackers.tracking import Tracking
 
 
 class StageRun:
@@ -39,7 +42,8 @@ class StageRun:
         )
         self.models = StageModels(checked, self.rows)
         self.measuring = Measuring(checked, self.rows, self.models, report)
-        self.record = Record(checked, self.rows, self.measuring, report)
+        self.tracking = Tracking(trackers.asked(self.step.given.get("report_to")), self._about(), report)
+        self.record = Record(checked, self.rows, self.measuring, self.tracking, report)
 
     def run(self) -> int:
         """Returns the exit code."""
@@ -55,16 +59,17 @@ class StageRun:
         before = self.measuring.before(trainer.model)
         self.measuring.earlier.before(trainer.model)
         self.report("before", metrics=before.metrics)
-        seconds, peak = self._train(trainer)
-        if self.interruption.is_set():
-            self.report("interrupted", step=trainer.state.global_step)
-            return INTERRUPTED
-        trainer.finish()
-        after = self.measuring.after(trainer.model, trainer.state.global_step, before)
-        self.report("phase", name="saving")
-        output = save(trainer.model, self.rows.tokenizer.tokenizer, self.folder)
-        self.report("phase", name="manifest")
-        self.record.sign(trainer, output, before, after, seconds, peak)
+        with self.tracking.of(trainer, before.metrics):
+            seconds, peak = self._train(trainer)
+            if self.interruption.is_set():
+                self.report("interrupted", step=trainer.state.global_step)
+                return INTERRUPTED
+            trainer.finish()
+            after = self.measuring.after(trainer.model, trainer.state.global_step, before)
+            self.report("phase", name="saving")
+            output = save(trainer.model, self.rows.tokenizer.tokenizer, self.folder)
+            self.report("phase", name="manifest")
+            self.record.sign(trainer, output, before, after, seconds, peak)
         return 0
 
     def evaluate_again(self) -> None:
@@ -106,6 +111,15 @@ class StageRun:
         )
         (self.folder / "checkpoints").mkdir(exist_ok=True)
         return importlib.import_module(f"stages.{self.job.stage}").build_trainer(context)
+
+    def _about(self) -> About:
+        """What the trackers of this stage are told of it."""
+        job, recipe, given = self.job, self.checked.recipe, self.step.given
+        whole = recipe.resolved()
+        of_stage = whole.pop("stages")[job.stage]
+        config = whole | of_stage | {"stage": job.stage, "fingerprint": job.fingerprint}
+        names = {key: given.get(key) for key in ("run_name", "project")}
+        return About(recipe.name, job.stage, self.attempt, config, **names)
 
     def _check_room(self, trainer) -> None:
         """For the checkpoints of this stage, unless it has some already, and of those that it looks ahead at."""

@@ -39,6 +39,7 @@ def built(spec: Spec, given: dict, *, seed: int, dtype: str, folder: Path, confi
         "use_cpu": not cuda,
         "disable_tqdm": True,
         "logging_nan_inf_filter": False,
+        "report_to": "none",  # trackers are told by pipeline.train.trackers
     }
     if given.get("padding_free") and not given.get("packing"):
         config = config | {"max_length": None}  # rows are cut already, and TRL could not cut them then

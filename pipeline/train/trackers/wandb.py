@@ -1,0 +1,117 @@
+"""W&B: an attempt is a run with the attempt's name for its id, in the group of the recipe.
+
+Offline, the run is written anew from what the attempt has kept whenever its stage goes on, so that one folder holds all of it.
+Online, the service says which step it has, and is told from there on.
+"""
+
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from threading import Thread
+
+import wandb
+
+from pipeline.artifact.writing import write_json
+from pipeline.train.trackers.tracker import About
+
+PROJECT = "align"
+KEPT = "wandb.json"  # in the attempt's folder: the id of its run, once the service has it
+PATIENCE = 60  # seconds, for the service to answer at the start, and to take what is left at the end
+
+
+class WandB:
+    held = -1
+
+    def __init__(self, about: About, note: Callable[[str], None]):
+        self.about, self.note = about, note
+        self.folder = about.attempt.folder.parent.parent  # W&B puts its own folder `wandb` there
+        self.kept = about.attempt.folder / KEPT
+        self.described: dict = {}
+        self._earlier: list = []
+
+    def open(self) -> None:
+        if wandb.setup().settings.mode == "online":
+            try:
+                self.run = self._online()
+                self.held = self.run.step - 1 if self.run.resumed else -1
+            except wandb.Error as error:
+                wandb.teardown()
+                self._offline()
+                self.note(
+                    f"wandb could not be reached ({' '.join(str(error).split())}); what it would be told is kept, and "
+                    f"sent by: .venv/bin/wandb sync {self.described['folder']}"
+                )
+        else:
+            self._offline()
+
+    def row(self, step: int, figures: Mapping[str, float]) -> None:
+        self.run.log(dict(figures), step=step, commit=True)
+
+    def caught_up(self) -> None:
+        for folder in self._earlier:
+            shutil.rmtree(folder)
+        self._earlier = []
+
+    def finish(self, manifest: Mapping) -> None:
+        # In the summary and not at a step: what is told twice is there once.
+        for when, figures in manifest["metrics"].items():
+            self.run.summary.update({f"{when}/{name}": value for name, value in figures.items()})
+        self.run.summary.update({"tokens": manifest["tokens"], "training seconds": manifest["seconds"]["training"]})
+        if samples := manifest["samples"]:
+            keys = list(dict.fromkeys(key for sample in samples for key in sample))
+            rows = [[sample.get(key) for key in keys] for sample in samples]
+            self.run.summary["samples"] = wandb.Table(columns=keys, data=rows)
+
+    def close(self, finished: bool) -> None:
+        """What the service has not taken in time stays in the run's folder. Raises TimeoutError then."""
+        ending = Thread(target=self.run.finish, kwargs={"exit_code": 0 if finished else 1}, daemon=True)
+        ending.start()
+        ending.join(PATIENCE)
+        if ending.is_alive():
+            raise TimeoutError(
+                f"it did not take all in {PATIENCE} seconds. Send the rest: "
+                f".venv/bin/wandb sync {self.described['folder']}"
+            )
+
+    def _online(self):
+        """The attempt's run. What is a new attempt here is a new run there, even where one of its name exists."""
+        known = self.kept.is_file()
+        identity = re.search(r'"id": "([^"]+)"', self.kept.read_text(encoding="utf-8"))[1] if known else self._id
+        try:
+            run = self._init(identity, mode="online", resume="allow" if known else "never")
+        except wandb.Error as error:
+            if known or "already exists" not in str(error):
+                raise
+            identity = f"{identity}-{wandb.util.generate_id(4)}"
+            run = self._init(identity, mode="online", resume="never")
+        write_json(self.kept, {"id": identity})
+        return run
+
+    def _offline(self) -> None:
+        self._earlier = [*(self.folder / "wandb").glob(f"offline-run-????????_??????-{self._id}")]
+        self.run, self.held = self._init(self._id, mode="offline"), -1
+
+    @property
+    def _id(self) -> str:
+        return self.about.attempt.folder.name
+
+    def _init(self, identity: str, **how: str):
+        about = self.about
+        project = about.project or wandb.setup().settings.project or PROJECT
+        # Nothing but what is written here: neither the program's code and its output, nor the repository that it lies in.
+        settings = wandb.Settings(
+            console="off", silent=True, disable_git=True, disable_code=True, init_timeout=PATIENCE, x_disable_meta=True
+        )
+        run = wandb.init(
+            project=project,
+            group=about.group,
+            job_type=about.stage,
+            name=about.name,
+            id=identity,
+            dir=str(self.folder),
+            config=dict(about.config),
+            settings=settings,
+            **how,
+        )
+        self.described = {"id": identity, "project": project, "mode": how["mode"], "folder": run.settings.sync_dir}
+        return run
