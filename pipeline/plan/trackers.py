@@ -52,10 +52,11 @@ def _install(name: str) -> str:
 def _silent() -> str | None:
     """Why W&B could not log, as its own settings have it; nothing is sent to find out."""
     import wandb
+    from wandb.sdk import wandb_setup
     from wandb.sdk.lib import wbauth
 
     try:
-        settings = wandb.setup().settings
+        settings = wandb_setup.singleton().settings  # wandb.setup() would start its service
         if settings.mode == "disabled":
             return "does nothing: W&B is switched off here (WANDB_MODE or its settings say disabled)"
         # Without a prompt, and only looked for, not kept or sent.
@@ -63,5 +64,5 @@ def _silent() -> str | None:
         if settings.mode == "online" and wbauth.authenticate_session(**keys) is None:
             return f"has no key for {settings.base_url}"
     except wandb.Error as error:
-        return f"cannot log: {' '.join(str(error).split())}"
+        return f"cannot log: {' '.join(str(error).split()).rstrip('.')}"
     return None

@@ -24,6 +24,7 @@ DEFAULTS = {
     "save_total_limit": 2,
     "train_sampling_strategy": "group_by_length",
     "report_to": "none",
+    "project": "align",
 }
 COMMON = "TrainingArguments"
 

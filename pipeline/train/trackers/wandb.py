@@ -12,9 +12,9 @@ from threading import Thread
 import wandb
 
 from pipeline.artifact.writing import write_json
+from pipeline.recipe.fields import DEFAULTS
 from pipeline.train.trackers.tracker import About
 
-PROJECT = "align"
 KEPT = "wandb.json"  # in the attempt's folder: the id of its run, once the service has it
 PATIENCE = 60  # seconds, for the service to answer at the start, and to take what is left at the end
 
@@ -97,7 +97,8 @@ class WandB:
 
     def _init(self, identity: str, **how: str):
         about = self.about
-        project = about.project or wandb.setup().settings.project or PROJECT
+        written = about.project if about.project != DEFAULTS["project"] else None
+        project = written or wandb.setup().settings.project or DEFAULTS["project"]
         # Nothing but what is written here: neither the program's code and its output, nor the repository that it lies in.
         settings = wandb.Settings(
             console="off", silent=True, disable_git=True, disable_code=True, init_timeout=PATIENCE, x_disable_meta=True
