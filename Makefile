@@ -10,6 +10,7 @@
 #   make chat           talk to the last policy, or to STAGE=dpo, or side by side to STAGE="sft dpo"
 #   make serve          serve every finished stage as OpenAI does: PORT=8000; WEB=1 for a page, too
 #   make publish        on the hub: REPO=owner/name STAGE=dpo WHAT=merged; TO=folder sends nothing
+#   make tensorboard    the curves of the recipe's stages, in a browser: PORT=6006
 #   make compare        a stage with and without Unsloth: STAGE=sft STEPS=40 REPEATS=2
 #   make trial          methods from one start: METHODS="dpo kto" SEEDS=3 TOKENS=50000; a sweep with
 #                       VARY="stages.dpo.train.beta=0.05,0.1"
@@ -54,7 +55,7 @@ GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
 USED    = $(or $(STAGE),$(lastword $(filter-out reward,$(GOALS))))
 
 .PHONY: help $(STAGES) all plan status report compare methods trial unsloth-there unsloth test lint readme newest clean
-.PHONY: chat serve merge export publish evaluate
+.PHONY: chat serve merge export publish evaluate tensorboard
 .PHONY: bench bench-ppo bench-rollouts bench-data bench-merge bench-serving bench-kills bench-first-loss bench-real-data
 .PHONY: bench-methods bench-references
 .DEFAULT_GOAL := help
@@ -84,6 +85,9 @@ chat: $(VENV)/.ready
 
 serve: $(VENV)/.ready-serve
 	@$(ALIGN) serve $(STAGE) $(WHERE) $(if $(PORT),--port $(PORT)) $(if $(filter 1,$(WEB)),--web)
+
+tensorboard: $(VENV)/.ready-tensorboard
+	@$(ALIGN) tensorboard $(WHERE) $(if $(PORT),--port $(PORT))
 
 compare: unsloth-there $(VENV)/.ready-compare
 	@$(ALIGN) compare $(STAGE) $(WHERE) $(if $(STEPS),--steps $(STEPS)) $(if $(REPEATS),--repeats $(REPEATS))
@@ -189,11 +193,7 @@ $(VENV)/.ready-serve: $(VENV)/.ready
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[serve]
 	@touch $@
 
-$(VENV)/.ready-tasks: $(VENV)/.ready
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[tasks]
-	@touch $@
-
-$(VENV)/.ready-gguf $(VENV)/.ready-onnx: $(VENV)/.ready-%: $(VENV)/.ready
+$(addprefix $(VENV)/.ready-,gguf onnx tasks tensorboard wandb): $(VENV)/.ready-%: $(VENV)/.ready
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[$*]
 	@touch $@
 
@@ -201,7 +201,7 @@ $(VENV)/.ready-%:
 	@echo 'export: FORMAT is gguf or onnx, not $*'; exit 2
 
 $(VENV)/.ready-test: $(VENV)/.ready
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[test,compare,math,serve,gguf]
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[test,compare,math,serve,gguf,tensorboard,wandb]
 	@touch $@
 
 # Without what it asks for: on a CPU it needs none of it, and its own demands do not resolve everywhere. Its

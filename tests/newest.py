@@ -24,7 +24,15 @@ def main() -> int:
     extras = project["optional-dependencies"]
     pinned = dict(
         one.split("==")
-        for one in [*project["dependencies"], *extras["test"], *extras["compare"], *extras["serve"], *extras["math"]]
+        for one in [
+            *project["dependencies"],
+            *extras["test"],
+            *extras["compare"],
+            *extras["serve"],
+            *extras["math"],
+            *extras["tensorboard"],
+            *extras["wandb"],
+        ]
     )
     python = ENVIRONMENT / "bin" / "python"
     if not python.is_file():

@@ -18,6 +18,7 @@ chains = (
     chain.status,
     reports.report,
     reports.diff,
+    reports.tensorboard,
     compare.compare,
     artifacts.gc,
     methods.methods,

@@ -1,16 +1,21 @@
 """The commands that show what was learned."""
 
+import importlib.util
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pipeline.artifact.attempt import CURVES
 from pipeline.cli.options import DEFAULT_RECIPE, JsonOption, PolicyOption, RecipeOption, RunsOption, SetOption
 from pipeline.console import diff as shown
 from pipeline.console import tables
 from pipeline.console.display import Display
 from pipeline.console.screen import make_console
+from pipeline.errors import PipelineError
 from pipeline.plan.planner import Planner
 from pipeline.recipe.reading import load_recipe
 from pipeline.run.report import Report
@@ -49,3 +54,25 @@ def diff(
     display = Display(make_console())
     shown.show(display, beside)
     tables.where(display, [("page", beside.write(runs / loaded.name))])
+
+
+def tensorboard(
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    runs: RunsOption = Path("runs"),
+    overrides: SetOption = None,
+    port: Annotated[int, typer.Option(help="Of the page on this machine.")] = 6006,
+) -> None:
+    """Show the curves of a recipe's stages in TensorBoard: of those that were run with train.report_to: tensorboard."""
+    folder = runs / load_recipe(recipe, overrides or []).name / CURVES
+    if importlib.util.find_spec("tensorboard") is None:
+        raise PipelineError(
+            "TensorBoard is not installed.",
+            "Install it: .venv/bin/python -m pip install -c constraints.txt -e .[tensorboard]",
+        )
+    if not any(folder.glob("*/*/*")):
+        raise PipelineError(
+            f"{folder}: no stage has written curves.",
+            "Run one with train.report_to: tensorboard (--set train.report_to=tensorboard).",
+        )
+    serving = ["--logdir", str(folder), "--host", "127.0.0.1", "--port", str(port)]
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "tensorboard.main", *serving])

@@ -4,7 +4,8 @@ Offline, the run is written anew from what the attempt has kept whenever its sta
 Online, the service says which step it has, and is told from there on.
 """
 
-import re
+import json
+import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from threading import Thread
@@ -75,14 +76,13 @@ class WandB:
 
     def _online(self):
         """The attempt's run. What is a new attempt here is a new run there, even where one of its name exists."""
-        known = self.kept.is_file()
-        identity = re.search(r'"id": "([^"]+)"', self.kept.read_text(encoding="utf-8"))[1] if known else self._id
+        known, identity = self.kept.is_file(), self._id
         try:
             run = self._init(identity, mode="online", resume="allow" if known else "never")
         except wandb.Error as error:
             if known or "already exists" not in str(error):
                 raise
-            identity = f"{identity}-{wandb.util.generate_id(4)}"
+            identity = f"{identity}-{secrets.token_hex(2)}"
             run = self._init(identity, mode="online", resume="never")
         write_json(self.kept, {"id": identity})
         return run
@@ -93,6 +93,8 @@ class WandB:
 
     @property
     def _id(self) -> str:
+        if self.kept.is_file():
+            return json.loads(self.kept.read_text(encoding="utf-8"))["id"]
         return self.about.attempt.folder.name
 
     def _init(self, identity: str, **how: str):

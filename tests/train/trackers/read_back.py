@@ -10,7 +10,10 @@ from transformers.integrations.integration_utils import rewrite_logs
 from wandb.proto.wandb_internal_pb2 import Record
 
 Points = list[tuple[str, int, float]]  # name, step, value; in order, each as often as it is there
-BLOCK, HEADER = 32768, 7  # of W&B's file, a log as LevelDB has it, of records in Protocol Buffers; and of what each starts with
+BLOCK, HEADER = (
+    32768,
+    7,
+)  # of W&B's file, a log as LevelDB has it, of records in Protocol Buffers; and of what each starts with
 WHOLE_OR_LAST = (1, 4)
 
 

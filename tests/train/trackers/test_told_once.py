@@ -30,7 +30,7 @@ def wait_for_steps_after_the_checkpoint(folder, stage, process, step) -> None:
         assert process.poll() is None, process.stdout.read()
 
 
-@pytest.mark.parametrize("stage", LONGER)
+@pytest.mark.parametrize("stage", ["sft", pytest.param("ppo", marks=pytest.mark.slow)])
 def test_each_step_is_told_once_whenever_the_stage_was_killed(copied, stage):
     folder = copied(stage)
     process = start(folder, stage, *LONGER[stage])
