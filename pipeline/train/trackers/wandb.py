@@ -17,7 +17,7 @@ from pipeline.recipe.fields import DEFAULTS
 from pipeline.train.trackers.tracker import About
 
 KEPT = "wandb.json"  # in the attempt's folder: the id of its run, once the service has it
-PATIENCE = 60  # seconds, for the service to answer at the start, and to take what is left at the end
+PATIENCE = 30  # seconds, for the service to answer at the start, and to take what is left at the end
 
 
 class WandB:
@@ -103,7 +103,13 @@ class WandB:
         project = written or wandb.setup().settings.project or DEFAULTS["project"]
         # Nothing but what is written here: neither the program's code and its output, nor the repository that it lies in.
         settings = wandb.Settings(
-            console="off", silent=True, disable_git=True, disable_code=True, init_timeout=PATIENCE, x_disable_meta=True
+            console="off",
+            silent=True,
+            disable_git=True,
+            disable_code=True,
+            x_disable_meta=True,
+            x_save_requirements=False,
+            init_timeout=PATIENCE,
         )
         run = wandb.init(
             project=project,
