@@ -1,6 +1,7 @@
 """The trackers that a stage reports to: whether their packages are there, and whether they could log."""
 
 import importlib.util
+import os
 from collections.abc import Iterator
 
 from pipeline.wording import not_among
@@ -51,6 +52,7 @@ def _install(name: str) -> str:
 
 def _silent() -> str | None:
     """Why W&B could not log, as its own settings have it; nothing is sent to find out."""
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read when it is imported
     import wandb
     from wandb.sdk import wandb_setup
     from wandb.sdk.lib import wbauth

@@ -10,7 +10,7 @@ import json
 import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from transformers import Trainer, TrainerCallback
 from transformers.integrations.integration_utils import rewrite_logs
@@ -118,9 +118,9 @@ class Tracking(TrainerCallback):
 
     def close(self) -> None:
         """Whatever stopped it: a step that may not be whole is told by the run that goes on."""
-        for name, tracker in list(self._open.items()):
+        closing, self._open = self._open, {}
+        for name, tracker in closing.items():
             self._guarded(name, lambda tracker=tracker: tracker.close(self._finished))
-        self._open = {}
 
     def again(self, manifest: Mapping) -> None:
         """Of a finished stage that was evaluated again."""
@@ -142,8 +142,10 @@ class Tracking(TrainerCallback):
             return True
         except Exception as error:
             print(_without_keys(traceback.format_exc()), flush=True)
-            self._open.pop(name, None)
             self._note(name, f"{name} failed ({type(error).__name__}: {error}); the stage goes on without it")
+            if tracker := self._open.pop(name, None):
+                with suppress(Exception):  # it may still keep what it was told so far
+                    tracker.close(False)
             return False
 
     def _note(self, name: str, text: str) -> None:

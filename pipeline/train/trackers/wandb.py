@@ -8,7 +8,7 @@ import json
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
-from threading import Thread
+from threading import Event, Thread
 
 import wandb
 
@@ -17,6 +17,7 @@ from pipeline.recipe.fields import DEFAULTS
 from pipeline.train.trackers.tracker import About
 
 KEPT = "wandb.json"  # in the attempt's folder: the id of its run, once the service has it
+FLUSHED = 1  # seconds after which a record is in the run's file
 PATIENCE = 30  # seconds, for the service to answer at the start, and to take what is left at the end
 
 
@@ -34,7 +35,7 @@ class WandB:
         if wandb.setup().settings.mode == "online":
             try:
                 self.run = self._online()
-                self.held = self.run.step - 1 if self.run.resumed else -1
+                self.held = self.run.starting_step - 1
             except wandb.Error as error:
                 wandb.teardown()
                 self._offline()
@@ -65,14 +66,24 @@ class WandB:
 
     def close(self, finished: bool) -> None:
         """What the service has not taken in time stays in the run's folder. Raises TimeoutError then."""
-        ending = Thread(target=self.run.finish, kwargs={"exit_code": 0 if finished else 1}, daemon=True)
-        ending.start()
-        ending.join(PATIENCE)
-        if ending.is_alive():
+
+        def end() -> None:
+            try:
+                self.run.finish(exit_code=0 if finished else 1)
+                wandb.teardown()  # its own process writes the last records when it ends
+            except Exception as error:
+                wrong.append(error)
+            ended.set()
+
+        ended, wrong = Event(), []
+        Thread(target=end, daemon=True).start()
+        if not ended.wait(PATIENCE):
             raise TimeoutError(
                 f"it did not take all in {PATIENCE} seconds. Send the rest: "
                 f".venv/bin/wandb sync {self.described['folder']}"
             )
+        if wrong:
+            raise wrong[0]
 
     def _online(self):
         """The attempt's run. What is a new attempt here is a new run there, even where one of its name exists."""
@@ -110,6 +121,7 @@ class WandB:
             x_disable_meta=True,
             x_save_requirements=False,
             init_timeout=PATIENCE,
+            x_transaction_log_flush_interval=FLUSHED,
         )
         run = wandb.init(
             project=project,

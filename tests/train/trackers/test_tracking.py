@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 import wandb
-from read_back import in_tensorboard
+from read_back import in_tensorboard, in_wandb
 from transformers import TrainerCallback
 from transformers.integrations import integration_utils
+from wandb_service import Service
 
 from pipeline.artifact.attempt import Attempt
 from pipeline.train.trackers import tracking
@@ -141,87 +142,73 @@ def test_tensorboard_is_written_anew_and_shows_text_as_it_is(about):
     assert len(list(about.attempt.curves.iterdir())) == 1
 
 
-class Run(SimpleNamespace):
-    """W&B's, as far as it is used."""
-
-    def log(self, figures, step, commit):
-        self.rows.append((step, figures))
-
-    def finish(self, exit_code):
-        self.code = exit_code
-
-
 @pytest.fixture
 def service(monkeypatch):
-    """(the runs that it has by their id, what it was asked for): stands for W&B's."""
-    runs, asked = {}, []
-
-    def init(*, id, resume=None, mode, **rest):
-        asked.append((id, resume, mode))
-        if mode == "offline":
-            return Run(rows=[], summary={}, settings=SimpleNamespace(sync_dir="runs/kept"))
-        if "gone" in runs:
-            raise wandb.errors.CommError("network gone")
-        if resume == "never" and id in runs:
-            raise wandb.errors.UsageError(f"Run ({id}) already exists, but your `resume` setting does not allow it")
-        resumed = id in runs
-        run = runs.setdefault(id, Run(rows=[], summary={}, settings=SimpleNamespace(sync_dir="runs/run")))
-        run.resumed, run.step = resumed, run.rows[-1][0] + 1 if run.rows else 0
-        return run
-
+    """Stands for W&B's; W&B itself is the real one."""
+    service = Service()
     monkeypatch.setenv("WANDB_MODE", "online")
-    monkeypatch.setattr(wandb, "init", init)
-    monkeypatch.setattr(wandb, "teardown", lambda: None)
-    monkeypatch.setattr(
-        wandb, "setup", lambda: SimpleNamespace(settings=SimpleNamespace(mode="online", project="mine"))
-    )
-    monkeypatch.setattr(wandb, "Table", lambda columns, data: (columns, data))
-    return runs, asked
+    monkeypatch.setenv("WANDB_BASE_URL", service.address)
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    monkeypatch.setattr("pipeline.train.trackers.wandb.PATIENCE", 5)
+    wandb.teardown()  # it has read its settings before
+    yield service
+    wandb.teardown()
+    service.close()
 
 
-def told_online(about: About, logged: int, until: int | None) -> tuple[Tracking, list[str]]:
+def told_online(about: About, lines: list[dict], *, ends: bool) -> tuple[Tracking, list[str]]:
     reports = []
-    log(about, LINES[:logged])
     made = Tracking(["wandb"], about, lambda kind, **said: reports.append(said["text"]))
     made.begin({"loss": 4.0})
     made.catch_up(4)
-    live(made, LINES[logged:until])
-    made.finish(MANIFEST) if until is None else made.close()
+    live(made, lines)
+    made.finish(MANIFEST | {"samples": []}) if ends else made.close()
     return made, reports
 
 
 def test_online_a_resumed_run_goes_on_behind_what_the_service_has(about, service):
-    runs, asked = service
-    told_online(about, 0, 2)
-    _, reports = told_online(about, 0, None)
-    assert [one[:2] for one in asked] == [("0123456789ab", "never"), ("0123456789ab", "allow")] and not reports
-    (run,) = runs.values()
-    assert run.rows == WHOLE and run.code == 0
-    assert run.summary["after/kl"] == 0.1 and run.summary["samples"][0] == ["prompt", "before", "after"]
+    _, wrong = told_online(about, LINES[:2], ends=False)
+    assert service.rows("0123456789ab") == WHOLE[:2] and not wrong
+    made, wrong = told_online(about, LINES, ends=True)
+    assert service.rows("0123456789ab") == WHOLE and not wrong
+    assert made.summary()["wandb"]["mode"] == "online" and service.runs["0123456789ab"]["exit"] == 0
+    summary = json.loads(service.runs["0123456789ab"]["summary"])
+    assert summary["before/loss"] == 4.0 and summary["after/kl"] == 0.1 and summary["tokens"] == 9
 
 
 def test_online_another_attempt_of_the_same_name_is_another_run(about, service):
-    runs, _ = service
-    runs["0123456789ab"] = Run(rows=[(4, {})], summary={}, settings=SimpleNamespace(sync_dir="elsewhere"))
-    made, _ = told_online(about, 0, 2)
-    told_online(about, 0, None)
+    service.runs["0123456789ab"] = {"history": ['{"_step": 4}'], "summary": "{}"}
+    told_online(about, LINES[:2], ends=False)
+    made, wrong = told_online(about, LINES, ends=True)
     name = made.summary()["wandb"]["id"]
-    assert name.startswith("0123456789ab-") and runs[name].rows == WHOLE and len(runs) == 2
+    assert name.startswith("0123456789ab-") and service.rows(name) == WHOLE and len(service.runs) == 2 and not wrong
 
 
 def test_without_its_service_wandb_keeps_all_on_this_machine_and_says_so(about, service):
-    runs, asked = service
-    runs["gone"] = True
-    made, (said,) = told_online(about, 0, None)
-    assert "network gone" in said and "wandb sync runs/kept" in said
-    assert [mode for *_, mode in asked] == ["online", "offline"]
-    assert made.summary()["wandb"] == {
-        "id": "0123456789ab",
-        "project": "mine",
-        "mode": "offline",
-        "folder": "runs/kept",
-        "failed": said,
-    }
+    service.close()
+    made, (said,) = told_online(about, LINES, ends=True)
+    kept = made.summary()["wandb"]
+    assert said.startswith("wandb could not be reached") and said.endswith(f"wandb sync {kept['folder']}")
+    assert kept["mode"] == "offline" and kept["failed"] == said
+    points, summary, _ = in_wandb(about.attempt.folder.parent.parent / "wandb", "0123456789ab")
+    assert points == sorted((name, step, value) for step, figures in WHOLE for name, value in figures.items())
+    assert summary["after/loss"] == 2.5
+
+
+def test_a_service_that_goes_away_in_the_middle_costs_a_moment_and_is_told_of(about, service):
+    reports = []
+    made = Tracking(["wandb"], about, lambda kind, **said: reports.append(said["text"]))
+    made.begin({"loss": 4.0})
+    made.catch_up(4)
+    live(made, LINES[:2])
+    service.close()
+    live(made, LINES[2:])
+    made.finish(MANIFEST | {"samples": []})
+    (said,) = reports
+    assert "wandb failed (TimeoutError" in said and ".venv/bin/wandb sync" in said
+    points, *_ = in_wandb(about.attempt.folder.parent.parent / "wandb", "0123456789ab")
+    assert points == sorted((name, step, value) for step, figures in WHOLE for name, value in figures.items())
 
 
 def test_transformers_integrations_are_told_once_and_may_fail(about, monkeypatch):
