@@ -9,6 +9,7 @@ ENTITY = {"id": "E", "name": "me"}
 
 class Service:
     def __init__(self):
+        self.gone = False
         self.runs: dict[
             str, dict
         ] = {}  # by id: the lines of its history, the last of its summary, whether it has ended
@@ -17,6 +18,7 @@ class Service:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def close(self) -> None:
+        self.gone = True
         self.server.shutdown()
         self.server.server_close()
 
@@ -63,6 +65,9 @@ class _Answering(BaseHTTPRequestHandler):
     service: Service
 
     def do_POST(self):
+        if self.service.gone:  # a connection that was open goes on in its thread
+            self.close_connection = True
+            return
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         said = json.loads(body) if "json" in self.headers.get("Content-Type", "") else {}
         if self.path.endswith("file_stream"):
