@@ -31,6 +31,36 @@ def test_a_misspelt_tracker_is_a_mistake():
     assert not list(trackers.missing("sft", "none"))
 
 
+def test_all_trackers_are_not_asked_for_by_a_word():
+    ((what, fix),) = trackers.missing("sft", "all")
+    assert "whatever is installed" in what and "Name the trackers" in fix
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "has no key for "),
+        ({"WANDB_MODE": "disabled"}, "does nothing: W&B is switched off"),
+        ({"WANDB_API_KEY": "short"}, "cannot log: WANDB_API_KEY invalid"),
+        ({"WANDB_API_KEY": "k" * 40}, None),
+        ({"WANDB_MODE": "offline"}, None),
+    ],
+)
+def test_wandb_has_to_be_able_to_log(monkeypatch, tmp_path, settings, said):
+    import wandb
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_ERROR_REPORTING"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    wandb.teardown()  # it has read its settings before
+    found = list(trackers.missing("sft", ["wandb"]))
+    wandb.teardown()
+    assert [what.startswith(f"sft: train.report_to: wandb {said}") for what, _ in found] == [True] * (said is not None)
+
+
 @pytest.mark.parametrize(
     ("option", "said"),
     [
