@@ -20,6 +20,7 @@
 #                       LIMIT=100 CHAT=1 (the chat template) TASKS_PATH=folder of your own tasks
 #   make export         the same as another file: FORMAT=gguf or onnx, STAGE=dpo TYPE=q8_0 ADAPTER=1
 #   make unsloth        install Unsloth beside the rest
+#   make wandb          install W&B, for train.report_to: wandb
 #   make test           the tests, offline: ARGS="-k resume"; UNSLOTH=0 leaves Unsloth out
 #   make lint           the style
 #   make bench          against TRL's own command line; bench-ppo, bench-rollouts, bench-data,
@@ -55,7 +56,7 @@ GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
 USED    = $(or $(STAGE),$(lastword $(filter-out reward,$(GOALS))))
 
 .PHONY: help $(STAGES) all plan status report compare methods trial unsloth-there unsloth test lint readme newest clean
-.PHONY: chat serve merge export publish evaluate tensorboard
+.PHONY: chat serve merge export publish evaluate tensorboard wandb
 .PHONY: bench bench-ppo bench-rollouts bench-data bench-merge bench-serving bench-kills bench-first-loss bench-real-data
 .PHONY: bench-methods bench-references
 .DEFAULT_GOAL := help
@@ -131,6 +132,8 @@ publish: $(VENV)/.ready
 		$(if $(BASE),--base $(BASE)) $(if $(LICENSE),--license '$(LICENSE)') $(if $(filter 1,$(PUBLIC)),--public)
 
 unsloth: $(VENV)/.ready-unsloth
+
+wandb: $(VENV)/.ready-wandb
 
 test: $(VENV)/.ready-test $(if $(filter 0,$(UNSLOTH)),,$(VENV)/.ready-unsloth)
 	$(VENV)/bin/python -m pytest $(ARGS)

@@ -9,8 +9,9 @@ import pytest
 from conftest import ALL, align, attempt, states
 from filelock import FileLock
 
+from pipeline.artifact.attempt import Attempt
 from pipeline.artifact.command import Command
-from pipeline.plan.gc import Garbage
+from pipeline.plan.gc import Garbage, remove
 from pipeline.recipe.reading import load_recipe
 
 STRAY = [f"{stage}/{number:012}" for number, stage in enumerate(("ppo", "reward", "dpo", "sft", "pretrain"))]
@@ -90,3 +91,14 @@ def test_gc_shows_first_and_takes_only_what_nothing_names(built):
     align("gc", "-r", "micro.yaml", "--delete", cwd=built)
     assert not first.exists()
     assert states(built) == dict.fromkeys(ALL, "up to date")
+
+
+def test_what_is_removed_takes_its_curves_along(tmp_path):
+    going, staying = (
+        Attempt(tmp_path / "runs" / "micro" / "sft" / name) for name in ("0123456789ab", "0123456789ab-2")
+    )
+    for one in (going, staying):
+        one.folder.mkdir(parents=True)
+        one.curves.mkdir(parents=True)
+    remove(going.folder)
+    assert not going.folder.exists() and not going.curves.exists() and staying.curves.is_dir()
