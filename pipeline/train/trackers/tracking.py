@@ -47,7 +47,9 @@ class Tracking(TrainerCallback):
             if name not in KINDS:
                 from pipeline.train.trackers.integration import Integration
 
-                trainer.add_callback(Integration(name, self.about.attempt.folder, self._guarded))
+                told = Integration(name, self.about.attempt.folder, self._guarded)
+                trainer.add_callback(told)
+                told.on_init_end(trainer.args, trainer.state, trainer.control)  # as if it had been there all the time
         try:
             yield
             if trainer.state.global_step < trainer.state.max_steps:  # of the last one something may still come

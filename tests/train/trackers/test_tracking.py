@@ -224,7 +224,8 @@ def test_transformers_integrations_are_told_once_and_may_fail(about, monkeypatch
     reports = []
     for steps in ((1, 2), (1, 2, 3, 4)):
         added = []
-        trainer = SimpleNamespace(add_callback=added.append, state=SimpleNamespace(global_step=0, max_steps=0))
+        state = SimpleNamespace(global_step=0, max_steps=0)
+        trainer = SimpleNamespace(add_callback=added.append, state=state, args=None, control=None)
         made = Tracking(["mlflow"], about, lambda kind, **said: reports.append(said["text"]))
         with made.of(trainer, {}):
             for step in steps:
