@@ -98,3 +98,8 @@ def test_a_disk_that_fills_while_saving(micro):
         align("run", "pretrain", "-r", "micro.yaml", cwd=micro)
     finally:
         subprocess.run(["umount", "-l", small], check=False)
+
+
+def test_without_curves_there_is_nothing_to_show(micro):
+    said = refused(micro, "tensorboard", "-r", "micro.yaml")
+    assert "runs/micro/tensorboard: no stage has written curves" in said and "train.report_to=tensorboard" in said
