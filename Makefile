@@ -204,7 +204,7 @@ $(VENV)/.ready-%:
 	@echo 'export: FORMAT is gguf or onnx, not $*'; exit 2
 
 $(VENV)/.ready-test: $(VENV)/.ready
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[test,compare,math,serve,gguf,tensorboard,wandb]
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[test,compare,math,serve,gguf,tensorboard,text,wandb]
 	@touch $@
 
 # Without what it asks for: on a CPU it needs none of it, and its own demands do not resolve everywhere. Its

@@ -15,6 +15,7 @@ BEATEN_BY = {  # what needs no trained model, and the figures that it is to be h
     "few_shot_exact_match": ("exact_match",),
     "guess_by_length": ("preference_accuracy", "reward_accuracy"),
 }
+NAMES = {"chrf": "chrF", "bleu": "BLEU", "rouge_l": "ROUGE-L"}  # others are shown as they are called
 SAME_AS = {"perplexity": "loss"}  # says what another figure says, whose rows' numbers are kept
 OWN_COLUMN = {"n", "n_tokens", "n_wanted", "reward_deviation"}  # figures of the evaluation itself, not of the model
 OF_A_ROLLOUT = {"kl": "KL of a response"}  # figures of the last one that was trained on, and of no held-out row
@@ -22,6 +23,9 @@ MEANING = {  # for readers who never saw this program
     "loss": "of the stage's own training objective, on held-out rows; lower is better",
     "perplexity": "e to the loss; lower is better",
     "exact_match": "share of greedy answers whose checked part equals the reference's",
+    "chrf": "likeness of the answers to the references by runs of one to six characters, from 0 to 100",
+    "bleu": "likeness of the answers to the references by runs of one to four words, from 0 to 100",
+    "rouge_l": "mean F1 of the longest common row of words of answer and reference, from 0 to 1",
     "preference_accuracy": "share of pairs of a better and a worse answer in which the better has the higher mean log-probability a token",
     "reward_accuracy": "share of pairs whose chosen answer has the higher score",
     "mean_score": "mean of the author's own score of the greedy answers",
@@ -42,8 +46,9 @@ def figure_rows(manifest: dict):
             continue
         was, now = before.get(name), after.get(name)
         worse = was is not None and now is not None and now != was and (now > was) == (name in LOWER_IS_BETTER)
-        remark = ", ".join(word for word, said in (("worse", worse), ("few rows", few)) if said)
-        of, label = n, name.replace("_", " ")
+        found = (("worse", worse), ("few rows", few), (_tokenizer(manifest, name), True))
+        remark = ", ".join(word for word, said in found if word and said)
+        of, label = n, name_of(name)
         if name in OF_A_ROLLOUT:
             of, label, remark = "", OF_A_ROLLOUT[name], "in the last rollout"
         yield label, number(was), Text(number(now), style="red" if worse else "bold"), of, remark
@@ -52,6 +57,12 @@ def figure_rows(manifest: dict):
         if value is not None:
             yield f"  {words}", "", number(value), n, "for comparison"
     yield from _earlier_rows(manifest)
+
+
+def _tokenizer(manifest: dict, name: str) -> str:
+    """That of sacrebleu's which the references' script asked for."""
+    options = manifest.get("how", {}).get(name, "").split("|")
+    return next((f"tokenizer {one.removeprefix('tok:')}" for one in options if one.startswith("tok:")), "")
 
 
 def _earlier_rows(manifest: dict):
@@ -63,7 +74,7 @@ def _earlier_rows(manifest: dict):
         lost = moved is not None and (moved["low"] > 0 if name in LOWER_IS_BETTER else moved["high"] < 0)
         few = 0 < said["after"]["n"] < FEW_ROWS
         remark = "few rows" if few else "worse beyond chance" if lost else ""  # of few rows not even that can be told
-        label = f"{name.replace('_', ' ')} on the rows of {stage}"
+        label = f"{name_of(name)} on the rows of {stage}"
         yield label, number(was), Text(number(now), style="red" if lost else ""), str(said["after"]["n"]), remark
 
 
@@ -85,14 +96,17 @@ def are_few(manifest: dict) -> bool:
 def in_a_line(metrics: dict) -> str:
     """Figures of the model as they are shown while a stage runs, in the words of the table at its end."""
     left_out = OWN_COLUMN | BASELINES.keys() | {"perplexity"}  # it says the same as the loss
-    return "  ".join(
-        f"{name.replace('_', ' ')} {number(value)}" for name, value in metrics.items() if name not in left_out
-    )
+    return "  ".join(f"{name_of(name)} {number(value)}" for name, value in metrics.items() if name not in left_out)
 
 
 def short(value: float) -> str:
     """Four digits, for a line; 0 for what only rounding makes of it."""
     return "0" if abs(value) < 1e-6 else f"{value:.4g}"
+
+
+def name_of(figure: str) -> str:
+    """As people write it."""
+    return NAMES.get(figure, figure.replace("_", " "))
 
 
 def number(value: float | None) -> str:

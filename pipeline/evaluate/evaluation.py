@@ -8,12 +8,14 @@ import torch
 
 from pipeline.data.shapes.kinds import KINDS, Kind, Prompt
 from pipeline.data.tokens.encoder import Encoder
+from pipeline.errors import PipelineError
 from pipeline.evaluate.figures import Figures, above
 from pipeline.evaluate.forward import precision_of, untouched_random_state
 from pipeline.evaluate.generate import greedy
 from pipeline.evaluate.judge import Judge
 from pipeline.evaluate.lookup import nearest
 from pipeline.evaluate.measures import MEASURES, HeldOut
+from pipeline.evaluate.texts import measure as measure_texts
 
 READ_FOR_EACH_WRITTEN = 4  # rows that are only read need less memory than those that are answered, with all their past
 
@@ -62,7 +64,7 @@ class Evaluation:
         settings, encoder = self.settings, Encoder(self.tokenizer)
         questions = [one.question for one in self.held_out]
         only_prompts = KINDS[self.kind] is Prompt
-        judged = settings.answer_pattern or settings.score_function or only_prompts
+        judged = settings.answer_pattern or settings.score_function or settings.text or only_prompts
         number = len(questions) if judged else min(settings.samples, len(questions))
         tools = [one.tools for one in self.held_out]
         prompts = [encoder.prompt_ids(*one) for one in zip(questions[:number], tools[:number], strict=True)]
@@ -89,11 +91,22 @@ class Evaluation:
             if settings.few_shot and before is None:
                 shots = [self._few_shot(messages) for messages in questions]
                 metrics["few_shot_exact_match"] = self.judge.matches(self._generate(model, shots, stop="\n"), right)
+        if settings.text and not only_prompts:
+            self._near(figures)
         if settings.score_function:
             now = self.judge.score(self.held_out, figures.completions)[1]
             figures.mean_of("mean_score", now)
             if before:
                 figures.mean_of("win_rate", above(now, self.judge.score(self.held_out, before.completions)[1]))
+
+    def _near(self, figures: Figures) -> None:
+        """How near the answers are to the reference answers, of the rows that have one."""
+        answered = zip(figures.completions, (one.reference for one in self.held_out), strict=True)
+        known = [(text, reference) for text, reference in answered if reference is not None]
+        if not known:
+            said = f"evaluation.text: none of the {len(self.held_out)} held-out rows has a reference answer."
+            raise PipelineError(said, "Leave it out of this stage.")
+        measure_texts(self.settings.text, *zip(*known, strict=True), figures)
 
     @cached_property
     def worked(self) -> Sequence[Kind]:

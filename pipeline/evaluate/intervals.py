@@ -13,9 +13,11 @@ from dataclasses import asdict, dataclass
 import numpy
 
 from pipeline.evaluate.figures import Figures
+from pipeline.evaluate.reckoned import FORMULAS, Formula
 from pipeline.evaluate.shares import EVEN
 
 DRAWS = 4000
+DRAWS_RECKONED = 1000  # of figures whose formula takes its time
 _AT_ONCE = 1 << 20  # numbers of draws x rows in memory
 PERCENTILES = (2.5, 97.5)
 
@@ -62,7 +64,22 @@ def differences(before: Figures, after: Figures) -> dict[str, Interval]:
         was = before.each.get(name, [EVEN[name]] * len(now) if name in EVEN else [])
         if now and len(was) == len(now):
             found[name] = difference(was, now, after.weights.get(name))
+    for name, now in after.parts.items():
+        was = before.parts.get(name, [])
+        if now and len(was) == len(now):
+            found[name] = _reckoned_difference(FORMULAS[name], numpy.asarray(was), numpy.asarray(now))
     return found
+
+
+def _reckoned_difference(formula: Formula, was: numpy.ndarray, now: numpy.ndarray) -> Interval:
+    """Of a figure by its formula: `was` and `now` are (rows, sums), the rows drawn in pairs."""
+    random = numpy.random.default_rng(0)  # the same numbers give the same interval
+    rows, drawn, size = len(now), [], max(_AT_ONCE // len(now), 1)
+    for begun in range(0, DRAWS_RECKONED, size):
+        times = random.multinomial(rows, [1 / rows] * rows, size=min(size, DRAWS_RECKONED - begun))  # (draws, rows)
+        drawn.append(formula(times @ now) - formula(times @ was))
+    found, before = (formula(sums.sum(axis=0, keepdims=True))[0] for sums in (now, was))
+    return interval(found - before, numpy.concatenate(drawn))
 
 
 def difference(was: Sequence[float], now: Sequence[float], weights: Sequence[float] | None = None) -> Interval:

@@ -11,13 +11,18 @@ from pipeline.model import attention
 from pipeline.model.backend import has_gpu
 from pipeline.plan import trackers
 from pipeline.plan.step import CONTINUE, EVALUATE, RUN, Step
-from pipeline.recipe import effect, function
+from pipeline.recipe import effect, function, texts
 from pipeline.recipe.fields import effective, is_listed
 from pipeline.recipe.recipe import Recipe
 from pipeline.reward.verifiable import missing_library
 from pipeline.stage import specs
 
 SEPARATED = {*TEXTS, *TABLES} - {".txt"}  # files whose rows stand apart by themselves
+
+
+def extra(name: str) -> str:
+    """The command that installs an extra of this project."""
+    return f".venv/bin/python -m pip install -c constraints.txt -e .[{name}]"
 
 
 def trackers_ready(recipe: Recipe, steps: Iterable[Step]) -> None:
@@ -75,9 +80,10 @@ def files_there(recipe: Recipe, names: Iterable[str]) -> None:
         for reward in stage.rewards:
             if package := None if reward.is_in_file else missing_library(reward.function):
                 missing.append(f"{name}: {reward.key}: {reward.function} needs {package}, which is not installed.")
-                fixes.append(
-                    f"Install it with `.venv/bin/python -m pip install -c constraints.txt -e .[{reward.function}]`."
-                )
+                fixes.append(f"Install it with `{extra(reward.function)}`.")
+        for package in texts.missing(stage.evaluation.text):
+            missing.append(f"{name}: evaluation.text: needs {package}, which is not installed.")
+            fixes.append(f"Install it with `{extra(texts.EXTRA)}`.")
         for key, one in keys.items():
             if one and (wrong := function.problem(one)):
                 missing.append(f"{name}: {key}: {wrong}")

@@ -8,7 +8,10 @@ from pipeline.artifact.digests import Digests, canonical, difference
 from pipeline.recipe.recipe import Recipe
 
 HOW = {"batch_size"}  # settings that change no figure
-LATER = {"earlier_stages": True}  # that came after others were measured: at their default they ask for no new figures
+LATER = {
+    "earlier_stages": True,
+    "text": [],
+}  # that came after others were measured: at their default they ask for no new figures
 
 
 class Evaluations:

@@ -13,7 +13,10 @@ from pipeline.wording import did_you_mean
 
 LOWER_IS_BETTER = {"loss", "perplexity", "kl"}
 FACTORS = {"loss", "perplexity"}  # their limit is the factor that they may grow by
-DIFFERENCES = {"exact_match", "preference_accuracy", "reward_accuracy", "mean_score", "mean_reward"}
+DIFFERENCES = {
+    *("exact_match", "preference_accuracy", "reward_accuracy", "mean_score", "mean_reward"),
+    *("chrf", "bleu", "rouge_l"),
+}
 
 
 def _limits(said: object) -> dict[str, float]:

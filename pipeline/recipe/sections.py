@@ -13,6 +13,7 @@ from pipeline.model.adapters import DEFAULT, METHODS, NOT_HERE
 from pipeline.recipe.fields import fields_of
 from pipeline.recipe.gates import MustKeep
 from pipeline.recipe.rewards import RewardFunctions, function_in_file
+from pipeline.recipe.texts import TextFigures
 from pipeline.section import Section, empty_for_null, regular_expression
 from pipeline.wording import must_be, not_among
 
@@ -129,6 +130,7 @@ class Evaluation(Section):
     max_new_tokens: Positive = 64
     samples: Count = 3
     answer_pattern: Annotated[str | None, BeforeValidator(regular_expression)] = None
+    text: Annotated[TextFigures, Field(default_factory=list)]  # how near answers are to the references, by their words
     few_shot: Count = 0
     score_function: Annotated[str | None, BeforeValidator(function_in_file)] = None
     batch_size: Positive = 32

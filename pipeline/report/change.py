@@ -13,6 +13,7 @@ from pipeline.console.figures import (
     OWN_COLUMN,
     SAME_AS,
     ability,
+    name_of,
     number,
 )
 from pipeline.evaluate.shares import EVEN, newcombe, wilson
@@ -20,7 +21,7 @@ from pipeline.evaluate.shares import EVEN, newcombe, wilson
 NOT_KEPT = "the rows' own numbers were not kept"
 SHARES = {"exact_match", "preference_accuracy", "reward_accuracy", "win_rate"}
 # The first of these that a stage has is what it is judged by at a glance.
-FIRST = "mean_reward reward_accuracy win_rate preference_accuracy mean_score exact_match loss".split()
+FIRST = "mean_reward reward_accuracy win_rate preference_accuracy mean_score exact_match chrf rouge_l bleu loss".split()
 
 BETTER, WORSE, CHANCE, EQUAL, FEW, UNKNOWN, TOLD = "better", "worse", "chance", "equal", "few", "unknown", "told"
 WORDS = {
@@ -49,16 +50,18 @@ class Change:
     high: float | None = None
     how: str = ""
     of_rows: bool = True  # whether a share is one of rows
+    tool: str = ""  # and options that it is measured by
     on: str = ""  # the earlier stage whose rows were asked
 
     @property
     def label(self) -> str:
-        label = OF_A_ROLLOUT.get(self.name, self.name.replace("_", " "))
+        label = OF_A_ROLLOUT.get(self.name, name_of(self.name))
         return f"{label} on the rows of {self.on}" if self.on else label
 
     @property
     def meaning(self) -> str:
-        return MEANING.get(self.name, "mean of this reward alone" if self.name.startswith("reward_") else "")
+        said = MEANING.get(self.name, "mean of this reward alone" if self.name.startswith("reward_") else "")
+        return f"{said} ({self.tool})" if self.tool else said
 
     @property
     def word(self) -> str:
@@ -112,7 +115,8 @@ def changes(
     was, now = before["metrics"], after["metrics"]
     for name in dict.fromkeys([*now, *was]):
         if name not in OWN_COLUMN and name not in BASELINES:
-            yield _change(name, before, after, (differences or {}).get(SAME_AS.get(name, name)), even)
+            known = (differences or {}).get(SAME_AS.get(name, name))
+            yield replace(_change(name, before, after, known, even), tool=after.get("how", {}).get(name, ""))
 
 
 def of_earlier(manifest: Mapping) -> Iterator[Change]:
@@ -127,7 +131,12 @@ def of_earlier(manifest: Mapping) -> Iterator[Change]:
 def _change(name: str, before: Mapping, after: Mapping, known: Mapping | None, even: Mapping[str, float]) -> Change:
     was, now = before["metrics"].get(name), after["metrics"].get(name)
     of_rows = name != "preference_accuracy" or "n_wanted" not in before["metrics"] | after["metrics"]
-    rows = len(after["each"].get(name, ())) or after["metrics"].get("n") or before["metrics"].get("n") or 0
+    rows = (
+        len(after["each"].get(name) or after.get("parts", {}).get(name) or ())
+        or after["metrics"].get("n")
+        or before["metrics"].get("n")
+        or 0
+    )
     if name in OF_A_ROLLOUT:
         return Change(name, was, now, 0)
     compared = even.get(name, was)

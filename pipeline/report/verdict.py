@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.console.figures import BASELINES, BEATEN_BY, FEW_ROWS, SAME_AS, number
+from pipeline.console.figures import BASELINES, BEATEN_BY, FEW_ROWS, SAME_AS, name_of, number
 from pipeline.report.change import BETTER, CHANCE, EQUAL, FEW, TOLD, UNKNOWN, WORSE, Change
 from pipeline.wording import listed
 
@@ -109,7 +109,7 @@ def of_chain(judged: Sequence[tuple[str, Verdict]], open_stages: Sequence[str]) 
 def _beaten(metrics: dict) -> list[str]:
     """What needs no trained model and does as well."""
     return [
-        f"{sentence(BASELINES[name])} does as well ({number(metrics[name])}) as the model's {figure.replace('_', ' ')}."
+        f"{sentence(BASELINES[name])} does as well ({number(metrics[name])}) as the model's {name_of(figure)}."
         for name, figures in BEATEN_BY.items()
         for figure in figures
         if metrics.get(name) is not None and metrics.get(figure) is not None and metrics[name] >= metrics[figure]

@@ -6,7 +6,7 @@ no path of this machine and no row of the data, neither does the card.
 
 from collections.abc import Iterator
 
-from pipeline.console.figures import BASELINES, OWN_COLUMN
+from pipeline.console.figures import BASELINES, OWN_COLUMN, name_of
 from pipeline.use import card_text as text
 from pipeline.use.card_limits import limits
 from pipeline.use.known import Known
@@ -90,6 +90,6 @@ def results(lineage: dict) -> Iterator[object]:
                 dataset_type=what,
                 dataset_name=f"{after.get('n', 0)} held-out rows of {what}",
                 metric_type=_METRICS.get(name, name),
-                metric_name=name.replace("_", " "),
+                metric_name=name_of(name),
                 metric_value=round(value, 4),
             )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from pipeline.console.figures import BASELINES, BEATEN_BY, FEW_ROWS, OWN_COLUMN, are_few, number
+from pipeline.console.figures import BASELINES, BEATEN_BY, FEW_ROWS, OWN_COLUMN, are_few, name_of, number
 from pipeline.recipe.gates import LOWER_IS_BETTER
 from pipeline.use.card_text import data_sets, shown
 from pipeline.use.usage import NEED_A_BASE
@@ -40,7 +40,7 @@ def _got_worse(one: dict) -> Iterator[str]:
         was = before.get(name)
         compared = name not in OWN_COLUMN and name not in BASELINES and was is not None and now is not None
         if compared and now != was and (now > was) == (name in LOWER_IS_BETTER):
-            yield f"{one['stage']} made the {name.replace('_', ' ')} worse: {number(was)} before, {number(now)} after."
+            yield f"{one['stage']} made the {name_of(name)} worse: {number(was)} before, {number(now)} after."
 
 
 def _beaten(one: dict) -> Iterator[str]:
@@ -50,7 +50,7 @@ def _beaten(one: dict) -> Iterator[str]:
             if after.get(name) is not None and after.get(figure) is not None and after[name] >= after[figure]:
                 yield (
                     f"{one['stage']}: {BASELINES[name]} does as well ({number(after[name])}) as the model "
-                    f"({number(after[figure])} {figure.replace('_', ' ')})."
+                    f"({number(after[figure])} {name_of(figure)})."
                 )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 
 from pipeline.artifact.digests import canonical
-from pipeline.console.figures import BASELINES, MEANING, figure_rows
+from pipeline.console.figures import BASELINES, MEANING, figure_rows, name_of
 from pipeline.model.adapters import METHODS
 from pipeline.report import settings
 from pipeline.stage import objective
@@ -49,7 +49,7 @@ def learned(lineage: dict) -> list[str]:
             rows.append([one["stage"], name.strip(), before, str(after), n, note])
         seen |= one["metrics"]["after"]
     table = _table(["stage", "figure", "before", "after", "n", ""], _first_alone(rows), right=(2, 3, 4))
-    meaning = [f"- *{name.replace('_', ' ')}*: {words}" for name, words in MEANING.items() if name in seen]
+    meaning = [f"- *{name_of(name)}*: {words}" for name, words in MEANING.items() if name in seen]
     legend = [*meaning, *(["- *for comparison*: what can be had without the stage"] if seen.keys() & BASELINES else [])]
     return [table, "\n".join(legend)]
 
