@@ -8,14 +8,22 @@ from pipeline.recipe.gates import LOWER_IS_BETTER
 BASELINES = {
     "nearest_question": "looking up the nearest training question",
     "guess_by_length": "guessing by length",
+    "most_frequent_label": "always the most frequent label",
     "few_shot_exact_match": "the untrained policy, few-shot without the template",
 }
 BEATEN_BY = {  # what needs no trained model, and the figures that it is to be held against
-    "nearest_question": ("exact_match",),
-    "few_shot_exact_match": ("exact_match",),
+    "nearest_question": ("exact_match", "accuracy"),
+    "few_shot_exact_match": ("exact_match", "accuracy"),
+    "most_frequent_label": ("accuracy",),
     "guess_by_length": ("preference_accuracy", "reward_accuracy"),
 }
-NAMES = {"chrf": "chrF", "bleu": "BLEU", "rouge_l": "ROUGE-L"}  # others are shown as they are called
+NAMES = {
+    "macro_f1": "macro F1",
+    "no_label": "answers that are no label",
+    "chrf": "chrF",
+    "bleu": "BLEU",
+    "rouge_l": "ROUGE-L",
+}  # others are shown as they are called
 SAME_AS = {"perplexity": "loss"}  # says what another figure says, whose rows' numbers are kept
 OWN_COLUMN = {"n", "n_tokens", "n_wanted", "reward_deviation"}  # figures of the evaluation itself, not of the model
 OF_A_ROLLOUT = {"kl": "KL of a response"}  # figures of the last one that was trained on, and of no held-out row
@@ -23,6 +31,9 @@ MEANING = {  # for readers who never saw this program
     "loss": "of the stage's own training objective, on held-out rows; lower is better",
     "perplexity": "e to the loss; lower is better",
     "exact_match": "share of greedy answers whose checked part equals the reference's",
+    "accuracy": "share of greedy answers that are the right label",
+    "macro_f1": "mean of the labels' own F1, so that a rare label counts as much as a frequent one; from 0 to 1",
+    "no_label": "share of greedy answers that are none of the labels; lower is better",
     "chrf": "likeness of the answers to the references by runs of one to six characters, from 0 to 100",
     "bleu": "likeness of the answers to the references by runs of one to four words, from 0 to 100",
     "rouge_l": "mean F1 of the longest common row of words of answer and reference, from 0 to 1",
@@ -80,7 +91,9 @@ def _earlier_rows(manifest: dict):
 
 def ability(metrics: dict) -> str | None:
     """The figure that says best what a stage taught: whether answers are right, else which is preferred, else perplexity."""
-    return next((name for name in ("exact_match", "preference_accuracy", "perplexity") if name in metrics), None)
+    return next(
+        (name for name in ("accuracy", "exact_match", "preference_accuracy", "perplexity") if name in metrics), None
+    )
 
 
 def _held_out(manifest: dict) -> int:

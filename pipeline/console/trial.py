@@ -10,7 +10,7 @@ from rich.text import Text
 from pipeline.console.picture import wrapped
 from pipeline.console.screen import Screen
 
-HEADINGS = {"win_rate": "win rate", "exact_match": "exact match"}
+HEADINGS = {"win_rate": "win rate", "accuracy": "accuracy", "exact_match": "exact match"}
 FAR = 4  # times as slow, from which on a logarithm shows the costs better
 MARKERS = "osD^vPX*"
 NOTE = (

@@ -64,7 +64,7 @@ class Evaluation:
         settings, encoder = self.settings, Encoder(self.tokenizer)
         questions = [one.question for one in self.held_out]
         only_prompts = KINDS[self.kind] is Prompt
-        judged = settings.answer_pattern or settings.score_function or settings.text or only_prompts
+        judged = self.judge.figure or settings.score_function or settings.text or only_prompts
         number = len(questions) if judged else min(settings.samples, len(questions))
         tools = [one.tools for one in self.held_out]
         prompts = [encoder.prompt_ids(*one) for one in zip(questions[:number], tools[:number], strict=True)]
@@ -75,13 +75,12 @@ class Evaluation:
             metrics["n"] = len(questions)
             self._rewards(model, ids, responses, figures)
             answers = [one.columns.get("answer") for one in self.held_out]
-            if settings.answer_pattern and None not in answers:
+            if self.judge.figure and None not in answers:
                 # The row's may be the answer alone, or stand in a text as the policy's does.
-                right = [self.judge.answer(str(answer)) or str(answer) for answer in answers]
-                figures.mean_of("exact_match", self.judge.each_match(figures.completions, right))
-        elif settings.answer_pattern:
-            right = [None if one.reference is None else self.judge.answer(one.reference) for one in self.held_out]
-            figures.mean_of("exact_match", self.judge.each_match(figures.completions, right))
+                self._matches([self.judge.answer(str(answer)) or str(answer) for answer in answers], figures)
+        elif self.judge.figure:
+            right = self.judge.right([one.reference for one in self.held_out])
+            self._matches(right, figures)
             # It needs no model, so it is what it was before.
             known = before.metrics.get("nearest_question") if before else None
             if known is None and self.worked:
@@ -98,6 +97,12 @@ class Evaluation:
             figures.mean_of("mean_score", now)
             if before:
                 figures.mean_of("win_rate", above(now, self.judge.score(self.held_out, before.completions)[1]))
+
+    def _matches(self, right: Sequence[str | None], figures: Figures) -> None:
+        """How many of the answers are right."""
+        figures.mean_of(self.judge.figure, self.judge.each_match(figures.completions, right))
+        if labels := self.judge.labels:
+            labels.measure(figures.completions, right, figures)
 
     def _near(self, figures: Figures) -> None:
         """How near the answers are to the reference answers, of the rows that have one."""

@@ -14,7 +14,9 @@ class Figures:
     pair, the policy's log p(chosen) - log p(rejected), summed over tokens. `each` has, for a figure that is a mean
     over rows, the numbers that it is the mean of, one a row that counts; where rows do not count alike, as in a loss by
     tokens, `weights` has how much each does. `parts` has, for a figure that is reckoned from sums over the rows (see
-    pipeline.evaluate.reckoned), what each row adds to them. `how` says of a figure by which tool and options it is.
+    pipeline.evaluate.reckoned), what each row adds to them. `how` says of a figure by which tool and options it is,
+    and `confusion` how often each label was said for each: {"labels", "table"}, a row for each right label, a column for each
+    that was said, and a last one for answers that are no label.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
@@ -24,6 +26,7 @@ class Figures:
     weights: dict[str, list[float]] = field(default_factory=dict)
     parts: dict[str, list[list[float]]] = field(default_factory=dict)
     how: dict[str, str] = field(default_factory=dict)
+    confusion: dict = field(default_factory=dict)
 
     def to_json(self) -> dict:
         return vars(self)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy
 
+from pipeline.evaluate.labels import macro_f1
 from pipeline.evaluate.texts import corpus_metric
 
 Formula = Callable[[numpy.ndarray], numpy.ndarray]  # (draws, sums) to (draws,)
@@ -23,4 +24,4 @@ def _of_texts(name: str) -> Formula:
     return reckoned
 
 
-FORMULAS: dict[str, Formula] = {"chrf": _of_texts("chrf"), "bleu": _of_texts("bleu")}
+FORMULAS: dict[str, Formula] = {"chrf": _of_texts("chrf"), "bleu": _of_texts("bleu"), "macro_f1": macro_f1}

@@ -8,10 +8,8 @@ from pipeline.artifact.digests import Digests, canonical, difference
 from pipeline.recipe.recipe import Recipe
 
 HOW = {"batch_size"}  # settings that change no figure
-LATER = {
-    "earlier_stages": True,
-    "text": [],
-}  # that came after others were measured: at their default they ask for no new figures
+# Settings that came after others were measured: at their default they ask for no new figures.
+LATER = {"earlier_stages": True, "text": [], "labels": []}
 
 
 class Evaluations:

@@ -11,11 +11,11 @@ from pydantic import BeforeValidator
 
 from pipeline.wording import did_you_mean
 
-LOWER_IS_BETTER = {"loss", "perplexity", "kl"}
+LOWER_IS_BETTER = {"loss", "perplexity", "kl", "no_label"}
 FACTORS = {"loss", "perplexity"}  # their limit is the factor that they may grow by
 DIFFERENCES = {
     *("exact_match", "preference_accuracy", "reward_accuracy", "mean_score", "mean_reward"),
-    *("chrf", "bleu", "rouge_l"),
+    *("accuracy", "macro_f1", "chrf", "bleu", "rouge_l"),
 }
 
 

@@ -12,6 +12,7 @@ from pipeline.data.tokens.template_files import FOLDER
 from pipeline.model.adapters import DEFAULT, METHODS, NOT_HERE
 from pipeline.recipe.fields import fields_of
 from pipeline.recipe.gates import MustKeep
+from pipeline.recipe.labels import LabelNames
 from pipeline.recipe.rewards import RewardFunctions, function_in_file
 from pipeline.recipe.texts import TextFigures
 from pipeline.section import Section, empty_for_null, regular_expression
@@ -130,6 +131,7 @@ class Evaluation(Section):
     max_new_tokens: Positive = 64
     samples: Count = 3
     answer_pattern: Annotated[str | None, BeforeValidator(regular_expression)] = None
+    labels: Annotated[LabelNames, Field(default_factory=list)]  # one of which each answer has to be
     text: Annotated[TextFigures, Field(default_factory=list)]  # how near answers are to the references, by their words
     few_shot: Count = 0
     score_function: Annotated[str | None, BeforeValidator(function_in_file)] = None

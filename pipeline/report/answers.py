@@ -40,7 +40,9 @@ def answers(
     samples: Sequence[Mapping], before: Mapping, after: Mapping, words: tuple[str, str, str] = BY_A_STAGE
 ) -> Answers:
     """`before` and `after` are the figures with each row's numbers, which say what is right where there is one a sample."""
-    was, now = (figures["each"].get("exact_match", ()) for figures in (before, after))
+    was, now = (
+        figures["each"].get("exact_match") or figures["each"].get("accuracy") or () for figures in (before, after)
+    )
     known = len(was) == len(now) == len(samples)
     lost, won, other = words
     judged = {(0, 1): won, (1, 0): lost, (1, 1): "right", (0, 0): "wrong"}

@@ -19,9 +19,9 @@ from pipeline.console.figures import (
 from pipeline.evaluate.shares import EVEN, newcombe, wilson
 
 NOT_KEPT = "the rows' own numbers were not kept"
-SHARES = {"exact_match", "preference_accuracy", "reward_accuracy", "win_rate"}
+SHARES = {"exact_match", "accuracy", "no_label", "preference_accuracy", "reward_accuracy", "win_rate"}
 # The first of these that a stage has is what it is judged by at a glance.
-FIRST = "mean_reward reward_accuracy win_rate preference_accuracy mean_score exact_match chrf rouge_l bleu loss".split()
+FIRST = "mean_reward reward_accuracy win_rate preference_accuracy mean_score accuracy exact_match chrf rouge_l bleu loss".split()
 
 BETTER, WORSE, CHANCE, EQUAL, FEW, UNKNOWN, TOLD = "better", "worse", "chance", "equal", "few", "unknown", "told"
 WORDS = {

@@ -78,6 +78,11 @@ class Part:
         return list(change.of_earlier(self.manifest or {}))
 
     @property
+    def confusion(self) -> dict | None:
+        """How often each label was said for each, before and after."""
+        return (self.manifest or {}).get("confusion")
+
+    @property
     def first(self) -> change.Change | None:
         return change.first(self.changes) if self.manifest else None
 

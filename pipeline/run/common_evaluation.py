@@ -50,13 +50,13 @@ def judging(recipe: Recipe, named: str | None, stages: Sequence[str]) -> str:
     the first whose answers are right or wrong. Raises PipelineError where nothing judges.
     """
     recipe.stage(named or stages[0])  # that there is one
-    for wanted in ("score_function", "answer_pattern"):
+    for wanted in ("score_function", "labels", "answer_pattern"):
         for name in [named] if named else stages:
             if name in recipe.stages and getattr(recipe.stage(name).evaluation, wanted):
                 return name
     raise PipelineError(
         f"{recipe.path}: nothing judges the answers of {named or ', '.join(stages)}.",
-        "Set evaluation.score_function (a function in a file) or evaluation.answer_pattern.",
+        "Set evaluation.score_function (a function in a file), evaluation.labels or evaluation.answer_pattern.",
     )
 
 

@@ -9,8 +9,8 @@ from pipeline.artifact.attempt import Attempt
 from pipeline.run.contestants import Contestant
 
 # What decides, the first that there is; both are shown.
-FIGURES = ("win_rate", "exact_match")
-WORDS = {"win_rate": "win rate", "exact_match": "exact match"}
+FIGURES = ("win_rate", "accuracy", "exact_match")
+WORDS = {"win_rate": "win rate", "accuracy": "accuracy", "exact_match": "exact match"}
 APART = 0.05  # of the tokens: methods that trained on so many more or fewer are named
 
 

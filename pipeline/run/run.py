@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.artifact import command
 from pipeline.artifact.attempt import point_latest
-from pipeline.console import tables
+from pipeline.console import confusion, tables
 from pipeline.console.display import Display
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import UP_TO_DATE, Step
@@ -143,6 +143,7 @@ class Run:
     def _close(self, done: Sequence[Step], ran: bool) -> None:
         manifests = [step.attempt.manifest for step in done]
         tables.learned(self.display, manifests)
+        confusion.show(self.display, manifests)
         policies = [manifest for manifest in manifests if manifest["head"] == "causal" and manifest["samples"]]
         if policies and ran:
             tables.samples(self.display, policies[-1])

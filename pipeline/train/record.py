@@ -74,6 +74,7 @@ class Record:
         manifest |= {
             "metrics": {"before": before.metrics, "after": after.metrics | manifest.get("figures", {})},
             "differences": {name: one.to_json() for name, one in differences(before, after).items()},
+            **({"confusion": {"before": before.confusion, "after": after.confusion}} if after.confusion else {}),
             **({"how": after.how} if after.how else {}),
             "earlier": self.measuring.earlier.summary(),
             "samples": pairs[:wanted],

@@ -261,8 +261,8 @@ def _judged(questions: Questions, trained: Sequence[str], exported: Sequence[str
     judge, found = Judge(settings), {}
     right = [reference(one.example) for one in questions.rows]
     try:
-        if settings.answer_pattern and None not in right:
-            known = [judge.answer(one) for one in right]
+        if judge.figure and None not in right:
+            known = judge.right(right)
             found["exact_match"] = [judge.matches(words, known) for words in (trained, exported)]
         if settings.score_function:
             examples = [one.example for one in questions.rows]

@@ -41,4 +41,4 @@ def test_the_sentiment_tutorial_runs_on_a_readers_csv_and_tells_the_share_of_rig
     steps = [line.split()[3] for line in said.splitlines() if line.startswith("  held out at")]
     assert len(steps) == 2  # after every epoch
     metrics = json.loads(next(tmp_path.glob("runs/*/sft/latest/manifest.json")).read_text())["metrics"]
-    assert metrics["before"]["exact_match"] == 0 <= metrics["after"]["exact_match"] <= 1 and metrics["after"]["n"] > 0
+    assert metrics["before"]["accuracy"] == 0 <= metrics["after"]["accuracy"] <= 1 and metrics["after"]["n"] > 0
