@@ -13,7 +13,7 @@ from rich.text import Text
 
 from pipeline.console import data_report
 from pipeline.console.clock import Clock
-from pipeline.console.figures import in_a_line, short
+from pipeline.console.figures import in_a_line, kept, short
 from pipeline.console.screen import Screen
 from pipeline.errors import PipelineError
 from pipeline.plan.step import Step
@@ -129,6 +129,9 @@ class Display(Screen):
     def _on_evaluated(self, event: dict) -> None:
         if event["metrics"]:
             self.message(f"  held out at {self._count(event)}: {in_a_line(event['metrics'])}")
+
+    def _on_kept(self, event: dict) -> None:
+        self.message(f"  kept: {kept(event)}")
 
     def _on_finished(self, event: dict) -> None:
         self.end()

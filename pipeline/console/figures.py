@@ -44,6 +44,7 @@ MEANING = {  # for readers who never saw this program
     "mean_reward": "mean of the reward that this stage trains for",
     "kl": "distance from the policy that the stage began with, in nats; lower is closer",
 }
+MANY_STEPS = 10  # that are named in a line
 FEW_ROWS = 30  # below it one row more or less moves a share by more than 3%
 
 
@@ -110,6 +111,16 @@ def in_a_line(metrics: dict) -> str:
     """Figures of the model as they are shown while a stage runs, in the words of the table at its end."""
     left_out = OWN_COLUMN | BASELINES.keys() | {"perplexity"}  # it says the same as the loss
     return "  ".join(f"{name_of(name)} {number(value)}" for name, value in metrics.items() if name not in left_out)
+
+
+def kept(choice: dict) -> str:
+    """Which step a stage has left, where a held-out figure chose it; `choice` as its manifest has it."""
+    shown = [f"{one['step']}: {number(one['value'])}" for one in choice["candidates"]]
+    few = shown if len(shown) <= MANY_STEPS else [*shown[: MANY_STEPS - 1], "...", shown[-1]]
+    return (
+        f"step {choice['step']} of {choice['last']}, {name_of(choice['best'])} {number(choice['value'])}, the best of "
+        f"{len(shown)} ({', '.join(few)})"
+    )
 
 
 def short(value: float) -> str:

@@ -15,8 +15,9 @@ from pipeline.model.base import Base
 from pipeline.plan.contents import Contents
 from pipeline.plan.step import Parent
 from pipeline.plan.tuning import Tuning
+from pipeline.recipe import keep
 from pipeline.recipe.fields import hashed
-from pipeline.recipe.recipe import Recipe
+from pipeline.recipe.recipe import Recipe, StageRecipe
 from pipeline.recipe.rewards import Named
 from pipeline.stage import specs
 
@@ -43,7 +44,16 @@ class Inputs:
             "data": self.contents.of(name) | _how_read(stage.data),
             "train": hashed(spec.config, given, spec.trained),
             "seed": self.recipe.seed,
+            **({"keep": self._keep(stage, given)} if stage.best else {}),
         }
+
+    def _keep(self, stage: StageRecipe, given: dict) -> dict:
+        """By what a step is chosen."""
+        evaluation = stage.evaluation.model_dump()
+        if evaluation["score_function"]:
+            file, _, function = evaluation["score_function"].rpartition(":")
+            evaluation["score_function"] = {"sha256": self.digests.of(Path(file)), "name": function}
+        return keep.inputs(stage.best, specs()[stage.name], given, evaluation)
 
     def _model(self, parent: Parent | None) -> dict:
         model = self.recipe.model

@@ -13,6 +13,7 @@ from pipeline.recipe.chain import stages_below, start_of
 from pipeline.recipe.effect import clashes, idle
 from pipeline.recipe.fields import DEFAULTS, effective, fields_of, is_listed
 from pipeline.recipe.going_on import changeable, incoming_adapter_of, is_full, merged_adapter, unchangeable
+from pipeline.recipe.keep import keep_problems
 from pipeline.recipe.owned import OWNED, adapter_owned
 from pipeline.recipe.problem import Problem
 from pipeline.recipe.rewards import reward_problems
@@ -46,6 +47,7 @@ def contradictions(raw: dict) -> Iterator[Problem]:
             yield from _data_problems(_mapping(stages, name, "data"), (*where, "data"), specs[name].row_kind)
             yield from _least_problems(raw, name)
             yield from _streaming_problems(raw, name)
+            yield from _keep_problems(raw, name)
         else:
             yield where, f"unknown stage{did_you_mean(str(name), specs)} (there are {', '.join(specs)})"
     yield from _without_effect(raw, {name: specs[name] for name in stages if name in specs})
@@ -199,6 +201,13 @@ def _streaming_problems(raw: dict, name: str) -> Iterator[Problem]:
     if isinstance(steps, int) and steps < 1:
         what = f"needs train.max_steps: it says how many rows are read; give stages.{name}.train.max_steps"
         yield ("stages", name, "data", "streaming"), what
+
+
+def _keep_problems(raw: dict, name: str) -> Iterator[Problem]:
+    own = _mapping(raw, "stages", name)
+    if keep := _mapping(own, "keep"):
+        sections = (_mapping(raw, key) | _mapping(own, key) for key in ("train", "evaluation", "data"))
+        yield from keep_problems(name, keep.get("best"), *sections)
 
 
 def _adapter_problems(raw: dict, where: tuple) -> Iterator[Problem]:

@@ -30,13 +30,14 @@ OWNED = _owned(
         "model.trust_remote_code instead": "trust_remote_code",
         "weight beside each of reward_functions instead": "reward_weights",
         "vllm_importance_sampling_clip_max instead": "vllm_importance_sampling_cap",
+        "keep: {best: a figure} in the stage instead": """load_best_model_at_end metric_for_best_model
+            greater_is_better""",
     },
     {
         "what a stage trains goes into its artifact's folder, under the folder that --runs (RUNS=) names": "output_dir",
         "resuming is automatic": "resume_from_checkpoint restore_callback_states_from_checkpoint",
         "a resumed run would not be exact": "ignore_data_skip save_only_model",
         "rows come in one fixed order, for a resume to be exact": "dataloader_in_order accelerator_config",
-        "the last weights are the artifact": "load_best_model_at_end metric_for_best_model greater_is_better",
         "checkpoints come every save_steps, and Ctrl-C saves one; it would end a stage half trained": """
             enable_jit_checkpoint""",
         "nothing is uploaded": """push_to_hub hub_token hub_private_repo hub_model_id hub_strategy
@@ -124,7 +125,7 @@ REFUSED_VALUES = {
                 reduce_lr_on_plateau greedy""",
         },
         "save_strategy": {
-            "evaluation would decide what is kept, and a stopped run could not go on; name steps or epoch": "best",
+            "evaluation would decide what a stopped run goes on from; name steps or epoch, and to keep the best step's weights set keep: {best: a figure} in the stage": "best",
         },
         "train_sampling_strategy": {
             "it balances several devices, in an order that the recipe's seed does not draw": "batch_rebalance",

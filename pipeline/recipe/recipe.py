@@ -46,6 +46,7 @@ class StageRecipe:
     policy: str | None
     adapter: dict[str, Any]
     rewards: tuple[Named, ...]  # its reward functions
+    best: str | None = None  # the figure that decides which step is kept; without one it is the last
 
 
 class Recipe(Section):
@@ -104,6 +105,7 @@ class Recipe(Section):
             policy=own.policy,
             adapter=Adapter(**merged_adapter(self.adapter.given, self.own_adapter(name))).resolved(),
             rewards=named_in(own.reward_function, own.reward_function_weight, own.reward_functions),
+            best=own.keep.best if own.keep else None,
         )
 
     def own_adapter(self, name: str) -> dict[str, Any]:
@@ -145,6 +147,7 @@ class Recipe(Section):
             "train": train,
             "evaluation": merged.evaluation.model_dump(mode="json"),
             "must_keep": own.must_keep,
+            "keep": own.keep.model_dump() if own.keep else None,
         }
 
     def tuning(self, name: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pipeline.data.tokens.template_files import FOLDER
 from pipeline.model.adapters import DEFAULT, METHODS, NOT_HERE
 from pipeline.recipe.fields import fields_of
 from pipeline.recipe.gates import MustKeep
+from pipeline.recipe.keep import Keep, keep_of
 from pipeline.recipe.labels import LabelNames
 from pipeline.recipe.rewards import RewardFunctions, function_in_file
 from pipeline.recipe.texts import TextFigures
@@ -157,3 +158,4 @@ class StageSection(Section):
     adapter: Adapter | None = None
     use_unsloth: Switch | None = None
     must_keep: Annotated[MustKeep, Field(default_factory=dict)]
+    keep: Annotated[Keep | None, BeforeValidator(keep_of)] = None

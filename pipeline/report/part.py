@@ -10,7 +10,7 @@ from pipeline.artifact import command
 from pipeline.artifact.attempt import Attempt, all_attempts
 from pipeline.artifact.digests import difference
 from pipeline.console.data_report import OF_A_STAGE
-from pipeline.console.figures import BASELINES, are_few, number
+from pipeline.console.figures import BASELINES, are_few, kept, number
 from pipeline.plan.step import EVALUATE, RUNNING, UP_TO_DATE, Step
 from pipeline.report import benchmarks, change, curves, settings, verdict
 from pipeline.report.answers import Answers, answers
@@ -163,6 +163,8 @@ class Part:
             yield "in all", f"{duration(whole)}, evaluation and saving included"
         if "steps" in said:
             yield "updates", f"{said['steps']:,}"
+        if choice := said.get("kept"):
+            yield "kept", kept(choice)
         for kind, words in (("gpu", "GPU memory at most"), ("host", "host memory at most")):
             if peak := said.get("peak_bytes", {}).get(kind):
                 yield words, f"{peak / 2**30:.2f} GiB"

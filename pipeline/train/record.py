@@ -31,8 +31,20 @@ class Record:
         self.checked, self.rows, self.measuring, self.tracking = checked, rows, measuring, tracking
         self.report = report
 
-    def sign(self, trainer, output: str, before: Figures, after: Figures, seconds: float, peak: dict[str, int]) -> None:
-        """Of what `trainer` has trained, in so many seconds and bytes of memory, and what is saved as `output`."""
+    def sign(
+        self,
+        trainer,
+        output: str,
+        before: Figures,
+        after: Figures,
+        seconds: float,
+        peak: dict[str, int],
+        kept: dict | None = None,
+    ) -> None:
+        """Of what `trainer` has trained, in so many seconds and bytes of memory, and what is saved as `output`.
+
+        `kept` is how its step was chosen, where that was not the last one.
+        """
         checked = self.checked
         job, step = checked.job, checked.step
         weights = weights_sha256(checked.folder / output, Digests())
@@ -54,6 +66,7 @@ class Record:
             | ({"shrunk": checked.shrinking.history} if checked.shrinking.history else {}),
             "steps": trainer.state.global_step,
             "tokens": trainer.tokens,
+            **({"kept": kept} if kept else {}),
             "figures": getattr(trainer, "figures", dict)(),
             "seconds": {"training": round(seconds, 2)},
             "peak_bytes": peak,

@@ -20,6 +20,7 @@ from pipeline.train.job import machine
 from pipeline.train.job.checked_job import CheckedJob
 from pipeline.train.job.interruption import Interruption
 from pipeline.train.job.job import INTERRUPTED
+from pipeline.train.loop.best import Best
 from pipeline.train.loop.context import Context
 from pipeline.train.loop.reference import Reference
 from pipeline.train.measuring import Measuring
@@ -43,6 +44,8 @@ class StageRun:
         self.models = StageModels(checked, self.rows)
         self.measuring = Measuring(checked, self.rows, self.models, report)
         self.tracking = Tracking(trackers.asked(self.step.given.get("report_to")), self._about(), report)
+        best = checked.settings.best
+        self.best = Best(self.folder, best, report) if best else None
         self.record = Record(checked, self.rows, self.measuring, self.tracking, report)
 
     def run(self) -> int:
@@ -64,12 +67,16 @@ class StageRun:
             if self.interruption.is_set():
                 self.report("interrupted", step=trainer.state.global_step)
                 return INTERRUPTED
+            kept = self.best.settle(trainer) if self.best else None
             trainer.finish()
-            after = self.measuring.after(trainer.model, trainer.state.global_step, before)
+            step = kept["step"] if kept else trainer.state.global_step
+            after = self.measuring.after(trainer.model, step, before)
             self.report("phase", name="saving")
             output = save(trainer.model, self.rows.tokenizer.tokenizer, self.folder)
             self.report("phase", name="manifest")
-            self.record.sign(trainer, output, before, after, seconds, peak)
+            self.record.sign(trainer, output, before, after, seconds, peak, kept)
+        if self.best:
+            self.best.forget()
         return 0
 
     def evaluate_again(self) -> None:
@@ -107,6 +114,7 @@ class StageRun:
             reward=self.models.reward,
             learning=self.step.inputs.get("adapter_learning", {}),
             evaluate=self.measuring.in_between,
+            best=self.best,
             kept=Reference(self.step.inputs, data.folder, f"{self.job.backend} {checked.machine['device']}"),
         )
         (self.folder / "checkpoints").mkdir(exist_ok=True)
@@ -127,7 +135,9 @@ class StageRun:
         kept = trainer.args.save_total_limit or 1 if trainer.args.save_strategy != "no" else 0
         full = not isinstance(trainer.model, PeftModel)  # what trains otherwise cannot be reckoned from this model
         alike = [name for name in self.job.ahead if METHODS[recipe.stage(name).adapter["method"]].whole == full]
-        room.check(trainer.model, str(trainer.args.optim), kept, self.folder, (*begun, *alike))
+        room.check(
+            trainer.model, str(trainer.args.optim), kept, self.folder, (*begun, *alike), kept + 1 if self.best else 0
+        )
 
     def _train(self, trainer) -> tuple[float, dict[str, int]]:
         """From the last checkpoint, where there is one.

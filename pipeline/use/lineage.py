@@ -20,7 +20,7 @@ from pipeline.plan.parents import where_it_lies
 
 FILE = "lineage.json"  # in a published folder
 SCHEMA = 1
-_AS_THEY_ARE = """schema stage fingerprint inputs head output weights_sha256 steps tokens seconds peak_bytes versions
+_AS_THEY_ARE = """schema stage fingerprint inputs head output weights_sha256 steps kept tokens seconds peak_bytes versions
     metrics how confusion finished files""".split()
 _OF_THE_RUN = ("backend", "device", "gpu", "processes", "threads", "attention")
 

@@ -16,6 +16,7 @@ EVENTS = {
     "step": "a step is done: step, tokens so far",
     "log": "a line of log.jsonl that has a loss: step, loss and the other figures",
     "evaluated": "the held-out figures in the middle of training: step, metrics",
+    "kept": "which step is kept: best, the figure that decided, step, value, last, the last step, and candidates",
     "interrupted": "the checkpoint that Ctrl-C asked for is saved: step",
     "finished": "the manifest is written: folder, manifest",
     "shrunk": "memory ran out, and a fresh process continues with fewer rows at a time: text",

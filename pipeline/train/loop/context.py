@@ -24,6 +24,7 @@ from pipeline.stage import Spec
 from pipeline.train.job.interruption import Interruption
 from pipeline.train.loop import pairs, reference
 from pipeline.train.loop.arguments import built
+from pipeline.train.loop.best import Best
 from pipeline.train.loop.callback import StageCallback
 from pipeline.train.loop.packing import packed, refuse_mixed_attention, without_suspicion
 from pipeline.train.loop.reference import Reference
@@ -51,6 +52,7 @@ class Context:
     reward: Callable | None  # see pipeline.reward.reward
     learning: Mapping[str, float]  # how the adapter is trained beside what `given` says
     evaluate: Callable[[torch.nn.Module, int], dict[str, float]]  # held-out figures of the model, at a step
+    best: Best | None  # keeps the weights of the best step, where the recipe asks for it
     kept: Reference  # what the frozen reference says of the rows
 
     def effective(self, name: str) -> object:

@@ -68,8 +68,12 @@ class StageTrainer:
         self.begun = time.monotonic()
         if self.kept_from_before:
             give_back(self, self.kept_from_before)
-        if not (method := method_on(self.model)):
-            return
+        if method := method_on(self.model):
+            self._begin_alongside(method, steps)
+        if best := self.context.best:
+            best.begin(self)
+
+    def _begin_alongside(self, method, steps: int) -> None:
         try:
             self.alongside = method.alongside(self.model, steps)
         except ValueError as error:
@@ -126,6 +130,8 @@ class StageTrainer:
         Trainer.log(self, logs)  # TRL's would add what it gathers of training, and forget it
         if watch := getattr(self, "watch_held_out", None):
             watch(metrics)
+        if best := self.context.best:
+            best.consider(self.state.global_step, metrics, self.model)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, logs)
         return logs
 
@@ -174,7 +180,11 @@ class StageTrainer:
             so_far = json.loads(file.read_text(encoding="utf-8"))
             self.tokens, self.before = so_far["tokens"], so_far["seconds"]
             self.kept_from_before = so_far.get("gathered")
+        self.put(self._resumed_from)
+
+    def put(self, weights: Path) -> None:
+        """The policy of a folder into the model."""
         if isinstance(self.model, PeftModel):
-            load_adapter(self.model, Path(resume_from_checkpoint))
+            load_adapter(self.model, weights)
         else:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            super()._load_from_checkpoint(str(weights), self.model)
