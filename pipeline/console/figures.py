@@ -41,6 +41,8 @@ MEANING = {  # for readers who never saw this program
     "reward_accuracy": "share of pairs whose chosen answer has the higher score",
     "mean_score": "mean of the author's own score of the greedy answers",
     "win_rate": "share of answers that score higher than those before the stage, ties counting half",
+    "judged_win_rate": "share of answers that the judge prefers to those before the stage, ties counting half",
+    "win_rate_over_reference": "share of answers that the judge prefers to the reference answers, ties counting half",
     "mean_reward": "mean of the reward that this stage trains for",
     "kl": "distance from the policy that the stage began with, in nats; lower is closer",
 }
@@ -121,6 +123,23 @@ def kept(choice: dict) -> str:
         f"step {choice['step']} of {choice['last']}, {name_of(choice['best'])} {number(choice['value'])}, the best of "
         f"{len(shown)} ({', '.join(few)})"
     )
+
+
+def verdicts(judge: dict) -> str:
+    """What a judge said, in a sentence; `judge` as a manifest has it."""
+    found, against = judge["after"], {"before": "the answers before it", "reference": "the reference answers"}
+    said = [f"{found.get(key, 0)} {key}" for key in ("won", "lost", "even")]
+    ties = [
+        words.format(found[key])
+        for key, words in (("by place", "{} decided by where the answer stood"), ("same", "{} with equal answers"))
+        if found.get(key)
+    ]
+    told = f"{judge['by']} judged {found['pairs']} answers against {against[judge['against']]}: {', '.join(said)}"
+    told += f"; {' and '.join(ties)} count as ties" if ties else ""
+    if none := found.get("none"):
+        why = ", ".join(f"{count} {reason}" for reason, count in found["why"].items())
+        told += f"; {none} without a verdict ({why}) count for nothing"
+    return told
 
 
 def short(value: float) -> str:

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.console.figures import FEW_ROWS, are_few, figure_rows
+from pipeline.console.figures import FEW_ROWS, are_few, figure_rows, verdicts
 from pipeline.console.screen import Screen
 from pipeline.plan.step import CONTINUE, EVALUATE, RUN, RUNNING, UP_TO_DATE, Step
 
@@ -48,6 +48,9 @@ def learned(screen: Screen, manifests: Sequence[dict]) -> None:
             table.add_row(Text(manifest["stage"] if number == 0 else "", style="bold"), *row)
     screen.console.print()
     screen.console.print(table)
+    for manifest in manifests:
+        if judge := manifest.get("judge"):
+            screen.message(f"[bold]judge[/bold] {manifest['stage']}: {escape(verdicts(judge))}")
     if few := [manifest["stage"] for manifest in manifests if are_few(manifest)]:
         names = ", ".join(few)
         text = f"few rows: of {names} fewer than {FEW_ROWS} rows are held out, and chance alone moves such figures"

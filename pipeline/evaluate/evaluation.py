@@ -64,7 +64,7 @@ class Evaluation:
         settings, encoder = self.settings, Encoder(self.tokenizer)
         questions = [one.question for one in self.held_out]
         only_prompts = KINDS[self.kind] is Prompt
-        judged = self.judge.figure or settings.score_function or settings.text or only_prompts
+        judged = self.judge.figure or settings.score_function or settings.text or settings.judge or only_prompts
         number = len(questions) if judged else min(settings.samples, len(questions))
         tools = [one.tools for one in self.held_out]
         prompts = [encoder.prompt_ids(*one) for one in zip(questions[:number], tools[:number], strict=True)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from pipeline.plan.judges import judged_by
 from pipeline.recipe.recipe import Recipe
 from pipeline.stage import specs
 
@@ -15,7 +16,7 @@ def ordered(recipe: Recipe, goals: Iterable[str], overridden: str | None = None)
 
     def need(name: str) -> None:
         above = None if name == overridden else recipe.parent(name)
-        for parent in (above, recipe.reward(name)):
+        for parent in (above, recipe.reward(name), judged_by(recipe, name)):
             if parent in recipe.stages and parent not in needed:
                 need(parent)
         if name not in needed:

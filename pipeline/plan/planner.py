@@ -11,7 +11,7 @@ from pipeline.hub import settle
 from pipeline.model import backend
 from pipeline.model.backend import Backend
 from pipeline.model.base import Base, repository_of
-from pipeline.plan import checks, graph, methods
+from pipeline.plan import checks, graph, judges, methods
 from pipeline.plan.contents import Contents
 from pipeline.plan.decisions import Decisions
 from pipeline.plan.evaluations import Evaluations
@@ -84,6 +84,7 @@ class Planner:
             steps[name] = step
         self.digests.save()
         checks.trackers_ready(self.recipe, steps.values())
+        judges.check(self.recipe, steps.values())
         return list(steps.values())
 
     def step(

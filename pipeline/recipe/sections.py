@@ -12,6 +12,7 @@ from pipeline.data.tokens.template_files import FOLDER
 from pipeline.model.adapters import DEFAULT, METHODS, NOT_HERE
 from pipeline.recipe.fields import fields_of
 from pipeline.recipe.gates import MustKeep
+from pipeline.recipe.judging import Judge, judge_of
 from pipeline.recipe.keep import Keep, keep_of
 from pipeline.recipe.labels import LabelNames
 from pipeline.recipe.rewards import RewardFunctions, function_in_file
@@ -136,6 +137,7 @@ class Evaluation(Section):
     text: Annotated[TextFigures, Field(default_factory=list)]  # how near answers are to the references, by their words
     few_shot: Count = 0
     score_function: Annotated[str | None, BeforeValidator(function_in_file)] = None
+    judge: Annotated[Judge | None, BeforeValidator(judge_of)] = None  # which of two answers is better
     batch_size: Positive = 32
     earlier_stages: bool = True  # also on the held-out rows of the stages that the policy stands on
 

@@ -19,9 +19,18 @@ from pipeline.console.figures import (
 from pipeline.evaluate.shares import EVEN, newcombe, wilson
 
 NOT_KEPT = "the rows' own numbers were not kept"
-SHARES = {"exact_match", "accuracy", "no_label", "preference_accuracy", "reward_accuracy", "win_rate"}
+SHARES = {
+    "judged_win_rate",
+    "win_rate_over_reference",
+    "exact_match",
+    "accuracy",
+    "no_label",
+    "preference_accuracy",
+    "reward_accuracy",
+    "win_rate",
+}
 # The first of these that a stage has is what it is judged by at a glance.
-FIRST = "mean_reward reward_accuracy win_rate preference_accuracy mean_score accuracy exact_match chrf rouge_l bleu loss".split()
+FIRST = "mean_reward reward_accuracy judged_win_rate win_rate_over_reference win_rate preference_accuracy mean_score accuracy exact_match chrf rouge_l bleu loss".split()
 
 BETTER, WORSE, CHANCE, EQUAL, FEW, UNKNOWN, TOLD = "better", "worse", "chance", "equal", "few", "unknown", "told"
 WORDS = {

@@ -10,7 +10,7 @@ from pipeline.artifact import command
 from pipeline.artifact.attempt import Attempt, all_attempts
 from pipeline.artifact.digests import difference
 from pipeline.console.data_report import OF_A_STAGE
-from pipeline.console.figures import BASELINES, are_few, kept, number
+from pipeline.console.figures import BASELINES, are_few, kept, number, verdicts
 from pipeline.plan.step import EVALUATE, RUNNING, UP_TO_DATE, Step
 from pipeline.report import benchmarks, change, curves, settings, verdict
 from pipeline.report.answers import Answers, answers
@@ -76,6 +76,12 @@ class Part:
     def forgotten(self) -> list[change.Change]:
         """What became of that which earlier stages taught."""
         return list(change.of_earlier(self.manifest or {}))
+
+    @property
+    def judged(self) -> str:
+        """What the judge said, in a sentence."""
+        judge = (self.manifest or {}).get("judge")
+        return f"{verdict.sentence(verdicts(judge))}." if judge else ""
 
     @property
     def confusion(self) -> dict | None:

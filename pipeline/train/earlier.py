@@ -116,7 +116,7 @@ class Earlier:
     def _apart(self, said: Settings) -> dict[str, object]:
         """What is otherwise than when that stage was measured; it changes none of the figures."""
         rows = min(said.batch_size, self.checked.shrinking.evaluated().batch_size)
-        return {"samples": 0, "few_shot": 0, "score_function": None, "text": [], "batch_size": rows}
+        return {"samples": 0, "few_shot": 0, "score_function": None, "text": [], "judge": None, "batch_size": rows}
 
     def _measured(self, one: Taught, model) -> Figures:
         self.report("phase", name=f"what {one.name} taught")

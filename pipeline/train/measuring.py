@@ -14,6 +14,7 @@ from pipeline.recipe.fields import effective
 from pipeline.stage import Spec
 from pipeline.train.earlier import Earlier
 from pipeline.train.job.checked_job import CheckedJob
+from pipeline.train.judging import Judging
 from pipeline.train.models import StageModels
 from pipeline.train.rows import StageRows, evaluated
 from pipeline.train.samples import Samples
@@ -25,6 +26,7 @@ class Measuring:
     def __init__(self, checked: CheckedJob, rows: StageRows, models: StageModels, report: Callable[..., None]):
         self.checked, self.rows, self.models, self.report = checked, rows, models, report
         self.earlier = Earlier(checked, rows, report)
+        self.judging = Judging(checked, report)
         self._last: tuple[int | None, Figures | None] = None, None  # the step of the latest figures, and they
 
     @cached_property
@@ -72,12 +74,14 @@ class Measuring:
         last, figures = self._last
         figures = figures if last == step else self.evaluation.run(model, before)
         self.earlier.after(model)
+        self.judging.after(model, self.evaluation, before, figures)
         return figures
 
     def again(self) -> tuple[Figures, Figures]:
         """Of a finished stage before and after, both anew: the weights are there, the evaluation is another."""
         self.report("phase", name="model")
         model = self.models.on_device(self.models.at_the_start())
+        self.judging.check(model)
         self.report("phase", name="evaluation before")
         before = self.evaluation.run(model)
         self.earlier.forget()
@@ -86,6 +90,7 @@ class Measuring:
         self.report("phase", name="evaluation after")
         after = self.evaluation.run(model, before)
         self.earlier.after(model)
+        self.judging.after(model, self.evaluation, before, after)
         write_json(self.checked.folder / "before.json", before.to_json())
         return before, after
 

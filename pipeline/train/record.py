@@ -87,6 +87,7 @@ class Record:
         manifest |= {
             "metrics": {"before": before.metrics, "after": after.metrics | manifest.get("figures", {})},
             "differences": {name: one.to_json() for name, one in differences(before, after).items()},
+            **({"judge": self.measuring.judging.summary} if self.measuring.judging.summary else {}),
             **({"confusion": {"before": before.confusion, "after": after.confusion}} if after.confusion else {}),
             **({"how": after.how} if after.how else {}),
             "earlier": self.measuring.earlier.summary(),

@@ -59,6 +59,7 @@ class StageRun:
         print(f"backend: {self.job.backend} ({self.job.backend_why})", flush=True)
         trainer = self.trainer(self.models.at_the_start())
         self._check_room(trainer)
+        self.measuring.judging.check(trainer.model)
         before = self.measuring.before(trainer.model)
         self.measuring.earlier.before(trainer.model)
         self.report("before", metrics=before.metrics)

@@ -21,7 +21,7 @@ from pipeline.plan.parents import where_it_lies
 FILE = "lineage.json"  # in a published folder
 SCHEMA = 1
 _AS_THEY_ARE = """schema stage fingerprint inputs head output weights_sha256 steps kept tokens seconds peak_bytes versions
-    metrics how confusion finished files""".split()
+    metrics how confusion judge finished files""".split()
 _OF_THE_RUN = ("backend", "device", "gpu", "processes", "threads", "attention")
 
 
@@ -54,7 +54,8 @@ def chain(attempt: Attempt) -> list[Attempt]:
 def public(manifest: dict) -> dict:
     """A manifest without paths of this machine and without rows of the data."""
     said = {key: manifest[key] for key in _AS_THEY_ARE if key in manifest}
-    score = manifest["evaluation"]["settings"].get("score_function")
+    settings = manifest["evaluation"]["settings"]
+    score, judge = settings.get("score_function"), settings.get("judge")
     return said | {
         "data": {
             "files": [
@@ -70,7 +71,9 @@ def public(manifest: dict) -> dict:
         "run": {key: manifest["run"][key] for key in _OF_THE_RUN if key in manifest["run"]},
         "evaluation": {
             "sha256": manifest["evaluation"]["sha256"],
-            "settings": manifest["evaluation"]["settings"] | {"score_function": score and PurePath(score).name},
+            "settings": settings
+            | {"score_function": score and PurePath(score).name}
+            | ({"judge": judge | {"url": None}} if judge else {}),
         },
         "manifest_sha256": digest(manifest),
     }

@@ -1,0 +1,60 @@
+"""Whether the judge of a stage's answers can be had: its key, or the reward model of the recipe."""
+
+from collections.abc import Iterable, Iterator
+
+from pipeline.errors import PipelineError, Together
+from pipeline.plan.step import CONTINUE, EVALUATE, RUN, Step
+from pipeline.recipe.chain import stages_below
+from pipeline.recipe.judging import Judge
+from pipeline.recipe.recipe import Recipe
+from pipeline.stage import specs
+
+
+def judge_of(recipe: Recipe, name: str) -> Judge | None:
+    """Who judges the answers of a stage; none where it gives no answers."""
+    spec = specs()[name]
+    return recipe.stage(name).evaluation.judge if spec.head == "causal" and spec.row_kind != "text" else None
+
+
+def scoring_stage(recipe: Recipe) -> str | None:
+    """The recipe's stage that trains a reward model."""
+    return next((name for name in recipe.stages if specs()[name].head == "score"), None)
+
+
+def judged_by(recipe: Recipe, name: str) -> str | None:
+    """The stage whose reward model judges another, and that comes first; None where there is none that could."""
+    judge = judge_of(recipe, name)
+    scoring = scoring_stage(recipe) if judge and judge.reward and not recipe.reward(name) else None
+    return None if scoring is None or name in _below(recipe, scoring) else scoring
+
+
+def check(recipe: Recipe, steps: Iterable[Step]) -> None:
+    """Of those that are to be trained or measured. Raises PipelineError."""
+    together = Together()
+    for step in steps:
+        if step.state in (RUN, CONTINUE, EVALUATE):
+            for error in _problems(recipe, step.stage):
+                with together.noting():
+                    raise error
+    together.tell()
+
+
+def _problems(recipe: Recipe, name: str) -> Iterator[PipelineError]:
+    judge = judge_of(recipe, name)
+    if judge is None:
+        return
+    if judge.key_is_missing:
+        said = f"{name}: evaluation.judge.key_from: there is no {judge.key_from} in the environment."
+        yield PipelineError(said, f"Put the judge's key there: export {judge.key_from}=...")
+    if judge.reward and not recipe.reward(name) and judged_by(recipe, name) is None:
+        scoring, where = scoring_stage(recipe), f"{name}: evaluation.judge: reward"
+        if scoring is None:
+            said = f"{where}: the recipe has no stage that trains a reward model."
+            yield PipelineError(said, "Add one, or name an address as the judge.")
+        else:
+            said = f"{where}: {scoring} stands on {name} itself."
+            yield PipelineError(said, "Name an address as the judge here; the reward model can judge other stages.")
+
+
+def _below(recipe: Recipe, name: str) -> list[str]:
+    return stages_below(name, {one: own.policy for one, own in recipe.stages.items()})
