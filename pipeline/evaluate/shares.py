@@ -8,10 +8,9 @@ little. All are 95% intervals.
 
 from math import hypot, sqrt
 
-EVEN = {
-    "win_rate": 0.5,
-    "judged_win_rate": 0.5,
-}  # shares that compare by themselves, and what they are where nothing is better
+JUDGED = ("judged_win_rate", "win_rate_over_reference")  # of the rows alone on which a judge gave a verdict
+# Shares that compare by themselves, and what they are where nothing is better.
+EVEN = {"win_rate": 0.5, "judged_win_rate": 0.5}
 Z = 1.959964  # the 97.5th percentile of the normal distribution
 
 

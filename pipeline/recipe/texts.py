@@ -26,5 +26,9 @@ TextFigures = Annotated[list[str], BeforeValidator(_names)]
 
 
 def missing(names: list[str]) -> list[str]:
-    """The packages that these figures need and that are not installed."""
-    return [one for one in dict.fromkeys(PACKAGES[name] for name in names) if importlib.util.find_spec(one) is None]
+    """The packages that these figures need and that are not installed; others need none."""
+    return [
+        one
+        for one in dict.fromkeys(PACKAGES[name] for name in names if name in PACKAGES)
+        if importlib.util.find_spec(one) is None
+    ]

@@ -8,7 +8,9 @@ from pipeline.artifact.attempt import Attempt, all_attempts
 from pipeline.artifact.digests import difference
 from pipeline.artifact.writing import write_atomically
 from pipeline.errors import PipelineError
+from pipeline.evaluate.shares import JUDGED
 from pipeline.plan.planner import Planner
+from pipeline.recipe import texts
 from pipeline.recipe.recipe import Recipe
 from pipeline.report import change, curves, verdict
 from pipeline.report.answers import BY_ANOTHER, Answers, answers
@@ -52,13 +54,12 @@ class Beside:
     @cached_property
     def changes(self) -> list[change.Change]:
         """Of the figures that both ended with. They are compared row by row where they are of the same rows."""
-        from pipeline.evaluate.figures import Figures  # numpy: what compares no attempts does not wait for it
-        from pipeline.evaluate.intervals import differences
+        from pipeline.evaluate.intervals import differences  # numpy: what compares no attempts does not wait for it
 
         was, now = self.a.after, self.b.after
         known = {}
         if self.paired:
-            found = differences(*(Figures(each=one["each"], weights=one["weights"]) for one in (was, now)))
+            found = differences(_by_row(was), _by_row(now))
             known = {name: one.to_json() for name, one in found.items()}
         compared = change.changes(was, now, known, even={})
         return [one for one in compared if one.before is not None and one.after is not None]
@@ -170,3 +171,16 @@ def find(name: str, recipe: Recipe, runs: Path) -> Attempt:
         f"{name}: is neither a stage of {recipe.path} nor an attempt in {runs / recipe.name}{did_you_mean(name, known)}.",
         "Name a stage, the folder of an attempt, or the beginning of its fingerprint, as `align status` and the report show them.",
     )
+
+
+def _by_row(found: dict):
+    """Figures of which every row has its numbers: a judge may have left out some, and two attempts not the same ones.
+
+    What is reckoned by a package that is not installed here is left out.
+    """
+    from pipeline.evaluate.figures import Figures
+
+    n = found["metrics"].get("n")
+    each = {name: rows for name, rows in found["each"].items() if name not in JUDGED or len(rows) == n}
+    parts = {name: rows for name, rows in found.get("parts", {}).items() if not texts.missing([name])}
+    return Figures(each=each, weights=found["weights"], parts=parts)

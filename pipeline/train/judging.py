@@ -15,13 +15,14 @@ from pipeline.evaluate.evaluation import Evaluation
 from pipeline.evaluate.figures import Figures
 from pipeline.evaluate.pairwise.comparing import FILE, Verdicts, counted
 from pipeline.evaluate.pairwise.verdicts import SAME, Pair, Verdict, by_score
+from pipeline.evaluate.shares import JUDGED
 from pipeline.plan.judges import judge_of, scoring_stage
 from pipeline.plan.step import UP_TO_DATE, Parent
 from pipeline.recipe.judging import Judge
 from pipeline.reward.adapter import REWARD, add_reward, reward_scores
 from pipeline.train.job.checked_job import CheckedJob
 
-WIN_RATE, OVER_REFERENCE = "judged_win_rate", "win_rate_over_reference"
+WIN_RATE, OVER_REFERENCE = JUDGED
 
 
 class Judging:

@@ -16,6 +16,8 @@ from pipeline.train.measuring import Measuring
 from pipeline.train.rows import StageRows
 from pipeline.train.trackers.tracking import Tracking
 
+OF_SOME_FIGURES = ("judge", "confusion", "how")  # what a manifest has where it has the figures that they are about
+
 
 class Record:
     """Signs a stage: with its manifest it is finished."""
@@ -76,7 +78,8 @@ class Record:
 
     def sign_again(self, before: Figures, after: Figures) -> None:
         """Other figures for the same weights: all else stays as the attempt's manifest has it."""
-        manifest = {key: value for key, value in self.checked.attempt.manifest.items() if key != "files"}
+        anew = {"files", *OF_SOME_FIGURES}
+        manifest = {key: value for key, value in self.checked.attempt.manifest.items() if key not in anew}
         self._write(manifest, before, after, self.tracking.again)
 
     def _write(self, manifest: dict, before: Figures, after: Figures, track: Callable[[dict], None]) -> None:

@@ -32,6 +32,8 @@ def test_figures_come_from_the_judge_and_his_key_stays_with_him(built, monkeypat
     assert plan(built, *with_judge("sft", moved))["sft"]["state"] == "up to date"
     other = moved.replace("reference", "before")
     assert plan(built, *with_judge("sft", other))["sft"]["why"].startswith('evaluation.judge.against: "reference"')
+    align("run", "sft", "-r", "micro.yaml", cwd=built)  # asked no more, nothing of it is left
+    assert "judge" not in manifest(built, "sft")
     monkeypatch.delenv("JUDGE_KEY")
     assert "there is no JUDGE_KEY in the environment" in refused(
         built, "plan", "-r", "micro.yaml", *with_judge("sft", other)
