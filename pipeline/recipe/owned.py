@@ -125,7 +125,7 @@ REFUSED_VALUES = {
                 reduce_lr_on_plateau greedy""",
         },
         "save_strategy": {
-            "evaluation would decide what a stopped run goes on from; name steps or epoch, and to keep the best step's weights set keep: {best: a figure} in the stage": "best",
+            "evaluation would decide what is kept, and a stopped run could not go on; name steps or epoch, and set keep: {best: a figure} in the stage": "best",
         },
         "train_sampling_strategy": {
             "it balances several devices, in an order that the recipe's seed does not draw": "batch_rebalance",
