@@ -9,7 +9,9 @@ from pipeline.cli import exports
 from pipeline.cli.options import (
     DEFAULT_RECIPE,
     FreshOption,
+    GpuOption,
     JsonOption,
+    MemoryOption,
     NoLookAheadOption,
     PolicyOption,
     RecipeOption,
@@ -20,9 +22,11 @@ from pipeline.cli.options import (
     with_switch,
 )
 from pipeline.console import benchmarks as shown_benchmarks
-from pipeline.console import tables
+from pipeline.console import memory, tables
 from pipeline.console.display import Display
 from pipeline.console.screen import Screen, make_console
+from pipeline.plan.memory import card
+from pipeline.plan.memory.reckoned import reckon
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import EVALUATE, UP_TO_DATE
 from pipeline.recipe.reading import load_recipe
@@ -64,16 +68,27 @@ def plan(
     policy: PolicyOption = None,
     unsloth: UnslothOption = None,
     fresh: FreshOption = False,
+    gpu: GpuOption = None,
+    show_memory: MemoryOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what `run` would do, and why."""
+    """Show what `run` would do, and why, and what each stage needs on a GPU."""
     loaded = load_recipe(recipe, with_switch(recipe, overrides or [], unsloth))
     goals = stages or list(loaded.stages)
-    steps = Planner(loaded, runs, policy).plan(goals, fresh=goals if fresh else ())
+    asked = card.named(gpu) if gpu is not None else card.own()
+    planner = Planner(loaded, runs, policy)
+    steps = planner.plan(goals, fresh=goals if fresh else ())
+    needs = reckon(planner, steps)
     if as_json:
-        print(json.dumps([step.to_json() for step in steps], indent=1))
-    else:
-        tables.plan(Screen(make_console()), steps, f"{loaded.name}: the plan")
+        both = zip(steps, needs, strict=True)
+        print(json.dumps([step.to_json() | need.to_json(asked) for step, need in both], indent=1))
+        return
+    screen = Screen(make_console())
+    cells = {need.stage: memory.cell(need, asked) for need in needs}
+    tables.plan(screen, steps, f"{loaded.name}: the plan", cells)
+    memory.remarks(screen, needs, asked)
+    if show_memory:
+        memory.bars(screen, needs, asked)
 
 
 def status(

@@ -19,6 +19,10 @@ UnslothOption = Annotated[
 NoLookAheadOption = Annotated[
     bool, typer.Option("--no-look-ahead", help="Train at once, without preparing the rows of the later stages first.")
 ]
+GpuOption = Annotated[
+    float | None, typer.Option("--gpu", help="Hold it against a card of so many GB instead of this machine's own.")
+]
+MemoryOption = Annotated[bool, typer.Option("--memory", help="Show of what the memory that a stage needs consists.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="The same for a program to read.")]
 Stages = Annotated[list[str] | None, typer.Argument(help="The stages; all of the recipe where none is named.")]
 

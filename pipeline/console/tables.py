@@ -1,6 +1,6 @@
 """What a command ends with, and what it begins with: the plan, what was learned, samples, two backends side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.markup import escape
@@ -14,10 +14,11 @@ from pipeline.plan.step import CONTINUE, EVALUATE, RUN, RUNNING, UP_TO_DATE, Ste
 STYLES = {UP_TO_DATE: "green", CONTINUE: "yellow", EVALUATE: "yellow", RUN: "cyan", RUNNING: "magenta"}
 
 
-def plan(screen: Screen, steps: Sequence[Step], title: str) -> None:
+def plan(screen: Screen, steps: Sequence[Step], title: str, needs: Mapping[str, Text] | None = None) -> None:
+    """The steps, one a row; `needs` has a cell more for each of them by its stage."""
     table = plain_table(title)
-    for heading in ("stage", "will", "why", "backend", "artifact"):
-        words = heading in ("why", "backend")
+    for heading in ("stage", "will", "why", "backend", *(["on a GPU"] if needs else []), "artifact"):
+        words = heading in ("why", "backend", "on a GPU")
         table.add_column(heading, style="bold" if heading == "stage" else "", overflow="fold", no_wrap=not words)
     for step in steps:
         table.add_row(
@@ -25,6 +26,7 @@ def plan(screen: Screen, steps: Sequence[Step], title: str) -> None:
             Text(step.state, style=STYLES[step.state]),
             escape(step.why),
             f"{step.backend.name}: {step.backend.why}" if step.backend else "-",
+            *([needs[step.stage]] if needs else []),
             step.attempt.folder.name if step.attempt else "-",
         )
         for lost in step.falls_short:

@@ -1,0 +1,60 @@
+"""What the stages need of a GPU: a column of the plan, and a picture of the parts."""
+
+from collections.abc import Sequence
+
+from rich.markup import escape
+from rich.text import Text
+
+from pipeline.console.screen import Screen
+from pipeline.plan.memory.card import Card
+from pipeline.plan.memory.need import GIB
+from pipeline.plan.memory.reckoned import Reckoned
+
+WIDTH = 40  # cells of the longest bar
+
+
+def gib(size: int) -> str:
+    return f"{size / GIB:.1f} GiB" if size >= 0.95 * GIB else f"{size / 2**20:.0f} MiB"
+
+
+def cell(one: Reckoned, card: Card | None) -> Text:
+    """`needs 11.2 GiB`, and against a card whether that fits."""
+    if one.need is None:
+        return Text("not known", style="dim")
+    said = f"needs {gib(one.need.bytes)}"
+    if card is None:
+        return Text(said)
+    left = one.left(card)
+    if left < 0:
+        return Text(f"{said}, {gib(-left)} too much", style="bold red")
+    return Text(f"{said}, {gib(left)} left", style="green" if left > 0.05 * card.bytes else "yellow")
+
+
+def remarks(screen: Screen, found: Sequence[Reckoned], card: Card | None) -> None:
+    """Below the plan: what it was held against, and what is not known."""
+    if card and any(one.need for one in found):
+        screen.message(f"[dim]held against {escape(card.name)}, {gib(card.bytes)}; `--memory` shows the parts[/dim]")
+    for why in dict.fromkeys(one.why_not for one in found if one.need is None):
+        stages = ", ".join(one.stage for one in found if one.why_not == why)
+        screen.message(f"[yellow]note[/yellow] what {stages} needs on a GPU is not known: {escape(why)}")
+
+
+def bars(screen: Screen, found: Sequence[Reckoned], card: Card | None) -> None:
+    """The parts of each stage at its peak, a bar each."""
+    for one in (each for each in found if each.need):
+        need, parts = one.need, one.need.parts
+        longest = max(parts.values())
+        screen.console.print()
+        screen.message(f"[bold]{one.stage}[/bold]  {cell(one, card).plain}; the peak is in {need.peak.name}")
+        for name, size in parts.items():
+            bar = "█" * round(WIDTH * size / longest)
+            screen.console.print(f"  {name:<14} {gib(size):>9}  [cyan]{bar or '▏'}[/cyan]", soft_wrap=True)
+        others = {phase.name: phase.allocated for phase in need.phases if phase is not need.peak}
+        if others:
+            said = ", ".join(f"{name} {gib(size)}" for name, size in others.items())
+            screen.message(f"  [dim]in tensors: {need.peak.name} {gib(need.peak.allocated)}; {said}[/dim]")
+        tokens = need.tokens
+        screen.message(
+            f"  [dim]{tokens['rows']} x {tokens['length']} tokens in a micro-batch ({tokens['of']}); "
+            f"{need.trained:,} numbers are trained[/dim]"
+        )

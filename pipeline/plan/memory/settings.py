@@ -1,0 +1,111 @@
+"""From a recipe to what the memory of a stage depends on. What is not known here is said, with what to do about it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.data.shapes.kinds import KINDS
+from pipeline.hub import Repository
+from pipeline.model import backend
+from pipeline.model.backend import UNSLOTH
+from pipeline.model.base import Base, repository_of
+from pipeline.plan import methods
+from pipeline.plan.memory.shape import Shape, UnknownShape, shape_of
+from pipeline.plan.memory.stage_need import Setting
+from pipeline.plan.memory.tuned import tuned
+from pipeline.plan.memory.weights import BYTES
+from pipeline.plan.step import Step
+from pipeline.recipe.fields import ON_A_GPU, effective
+from pipeline.recipe.recipe import Recipe
+from pipeline.stage import Spec, specs
+
+PROMPT = 512  # tokens of a prompt, where nothing says how long they are
+
+
+def model_of(recipe: Recipe, base: Base) -> Shape:
+    """The sizes of the recipe's base. Raises UnknownShape with what to do."""
+    config = backend.model_config(base, recipe.model.config)
+    if not config:
+        hub: Repository = repository_of(recipe)
+        at = f" --revision {hub.revision}" if hub.revision != "main" else ""
+        raise UnknownShape(
+            f"the config.json of {hub.name} is not at hand; `hf download {hub.name} config.json{at}` brings it, a few kB"
+        )
+    return shape_of(config, _vocabulary(recipe))
+
+
+def setting_of(recipe: Recipe, step: Step, base: Base, lengths: Mapping[str, int], *, own_gpu: bool = True) -> Setting:
+    """What the memory of a stage depends on, on a GPU. `lengths` has the tokens of its longest rows, as far as they are known.
+
+    `own_gpu`: whether the step's backend is that of the card it is for. Raises UnknownShape where something is not known.
+    """
+    name, spec, model = step.stage, specs()[step.stage], recipe.model
+    shape = model_of(recipe, base)
+    config = backend.model_config(base, model.config)
+    method, fields = methods.tuning(recipe, name, step.parent)
+    given = step.given or recipe.given(name, full=method.whole)
+    train = effective(spec.config, dict.fromkeys(ON_A_GPU, True) | given)
+    length, prompt = _length(spec, train, lengths, config)
+    evaluation = recipe.stage(name).evaluation
+    asks = KINDS[spec.row_kind].ASKS and evaluation.max_rows
+    size = BYTES[model.dtype]
+    trained = tuned(method.name, fields, shape, size, score=spec.head == "score")
+    reference = _reference(spec, train)
+    return Setting(
+        spec=spec,
+        shape=shape.without_head() if spec.head == "score" else shape,
+        tuned=trained,
+        train=train,
+        dtype=model.dtype,
+        bits=model.bits,
+        length=length,
+        prompt=prompt,
+        attention=model.attn_implementation or "sdpa",
+        unsloth=bool(step.backend and step.backend.name == UNSLOTH),
+        second_model=reference and (method.whole or not method.beside),
+        reference=reference,
+        scored=bool(spec.rewarded_by and recipe.reward(name)),
+        answers=evaluation.max_new_tokens if asks else 0,
+        batch_of_answers=min(evaluation.batch_size, evaluation.max_rows),
+        whole_loss="lm_head" in trained.adapted or bool(fields.get("modules_to_save")),
+    )
+
+
+def _reference(spec: Spec, train: Mapping) -> bool:
+    """Whether a frozen reference stands there while the stage trains."""
+    if not spec.reference:
+        return False
+    if spec.reference_columns:  # what it says of the rows is kept; see pipeline.train.loop.reference
+        return not train.get("precompute_ref_log_probs")
+    return spec.config == "RLOOConfig" or bool(train.get("beta"))
+
+
+def _length(spec: Spec, train: Mapping, lengths: Mapping[str, int], config: Mapping) -> tuple[int, int]:
+    """(tokens of the longest row, of the longest prompt), a response that is sampled included in the first."""
+    most = config.get("max_position_embeddings")
+    limit = train.get("max_length")
+    limit = min(one for one in (limit, most) if one) if limit or most else None
+    if spec.response:
+        response = int(train[spec.response])
+        prompt = lengths.get("prompt") or min(PROMPT, (limit or PROMPT + response) - response)
+        return prompt + response, prompt
+    if limit is None:
+        raise UnknownShape("train.max_length is null, and config.json has no max_position_embeddings")
+    length = min(lengths.get("row", limit), limit)
+    if train.get("packing"):
+        length = limit
+    return length, min(lengths.get("prompt", length), length)
+
+
+def _vocabulary(recipe: Recipe) -> int | None:
+    """Of a model from scratch, whose config leaves it to the tokenizer."""
+    tokenizer = recipe.model.tokenizer
+    if tokenizer is None or tokenizer.path is None:
+        return tokenizer and tokenizer.vocab_size
+    try:
+        said = json.loads((Path(tokenizer.path) / "tokenizer.json").read_text(encoding="utf-8"))
+        return len(said["model"]["vocab"]) + len(
+            [one for one in said["added_tokens"] if one["content"] not in said["model"]["vocab"]]
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

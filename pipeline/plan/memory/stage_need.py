@@ -1,0 +1,204 @@
+"""A stage's parts put together: what stands there all the time, and what each thing that it does adds."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from pipeline.plan.memory import activations, loss, optimizer, weights
+from pipeline.plan.memory.activations import Pass
+from pipeline.plan.memory.need import FRAGMENTED, Need, Phase, largest
+from pipeline.plan.memory.shape import Shape
+from pipeline.plan.memory.tuned import Tuned
+from pipeline.stage import Spec
+
+EVALUATION_LOGITS = 256 << 20  # what an evaluation holds of logits at a time, see pipeline.evaluate.forward
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All of a stage that its memory depends on."""
+
+    spec: Spec
+    shape: Shape
+    tuned: Tuned
+    train: Mapping[str, object]  # every training argument, with its default
+    dtype: str
+    bits: int | None
+    length: int  # tokens of the longest row; with its response where it samples one
+    prompt: int  # tokens of the longest prompt
+    attention: str = "sdpa"
+    unsloth: bool = False
+    second_model: bool = False  # whether the reference is a model of its own
+    reference: bool = False  # whether one stands there while it trains
+    scored: bool = False  # whether a reward model stands beside
+    answers: int = 0  # tokens of a held-out answer; 0 where none is asked for
+    batch_of_answers: int = 0
+    whole_loss: bool = False  # whether an adapter on the head keeps TRL from its chunked loss
+    gpu: bool = True
+
+    @property
+    def half(self) -> bool:
+        return self.dtype != "float32"
+
+    @property
+    def micro(self) -> int:
+        return int(self.train["per_device_train_batch_size"])
+
+    @property
+    def accumulates(self) -> bool:
+        return int(self.train["gradient_accumulation_steps"]) > 1
+
+    @property
+    def checkpointing(self) -> bool:
+        return bool(self.train.get("gradient_checkpointing"))
+
+    @property
+    def rollout(self) -> int:
+        """Sequences that are sampled together."""
+        if "local_rollout_forward_batch_size" in self.train:
+            steps = int(self.train["gradient_accumulation_steps"]) * int(self.train["num_mini_batches"])
+            return min(int(self.train["local_rollout_forward_batch_size"]), self.micro * steps)
+        steps = self.train.get("steps_per_generation") or self.train["gradient_accumulation_steps"]
+        return int(self.train.get("generation_batch_size") or self.micro * int(steps))
+
+    @property
+    def loss(self) -> str:
+        config = self.spec.config
+        if self.spec.head == "score":
+            return loss.NONE
+        if config == "PPOConfig":
+            return loss.IN_PIECES
+        if config == "SFTConfig":
+            if self.unsloth:
+                return loss.FUSED
+            plain = self.whole_loss or self.train.get("label_smoothing_factor")
+            wanted = self.train.get("loss_type") or ("nll" if plain else "chunked_nll")
+            return loss.CHUNKED if wanted == "chunked_nll" else loss.WHOLE
+        if config == "ORPOConfig":
+            return loss.SELECTED_AND_WHOLE
+        return loss.SELECTED
+
+    @property
+    def step(self) -> Pass:
+        """What goes through the model in one micro-batch."""
+        rows, length = self.micro * (2 if self.spec.row_kind == "preference" else 1), self.length + self.tuned.positions
+        masked = rows > 1
+        if self.train.get("padding_free") or self.train.get("packing"):
+            rows, length, masked = 1, rows * length, bool(self.train.get("packing"))
+        return Pass(rows, length, self.half, self.attention, masked, self.unsloth)
+
+
+def need_of(setting: Setting, *, fragmented: float = FRAGMENTED, **beside: object) -> Need:
+    """What a stage of this setting needs. `beside` are the Need's tokens and notes."""
+    phases = (*_step(setting), *_update(setting), *_evaluation(setting), *_rollout(setting))
+    return Need(phases, trained=setting.tuned.numbers, fragmented=fragmented, **beside)
+
+
+def _standing(setting: Setting) -> dict[str, int]:
+    """What is there all the time, the optimizer's states from the first update on."""
+    shape, tuned = setting.shape, setting.tuned
+    base = weights.base(shape, setting.dtype, setting.bits)
+    own = 0 if tuned.whole else tuned.bytes + tuned.frozen
+    trained, roles = 1, 0
+    if setting.spec.config == "PPOConfig":  # policy and value are trained; the reference and the scoring one are not
+        trained, roles = 2, own * (2 + setting.scored)
+    elif setting.scored:
+        roles = own
+    reference = 0
+    if setting.reference:
+        reference = base + own if setting.second_model else own
+    if setting.spec.config == "PPOConfig":
+        reference = 0
+    states = optimizer.states(str(setting.train["optim"]), tuned.tensors, tuned.size)
+    return {
+        "base": base,
+        "adapter": own,
+        "other roles": roles,
+        "reference": reference,
+        "optimizer": trained * states,
+    }
+
+
+def _gradients(setting: Setting) -> int:
+    return setting.tuned.bytes * (2 if setting.spec.config == "PPOConfig" else 1)
+
+
+def _step(setting: Setting) -> Iterator[Phase]:
+    """Forwards, the loss, and backwards: the moment in them that takes most."""
+    shape, tuned, one, standing = setting.shape, setting.tuned, setting.step, _standing(setting)
+    every = activations.saved_by_layer(shape, tuned, one)
+    between = activations.between_layers(shape, one)
+    backward = activations.backward_of_layer(shape, tuned, one) + weights.unpacked(shape, setting.dtype, setting.bits)
+    gradients = _gradients(setting)
+    outside = gradients * shape.outside // max(tuned.numbers, 1) if tuned.whole and tuned.layers is None else 0
+    from_before = gradients if setting.accumulates else 0
+    layers = shape.layers if tuned.layers is None or setting.checkpointing else min(tuned.layers, shape.layers)
+    kept = layers * (between if setting.checkpointing else every)
+    last = (
+        one.tokens * shape.width * (4 + (2 * one.size if tuned.whole else one.size))
+    )  # the last norm, and what it yields
+    answered = one.tokens
+    if setting.spec.config in ("GRPOConfig", "RLOOConfig"):
+        answered = one.rows * int(setting.train[setting.spec.response])
+    words = loss.logits(setting.loss, answered, shape.vocabulary, gpu=setting.gpu)
+    if shape.soft_logits and setting.loss not in (loss.NONE, loss.CHUNKED, loss.IN_PIECES):
+        words += one.size * answered * shape.vocabulary  # what squashes them keeps what it made
+    if setting.loss == loss.CHUNKED:
+        last += one.tokens * shape.width * one.size  # in another order
+    head = shape.embeddings * tuned.size if tuned.whole and tuned.layers is None and words else 0  # its gradient
+    # Of a matrix that is head and embeddings, the gradients of both uses and their sum stand together at the end.
+    twice = 2 * head if shape.tied else 0
+    again = every if setting.checkpointing else 0
+    by_piece = setting.loss in (loss.CHUNKED, loss.IN_PIECES)
+    moments = [
+        {"activations": kept + last, "logits": words, "gradients": max(from_before, head if by_piece else 0)},
+        {
+            "activations": kept + last,
+            # Each piece's gradient of the head is added to what there is of it, in fp32 into a third one (traced).
+            "logits": 6 * loss.CHUNK * shape.vocabulary if by_piece else one.size * answered * shape.vocabulary,
+            "gradients": max(from_before, head * ((2 if one.half else 3) if by_piece else 1)),
+        },
+        {"activations": kept + again + backward, "gradients": max(from_before, outside)},
+        {"activations": (between if setting.checkpointing else every) + again + backward, "gradients": gradients},
+        {"activations": between, "gradients": gradients + twice},
+    ]
+    yield largest("a training step", [standing | moment for moment in moments])
+
+
+def _update(setting: Setting) -> Iterator[Phase]:
+    """The optimizer's step. AdamW without its fused kernel makes a copy of all that it changes."""
+    plain = setting.train["optim"] in ("adamw_torch", "adafactor", "stable_adamw")
+    held = {"gradients": _gradients(setting), "activations": _gradients(setting) if plain else 0}
+    yield Phase("an update", _standing(setting) | held)
+
+
+def _evaluation(setting: Setting) -> Iterator[Phase]:
+    """Held-out rows: a part of their logits at a time, and answers in batches, with their keys and values."""
+    shape, standing = setting.shape, _standing(setting)
+    work = weights.unpacked(shape, setting.dtype, setting.bits)
+    rows = max(EVALUATION_LOGITS // (4 * shape.vocabulary * max(setting.length, 1)), 1)
+    one = Pass(rows, setting.length, setting.half, setting.attention)
+    words = 0 if setting.spec.head == "score" else 3 * max(EVALUATION_LOGITS, 4 * shape.vocabulary * setting.length)
+    read = activations.forward_of_layer(shape, one) + work
+    yield Phase("an evaluation", standing | {"activations": read, "logits": words})
+    if setting.answers and setting.spec.head != "score":
+        yield _sampling("held-out answers", setting, setting.batch_of_answers, setting.answers)
+
+
+def _rollout(setting: Setting) -> Iterator[Phase]:
+    if setting.spec.response:
+        yield _sampling("a rollout", setting, setting.rollout, int(setting.train[setting.spec.response]))
+
+
+def _sampling(name: str, setting: Setting, rows: int, answer: int) -> Phase:
+    """Sequences that are written together: the prompts at once, then a token at a time."""
+    shape = setting.shape
+    one = Pass(rows, setting.prompt, setting.half, setting.attention)
+    work = weights.unpacked(shape, setting.dtype, setting.bits) + activations.forward_of_layer(shape, one)
+    kept = activations.cache(shape, rows, setting.prompt + answer, setting.half)
+    words = 3 * 4 * rows * shape.vocabulary
+    return Phase(name, _standing(setting) | {"KV cache": kept, "activations": work, "logits": words})
+
+
+def smaller(setting: Setting, **train: object) -> Setting:
+    """The same with other training arguments."""
+    return replace(setting, train={**setting.train, **train})
