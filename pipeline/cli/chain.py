@@ -28,7 +28,7 @@ from pipeline.console.screen import Screen, make_console
 from pipeline.plan.memory import card
 from pipeline.plan.memory.reckoned import reckon
 from pipeline.plan.planner import Planner
-from pipeline.plan.step import EVALUATE, UP_TO_DATE
+from pipeline.plan.step import CONTINUE, EVALUATE, RUN, UP_TO_DATE
 from pipeline.recipe.reading import load_recipe
 from pipeline.report import benchmarks
 from pipeline.run.run import Run
@@ -87,6 +87,7 @@ def plan(
     cells = {need.stage: memory.cell(need, asked) for need in needs}
     tables.plan(screen, steps, f"{loaded.name}: the plan", cells)
     memory.remarks(screen, needs, asked)
+    memory.times(screen, needs, [step.stage for step in steps if step.state in (RUN, CONTINUE)])
     if show_memory:
         memory.bars(screen, needs, asked)
 

@@ -9,6 +9,7 @@ from pipeline.console.screen import Screen
 from pipeline.plan.memory.card import Card
 from pipeline.plan.memory.need import GIB
 from pipeline.plan.memory.reckoned import Reckoned
+from pipeline.wording import duration, listed
 
 WIDTH = 40  # cells of the longest bar
 
@@ -39,6 +40,18 @@ def remarks(screen: Screen, found: Sequence[Reckoned], card: Card | None) -> Non
         screen.message(f"[yellow]note[/yellow] what {stages} needs on a GPU is not known: {escape(why)}")
 
 
+def times(screen: Screen, found: Sequence[Reckoned], to_run: Sequence[str]) -> None:
+    """About how long the stages that are to be trained will take, as far as earlier runs tell."""
+    named = [one for one in found if one.stage in to_run]
+    told = [f"{one.stage} {duration(one.seconds)}" for one in named if one.seconds is not None]
+    untold = [one.stage for one in named if one.seconds is None]
+    if told:
+        rest = f"; of {listed(untold)} none tells" if untold else ""
+        screen.message(f"[dim]training by the speed of earlier runs here: about {', '.join(told)}{rest}[/dim]")
+    elif untold:
+        screen.message("[dim]how long it will take no earlier run here tells[/dim]")
+
+
 def bars(screen: Screen, found: Sequence[Reckoned], card: Card | None) -> None:
     """The parts of each stage at its peak, a bar each."""
     for one in (each for each in found if each.need):
@@ -53,8 +66,16 @@ def bars(screen: Screen, found: Sequence[Reckoned], card: Card | None) -> None:
         if others:
             said = ", ".join(f"{name} {gib(size)}" for name, size in others.items())
             screen.message(f"  [dim]in tensors: {need.peak.name} {gib(need.peak.allocated)}; {said}[/dim]")
-        tokens = need.tokens
-        screen.message(
-            f"  [dim]{tokens['rows']} x {tokens['length']} tokens in a micro-batch ({tokens['of']}); "
-            f"{need.trained:,} numbers are trained[/dim]"
-        )
+        screen.message(f"  [dim]{_reckoned_from(one)}[/dim]")
+
+
+def _reckoned_from(one: Reckoned) -> str:
+    tokens = one.need.tokens
+    said = f"micro-batches of {tokens['rows']} x {tokens['length']} tokens"
+    known = (
+        "as long as the longest rows are"
+        if tokens["of"] == "rows"
+        else "as long as they may be: no rows are prepared yet"
+    )
+    asked = "" if tokens["of"] == "rows" else f", and prompts of {tokens['prompt']}"
+    return f"{said}{asked}, {known}; {one.need.trained:,} numbers are trained"

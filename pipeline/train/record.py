@@ -9,6 +9,7 @@ from pipeline.artifact.writing import write_json
 from pipeline.evaluate.figures import Figures
 from pipeline.evaluate.intervals import differences
 from pipeline.model.saving import could_not_save
+from pipeline.plan.memory.reckoned import reckon_one
 from pipeline.train.earlier import OWN
 from pipeline.train.job import machine
 from pipeline.train.job.checked_job import CheckedJob
@@ -72,6 +73,7 @@ class Record:
             "figures": getattr(trainer, "figures", dict)(),
             "seconds": {"training": round(seconds, 2)},
             "peak_bytes": peak,
+            "memory": self._memory(peak),
             "versions": machine.versions(job.backend),
         }
         self._write(manifest, before, after, self.tracking.finish)
@@ -120,6 +122,16 @@ class Record:
             "rows": prepared.account.summary(),
             "prepared": prepared.folder.name,
         }
+
+    def _memory(self, peak: dict[str, int]) -> dict:
+        """What the plan says it takes in tensors on a GPU, beside what was measured on one: on a CPU nothing is comparable."""
+        found = reckon_one(self.checked.planner, self.checked.step)
+        if found.need:
+            phase = found.need.of_training(evaluates=found.setting.train["eval_strategy"] != "no")
+            said = {"planned": phase.allocated, "in": phase.name}
+        else:
+            said = {"why_not": found.why_not}
+        return said | ({"measured": peak["gpu"]} if "gpu" in peak else {"not_measured": "trained on a CPU"})
 
     def _base_summary(self, output: str, weights: str) -> dict:
         """The base of what comes after: a whole model is its own."""

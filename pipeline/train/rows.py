@@ -13,12 +13,14 @@ from pipeline.data.prepare import account, kinds
 from pipeline.data.prepare.cache import prepared_once
 from pipeline.data.prepare.one_pass import Enough, Prepared
 from pipeline.data.prepare.remarks import remarks
-from pipeline.data.prepare.table import PROMPT_HASH, numbers
+from pipeline.data.prepare.sides import HELD_OUT, TRAINED
+from pipeline.data.prepare.table import PROMPT_HASH, longest, numbers
 from pipeline.data.shapes.kinds import KINDS
 from pipeline.data.tokens.encoder import Encoder
 from pipeline.errors import PipelineError, Together
 from pipeline.model import tokenizer as tokenizers
 from pipeline.model.base import Base, positions
+from pipeline.plan.memory import lengths
 from pipeline.plan.methods import tuning
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import EVALUATE, UP_TO_DATE, Step
@@ -132,6 +134,8 @@ class StageRows:
             threads=self.threads,
             report=self.report,
         )
+        kind = KINDS[made.kind]
+        lengths.remember(self.planner, step.stage, longest(made.folder / TRAINED, made.folder / HELD_OUT, kind))
         if rewards := self.recipe.stage(step.stage).rewards:
             refuse_unreadable(step.stage, rewards, made.placed())
         return made

@@ -87,6 +87,44 @@ def lengths(rows: "Dataset") -> numpy.ndarray:
     return sum(numbers(rows, name) for name in schema.names if pyarrow.types.is_list(schema.field(name).type))
 
 
+def longest(trained: Path, held_out: Path, kind: type[Kind]) -> dict[str, int]:
+    """Of tables on disk: the tokens of the longest `row` and of the longest `prompt`, and `tokens` and `rows` of one pass.
+
+    A row of several answers is as long as its prompt and the longest of them; each of them is read with the prompt.
+    """
+    rows, asked = mapped(trained), mapped(held_out)
+    prompts = (
+        [pyarrow.compute.max(_lengths(one, "prompt_ids")).as_py() or 0 for one in (rows, asked)] if _asks(kind) else []
+    )
+    answers = [name for name in kind.COLUMNS if name not in ("prompt_ids", "labels")]
+    prompt = _lengths(rows, "prompt_ids") if _asks(kind) else None
+    whole = [_added(_lengths(rows, name), prompt) for name in answers] or [prompt]
+    found = {
+        "row": max((pyarrow.compute.max(one).as_py() or 0 for one in whole), default=0),
+        "tokens": sum(pyarrow.compute.sum(one).as_py() or 0 for one in whole),
+        "rows": len(rows),
+    }
+    return found | ({"prompt": max(prompts)} if prompts else _unlearned(asked) if "labels" in kind.COLUMNS else {})
+
+
+def _asks(kind: type[Kind]) -> bool:
+    return "prompt_ids" in kind.COLUMNS
+
+
+def _lengths(rows: pyarrow.Table, name: str) -> pyarrow.ChunkedArray:
+    return pyarrow.compute.list_value_length(rows.column(name))
+
+
+def _added(one, other):
+    return one if other is None else pyarrow.compute.add(one, other)
+
+
+def _unlearned(rows: pyarrow.Table) -> dict[str, int]:
+    """The longest prompt of conversations, as nearly as their labels tell: what carries no loss."""
+    counts = [int((numpy.asarray(labels.values) < 0).sum()) for labels in rows.column("labels")]
+    return {"prompt": max(counts)} if counts else {}
+
+
 class Examples(Sequence[Kind]):
     """What the rows of a table were made from, each read when it is asked for."""
 

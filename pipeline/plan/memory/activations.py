@@ -99,9 +99,11 @@ def backward_of_layer(shape: Shape, tuned: Tuned, one: Pass) -> int:
     return (6 if one.half and not tuned.whole else one.size) * one.tokens * numbers
 
 
-def forward_of_layer(shape: Shape, one: Pass) -> int:
-    """What a layer holds while nothing is kept (traced): norms in fp32, gate and up."""
-    held = one.tokens * (4 * 2 * shape.width + one.size * 3 * shape.inner)
+def forward_of_layer(shape: Shape, tuned: Tuned, one: Pass) -> int:
+    """What a layer holds while nothing is kept (traced)."""
+    adapted = bool(tuned.adapted)
+    numbers = 4 * shape.width + (4 if adapted else 3) * shape.inner
+    held = one.tokens * (one.size * numbers + (4 * shape.width if adapted and one.half else 0))
     scores = one.rows * shape.heads * one.length**2 * (one.size + 4) if one.attention == EAGER else 0
     return held + scores
 

@@ -9,6 +9,7 @@ GIB = 2**30
 CONTEXT = int(0.6 * GIB)
 # Of what comes and goes, the share that is lost between tensors, where no run on this machine tells it. Not measured here.
 FRAGMENTED = 0.08
+EVALUATIONS = ("an evaluation", "held-out answers")
 STAYS = ("base", "adapter", "optimizer", "gradients", "reference", "other roles")
 
 
@@ -37,8 +38,7 @@ class Need:
     phases: tuple[Phase, ...]
     tokens: dict[str, object] = field(default_factory=dict)  # rows, length, and where that is from
     trained: int = 0  # numbers
-    fragmented: float = FRAGMENTED
-    notes: tuple[str, ...] = ()
+    margin: float | None = None  # how many times what was planned earlier runs here reserved; None: too few tell
 
     @property
     def peak(self) -> Phase:
@@ -54,14 +54,23 @@ class Need:
         """What torch counts as allocated at most: comparable with `max_memory_allocated`."""
         return max(phase.allocated for phase in self.phases)
 
+    def of_training(self, *, evaluates: bool) -> Phase:
+        """The peak from the first step to the last, which is what is measured: `evaluates` if held-out rows are read in between."""
+        between = [phase for phase in self.phases if evaluates or phase.name not in EVALUATIONS]
+        return max(between, key=lambda phase: phase.allocated)
+
     @property
     def parts(self) -> dict[str, int]:
         """Of the peak, with what is not in tensors."""
-        beside = {"fragmentation": round(self.fragmented * self.peak.passing), "CUDA": CONTEXT}
+        beside = {"fragmentation" if self.margin is None else "as seen here": self._lost(self.peak), "CUDA": CONTEXT}
         return {name: size for name, size in self.peak.parts.items() if size} | beside
 
     def _of(self, phase: Phase) -> int:
-        return phase.allocated + round(self.fragmented * phase.passing) + CONTEXT
+        return phase.allocated + self._lost(phase) + CONTEXT
+
+    def _lost(self, phase: Phase) -> int:
+        """Bytes that are reserved and in no tensor."""
+        return round(FRAGMENTED * phase.passing if self.margin is None else (self.margin - 1) * phase.allocated)
 
     def to_json(self) -> dict:
         return {
@@ -72,7 +81,7 @@ class Need:
             "phases": {phase.name: phase.allocated for phase in self.phases},
             "trained": self.trained,
             "tokens": self.tokens,
-            "notes": list(self.notes),
+            "margin": self.margin,
         }
 
 

@@ -1,9 +1,11 @@
 """The needs of all stages of a plan, and whether each fits a card."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+from pipeline.plan.memory import lengths
 from pipeline.plan.memory.card import Card
+from pipeline.plan.memory.earlier_runs import EarlierRuns
 from pipeline.plan.memory.need import Need
 from pipeline.plan.memory.settings import setting_of
 from pipeline.plan.memory.shape import UnknownShape
@@ -20,29 +22,41 @@ class Reckoned:
     need: Need | None
     why_not: str = ""
     setting: Setting | None = None
+    seconds: float | None = None  # about how long it will train here; None: no earlier run tells
 
     def left(self, card: Card) -> int | None:
         """Bytes of the card that are left, below 0 where it does not fit."""
         return card.bytes - self.need.bytes if self.need else None
 
     def to_json(self, card: Card | None) -> dict:
+        time = {"about_seconds": None if self.seconds is None else round(self.seconds)}
         if self.need is None:
-            return {"memory": None, "memory_why_not": self.why_not}
+            return {"memory": None, "memory_why_not": self.why_not} | time
         said = self.need.to_json()
         if card:
             said |= {"card": card.name, "card_bytes": card.bytes, "fits": self.left(card) >= 0, "left": self.left(card)}
-        return {"memory": said}
+        return {"memory": said} | time
 
 
 def reckon(planner: Planner, steps: Sequence[Step]) -> list[Reckoned]:
-    """What each stage needs on a GPU."""
-    return [_of(planner, step, {}) for step in steps]
+    """What each stage needs on a GPU, and about how long it will take on this machine, as far as earlier runs tell."""
+    earlier = EarlierRuns(planner.runs)
+    margin = earlier.margin()
+    return [replace(reckon_one(planner, step, margin), seconds=earlier.seconds(planner, step)) for step in steps]
 
 
-def _of(planner: Planner, step: Step, lengths: Mapping[str, int]) -> Reckoned:
+def reckon_one(planner: Planner, step: Step, margin: float | None = None) -> Reckoned:
+    """What a stage needs on a GPU."""
+    rows = lengths.known(planner, step.stage)
     try:
-        setting = setting_of(planner.recipe, step, step.base or planner.parents.named_base(), lengths)
-        tokens = {"rows": setting.step.rows, "length": setting.step.length, "of": "max_length"}
-        return Reckoned(step.stage, need_of(setting, tokens=tokens), setting=setting)
+        setting = setting_of(planner.recipe, step, step.base or planner.parents.named_base(), rows)
     except UnknownShape as error:
         return Reckoned(step.stage, None, f"{error}")
+    return Reckoned(step.stage, needed(setting, margin, known=bool(rows)), setting=setting)
+
+
+def needed(setting: Setting, margin: float | None, *, known: bool) -> Need:
+    """`known`: whether the setting's lengths are those of rows."""
+    one = setting.step
+    of = "rows" if known else "limits"
+    return need_of(setting, margin, rows=one.rows, length=one.length, prompt=setting.prompt, of=of)

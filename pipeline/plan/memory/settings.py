@@ -34,10 +34,10 @@ def model_of(recipe: Recipe, base: Base) -> Shape:
     return shape_of(config, _vocabulary(recipe))
 
 
-def setting_of(recipe: Recipe, step: Step, base: Base, lengths: Mapping[str, int], *, own_gpu: bool = True) -> Setting:
+def setting_of(recipe: Recipe, step: Step, base: Base, lengths: Mapping[str, int]) -> Setting:
     """What the memory of a stage depends on, on a GPU. `lengths` has the tokens of its longest rows, as far as they are known.
 
-    `own_gpu`: whether the step's backend is that of the card it is for. Raises UnknownShape where something is not known.
+    Raises UnknownShape where something is not known.
     """
     name, spec, model = step.stage, specs()[step.stage], recipe.model
     shape = model_of(recipe, base)
@@ -67,6 +67,7 @@ def setting_of(recipe: Recipe, step: Step, base: Base, lengths: Mapping[str, int
         scored=bool(spec.rewarded_by and recipe.reward(name)),
         answers=evaluation.max_new_tokens if asks else 0,
         batch_of_answers=min(evaluation.batch_size, evaluation.max_rows),
+        evaluated=evaluation.max_rows,
         whole_loss="lm_head" in trained.adapted or bool(fields.get("modules_to_save")),
     )
 
@@ -91,10 +92,8 @@ def _length(spec: Spec, train: Mapping, lengths: Mapping[str, int], config: Mapp
         return prompt + response, prompt
     if limit is None:
         raise UnknownShape("train.max_length is null, and config.json has no max_position_embeddings")
-    length = min(lengths.get("row", limit), limit)
-    if train.get("packing"):
-        length = limit
-    return length, min(lengths.get("prompt", length), length)
+    length = limit if train.get("packing") else min(lengths.get("row", limit), limit)
+    return length, min(lengths.get("prompt", PROMPT), length)
 
 
 def _vocabulary(recipe: Recipe) -> int | None:

@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 
 from pipeline.plan.memory import activations, loss, optimizer, weights
 from pipeline.plan.memory.activations import Pass
-from pipeline.plan.memory.need import FRAGMENTED, Need, Phase, largest
+from pipeline.plan.memory.need import EVALUATIONS, Need, Phase, largest
 from pipeline.plan.memory.shape import Shape
 from pipeline.plan.memory.tuned import Tuned
 from pipeline.stage import Spec
 
-EVALUATION_LOGITS = 256 << 20  # what an evaluation holds of logits at a time, see pipeline.evaluate.forward
+# What an evaluation takes at a time, see pipeline.evaluate.forward: bytes of fp32 logits, or tokens where there are none.
+EVALUATION_LOGITS, EVALUATION_TOKENS = 256 << 20, 1 << 14
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Setting:
     scored: bool = False  # whether a reward model stands beside
     answers: int = 0  # tokens of a held-out answer; 0 where none is asked for
     batch_of_answers: int = 0
+    evaluated: int = 0  # held-out rows that an evaluation reads
     whole_loss: bool = False  # whether an adapter on the head keeps TRL from its chunked loss
     gpu: bool = True
 
@@ -87,10 +89,10 @@ class Setting:
         return Pass(rows, length, self.half, self.attention, masked, self.unsloth)
 
 
-def need_of(setting: Setting, *, fragmented: float = FRAGMENTED, **beside: object) -> Need:
-    """What a stage of this setting needs. `beside` are the Need's tokens and notes."""
+def need_of(setting: Setting, margin: float | None = None, **tokens: object) -> Need:
+    """What a stage of this setting needs. `tokens` is said of what it was reckoned from."""
     phases = (*_step(setting), *_update(setting), *_evaluation(setting), *_rollout(setting))
-    return Need(phases, trained=setting.tuned.numbers, fragmented=fragmented, **beside)
+    return Need(phases, tokens, setting.tuned.numbers, margin)
 
 
 def _standing(setting: Setting) -> dict[str, int]:
@@ -173,15 +175,19 @@ def _update(setting: Setting) -> Iterator[Phase]:
 
 def _evaluation(setting: Setting) -> Iterator[Phase]:
     """Held-out rows: a part of their logits at a time, and answers in batches, with their keys and values."""
-    shape, standing = setting.shape, _standing(setting)
+    if not setting.evaluated:
+        return
+    shape, standing, length = setting.shape, _standing(setting), max(setting.length, 1)
     work = weights.unpacked(shape, setting.dtype, setting.bits)
-    rows = max(EVALUATION_LOGITS // (4 * shape.vocabulary * max(setting.length, 1)), 1)
-    one = Pass(rows, setting.length, setting.half, setting.attention)
-    words = 0 if setting.spec.head == "score" else 3 * max(EVALUATION_LOGITS, 4 * shape.vocabulary * setting.length)
-    read = activations.forward_of_layer(shape, one) + work
-    yield Phase("an evaluation", standing | {"activations": read, "logits": words})
-    if setting.answers and setting.spec.head != "score":
-        yield _sampling("held-out answers", setting, setting.batch_of_answers, setting.answers)
+    scores = setting.spec.head == "score"
+    at_a_time = EVALUATION_TOKENS if scores else EVALUATION_LOGITS // (4 * shape.vocabulary)
+    rows = min(max(at_a_time // length, 1), setting.evaluated)
+    read = activations.forward_of_layer(shape, setting.tuned, Pass(rows, length, setting.half, setting.attention))
+    words = 4 * shape.vocabulary * rows * length  # in fp32, with a copy and their log-softmax
+    words = 0 if scores else int(words * (2.5 if setting.half else 3))
+    yield Phase(EVALUATIONS[0], standing | {"activations": read + work, "logits": words})
+    if setting.answers and not scores:
+        yield _sampling(EVALUATIONS[1], setting, setting.batch_of_answers, setting.answers)
 
 
 def _rollout(setting: Setting) -> Iterator[Phase]:
@@ -193,7 +199,9 @@ def _sampling(name: str, setting: Setting, rows: int, answer: int) -> Phase:
     """Sequences that are written together: the prompts at once, then a token at a time."""
     shape = setting.shape
     one = Pass(rows, setting.prompt, setting.half, setting.attention)
-    work = weights.unpacked(shape, setting.dtype, setting.bits) + activations.forward_of_layer(shape, one)
+    work = weights.unpacked(shape, setting.dtype, setting.bits) + activations.forward_of_layer(
+        shape, setting.tuned, one
+    )
     kept = activations.cache(shape, rows, setting.prompt + answer, setting.half)
     words = 3 * 4 * rows * shape.vocabulary
     return Phase(name, _standing(setting) | {"KV cache": kept, "activations": work, "logits": words})
