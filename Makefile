@@ -5,6 +5,8 @@
 #                       STAGES
 #   make all            every stage of the recipe
 #   make plan           what would be done, and why; `make plan dpo` for a stage
+#                       GPU=16 held against a card of 16 GB, FIT=16 what makes it fit, MEMORY=1
+#                       of what the memory consists
 #   make status         where every stage stands, and what it learned
 #   make report         the page on which a chain is judged; every run writes it, too
 #   make chat           talk to the last policy, or to STAGE=dpo, or side by side to STAGE="sft dpo"
@@ -79,7 +81,7 @@ all: $(VENV)/.ready
 	@$(ALIGN) run $(OPTIONS)
 
 plan: $(VENV)/.ready
-	@$(ALIGN) plan $(GOALS) $(OPTIONS)
+	@$(ALIGN) plan $(GOALS) $(OPTIONS) $(if $(GPU),--gpu $(GPU)) $(if $(FIT),--fit $(FIT)) $(if $(filter 1,$(MEMORY)),--memory)
 
 chat: $(VENV)/.ready
 	@$(ALIGN) chat $(USED) $(WHERE)

@@ -8,6 +8,7 @@ import typer
 from pipeline.cli import exports
 from pipeline.cli.options import (
     DEFAULT_RECIPE,
+    FitOption,
     FreshOption,
     GpuOption,
     JsonOption,
@@ -26,6 +27,8 @@ from pipeline.console import memory, tables
 from pipeline.console.display import Display
 from pipeline.console.screen import Screen, make_console
 from pipeline.plan.memory import card
+from pipeline.plan.memory.earlier_runs import EarlierRuns
+from pipeline.plan.memory.fit import fitted
 from pipeline.plan.memory.reckoned import reckon
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import CONTINUE, EVALUATE, RUN, UP_TO_DATE
@@ -69,19 +72,27 @@ def plan(
     unsloth: UnslothOption = None,
     fresh: FreshOption = False,
     gpu: GpuOption = None,
+    fit_gpu: FitOption = None,
     show_memory: MemoryOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show what `run` would do, and why, and what each stage needs on a GPU."""
     loaded = load_recipe(recipe, with_switch(recipe, overrides or [], unsloth))
     goals = stages or list(loaded.stages)
-    asked = card.named(gpu) if gpu is not None else card.own()
+    size = fit_gpu if gpu is None else gpu
+    asked = card.named(size) if size is not None else card.own()
     planner = Planner(loaded, runs, policy)
     steps = planner.plan(goals, fresh=goals if fresh else ())
     needs = reckon(planner, steps)
+    fits = fitted(needs, card.named(fit_gpu), EarlierRuns(runs).margin()) if fit_gpu is not None else []
     if as_json:
+        by_stage = {fit.stage: {"fit": fit.to_json()} for fit in fits}
         both = zip(steps, needs, strict=True)
-        print(json.dumps([step.to_json() | need.to_json(asked) for step, need in both], indent=1))
+        print(
+            json.dumps(
+                [step.to_json() | need.to_json(asked) | by_stage.get(step.stage, {}) for step, need in both], indent=1
+            )
+        )
         return
     screen = Screen(make_console())
     cells = {need.stage: memory.cell(need, asked) for need in needs}
@@ -90,6 +101,8 @@ def plan(
     memory.times(screen, needs, [step.stage for step in steps if step.state in (RUN, CONTINUE)])
     if show_memory:
         memory.bars(screen, needs, asked)
+    if fits:
+        memory.fit(screen, fits, card.named(fit_gpu))
 
 
 def status(

@@ -22,6 +22,9 @@ NoLookAheadOption = Annotated[
 GpuOption = Annotated[
     float | None, typer.Option("--gpu", help="Hold it against a card of so many GB instead of this machine's own.")
 ]
+FitOption = Annotated[
+    float | None, typer.Option("--fit", help="Say what would make every stage fit a card of so many GB.")
+]
 MemoryOption = Annotated[bool, typer.Option("--memory", help="Show of what the memory that a stage needs consists.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="The same for a program to read.")]
 Stages = Annotated[list[str] | None, typer.Argument(help="The stages; all of the recipe where none is named.")]

@@ -1,12 +1,14 @@
 """What the stages need of a GPU: a column of the plan, and a picture of the parts."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.markup import escape
 from rich.text import Text
 
 from pipeline.console.screen import Screen
 from pipeline.plan.memory.card import Card
+from pipeline.plan.memory.fit import Fit
 from pipeline.plan.memory.need import GIB
 from pipeline.plan.memory.reckoned import Reckoned
 from pipeline.wording import duration, listed
@@ -79,3 +81,46 @@ def _reckoned_from(one: Reckoned) -> str:
     )
     asked = "" if tokens["of"] == "rows" else f", and prompts of {tokens['prompt']}"
     return f"{said}{asked}, {known}; {one.need.trained:,} numbers are trained"
+
+
+def fit(screen: Screen, fits: Sequence[Fit], card: Card) -> None:
+    """The lines that make the stages fit, and what would where nothing does."""
+    changes = {path: value for one in fits for path, value in one.changes.items()}
+    screen.console.print()
+    if not changes and all(one.fits for one in fits):
+        screen.message(f"[green]every stage fits {escape(card.name)} as it stands[/green]")
+        return
+    if changes:
+        screen.message(f"[bold]into the recipe, for {escape(card.name)}[/bold] (rows an update as before)")
+        screen.console.print(Text(as_yaml(changes)), soft_wrap=True)
+    for one in fits:
+        if one.fits:
+            screen.message(f"{one.stage} then needs {gib(one.need.bytes)}, {gib(card.bytes - one.need.bytes)} left")
+        else:
+            more = gib(one.need.bytes - card.bytes)
+            screen.message(
+                f"[bold red]{one.stage} does not fit by that[/bold red]: {more} too much in {one.need.peak.name}"
+            )
+            screen.message(f"  what would do: {'; or '.join(one.otherwise)}")
+
+
+def as_yaml(changes: Mapping[tuple[str, ...], object]) -> str:
+    """Keys by their paths as lines of a recipe."""
+    tree: dict = {}
+    for path, value in sorted(changes.items()):
+        place = tree
+        for key in path[:-1]:
+            place = place.setdefault(key, {})
+        place[path[-1]] = value
+    return "\n".join(_lines(tree, ""))
+
+
+def _lines(tree: Mapping, indent: str) -> Iterator[str]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and any(isinstance(one, Mapping) for one in value.values()):
+            yield f"{indent}{key}:"
+            yield from _lines(value, f"{indent}  ")
+        elif isinstance(value, Mapping):
+            yield f"{indent}{key}: {{{', '.join(f'{name}: {json.dumps(one)}' for name, one in value.items())}}}"
+        else:
+            yield f"{indent}{key}: {json.dumps(value)}"

@@ -11,6 +11,7 @@ from pipeline.plan.memory.need import GIB
 _ASK = ("--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
 # Of what a card is sold as, what is there: a 16 GB card has 15.9 GiB or less, and a desktop takes some.
 SEEN = 0.98
+SIZES = (8, 10, 12, 16, 20, 24, 32, 40, 48, 80, 96, 141, 192, 288)  # GB that cards are sold with
 
 
 @dataclass(frozen=True)

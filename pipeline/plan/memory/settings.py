@@ -68,6 +68,8 @@ def setting_of(recipe: Recipe, step: Step, base: Base, lengths: Mapping[str, int
         answers=evaluation.max_new_tokens if asks else 0,
         batch_of_answers=min(evaluation.batch_size, evaluation.max_rows),
         evaluated=evaluation.max_rows,
+        longest_row=lengths.get("row", 0),
+        quantizable=not method.whole and method.in_4_bit and model.config is None and not model.bits,
         whole_loss="lm_head" in trained.adapted or bool(fields.get("modules_to_save")),
     )
 

@@ -10,6 +10,7 @@ from pipeline.plan.memory.shape import Shape
 from pipeline.plan.memory.tuned import Tuned
 from pipeline.stage import Spec
 
+ROLLOUT = "a rollout"
 # What an evaluation takes at a time, see pipeline.evaluate.forward: bytes of fp32 logits, or tokens where there are none.
 EVALUATION_LOGITS, EVALUATION_TOKENS = 256 << 20, 1 << 14
 
@@ -34,6 +35,8 @@ class Setting:
     answers: int = 0  # tokens of a held-out answer; 0 where none is asked for
     batch_of_answers: int = 0
     evaluated: int = 0  # held-out rows that an evaluation reads
+    longest_row: int = 0  # tokens, where the rows are prepared
+    quantizable: bool = False  # whether the base could be kept in 4 bits, and is not
     whole_loss: bool = False  # whether an adapter on the head keeps TRL from its chunked loss
     gpu: bool = True
 
@@ -192,7 +195,7 @@ def _evaluation(setting: Setting) -> Iterator[Phase]:
 
 def _rollout(setting: Setting) -> Iterator[Phase]:
     if setting.spec.response:
-        yield _sampling("a rollout", setting, setting.rollout, int(setting.train[setting.spec.response]))
+        yield _sampling(ROLLOUT, setting, setting.rollout, int(setting.train[setting.spec.response]))
 
 
 def _sampling(name: str, setting: Setting, rows: int, answer: int) -> Phase:

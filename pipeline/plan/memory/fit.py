@@ -1,0 +1,179 @@
+"""What would make a stage fit a card: changes in the order of what they cost, each as a key of the recipe with its value.
+
+First come sizes that change nothing but time: how much goes through the card at once, with the same global batch. Then what
+costs time (activations computed again, the reference's sums computed beforehand), then what costs a little of the result (an optimizer's
+states in 8 bits), and last what another base would be.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from pipeline.plan.memory.card import SIZES, Card, named
+from pipeline.plan.memory.need import EVALUATIONS, Need
+from pipeline.plan.memory.reckoned import Reckoned, needed
+from pipeline.plan.memory.stage_need import ROLLOUT, Setting, smaller
+
+Changes = Mapping[tuple[str, ...], object]  # by the path of the key in a recipe
+Lever = Callable[[Setting, str], tuple[Setting, Changes] | None]
+ALL_STAGES = "model"  # a path that begins so is of the whole recipe
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Changes to a stage, and what it needs with them."""
+
+    stage: str
+    changes: Changes
+    need: Need
+    fits: bool
+    otherwise: tuple[str, ...] = field(default=())  # what would do it, where these do not
+
+    def to_json(self) -> dict:
+        keys = {".".join(path): value for path, value in self.changes.items()}
+        return {"changes": keys, "bytes": self.need.bytes, "fits": self.fits, "otherwise": list(self.otherwise)}
+
+
+def fitted(found: Sequence[Reckoned], card: Card, margin: float | None) -> list[Fit]:
+    """For each stage whose need is known. What one of them needs of the base, all of them get."""
+    known = [one for one in found if one.need]
+    shared: Changes = {}
+    while True:
+        fits = [_fit(one, card, margin, shared) for one in known]
+        of_all = {path: value for one in fits for path, value in one.changes.items() if path[0] == ALL_STAGES}
+        if of_all == dict(shared):
+            return fits
+        shared = of_all
+
+
+def _fit(one: Reckoned, card: Card, margin: float | None, shared: Changes) -> Fit:
+    known = one.need.tokens["of"] == "rows"
+    start = one.setting
+    for lever in (_in_16_bits, _in_4_bits):
+        if (made := lever(start, one.stage)) and shared.keys() & made[1].keys():
+            start = made[0]
+    changes, setting, levers = dict(shared), start, list(_LEVERS)
+    while True:
+        shrunk, sizes, need = _shrunk(setting, one.stage, card, margin, known)
+        if need.bytes <= card.bytes or not levers:
+            break
+        if (made := levers.pop(0)(setting, one.stage)) is None:
+            continue
+        if needed(made[0], margin, known=known).bytes < needed(setting, margin, known=known).bytes:
+            setting, changes = made[0], changes | dict(made[1])
+    fits = need.bytes <= card.bytes
+    otherwise = () if fits else tuple(_otherwise(shrunk, need, card, margin, known))
+    return Fit(one.stage, changes | sizes, need, fits, otherwise)
+
+
+def _shrunk(setting: Setting, stage: str, card: Card, margin: float | None, known: bool) -> tuple[Setting, dict, Need]:
+    """The setting with less at once, as far as that is needed, and can be had; of what takes most first."""
+    sizes: dict[tuple[str, ...], object] = {}
+    while (need := needed(setting, margin, known=known)).bytes > card.bytes:
+        lever = {EVALUATIONS[1]: _fewer_answers, ROLLOUT: _smaller_rollout}.get(need.peak.name, _smaller_batch)
+        if (made := lever(setting, stage)) is None:
+            break
+        less = needed(made[0], margin, known=known)
+        if less.bytes >= need.bytes and less.peak.name == need.peak.name:
+            break
+        setting, sizes = made[0], sizes | dict(made[1])
+    return setting, sizes, need
+
+
+def _fewer_answers(setting: Setting, stage: str) -> tuple[Setting, Changes] | None:
+    if setting.batch_of_answers <= 1:
+        return None
+    fewer = setting.batch_of_answers // 2
+    return replace(setting, batch_of_answers=fewer), {("stages", stage, "evaluation", "batch_size"): fewer}
+
+
+def _smaller_rollout(setting: Setting, stage: str) -> tuple[Setting, Changes] | None:
+    key = "local_rollout_forward_batch_size"
+    if key not in setting.train or setting.rollout <= 1:
+        return None
+    fewer = setting.rollout // 2
+    return smaller(setting, **{key: fewer}), {("stages", stage, "train", key): fewer}
+
+
+def _smaller_batch(setting: Setting, stage: str) -> tuple[Setting, Changes] | None:
+    """The next smaller micro-batch, with as many rows an update as before."""
+    each, steps = "per_device_train_batch_size", "gradient_accumulation_steps"
+    fixed = each in setting.spec.trained or setting.train.get("loss_type") == "bnpo"
+    if fixed or setting.train.get("steps_per_generation"):
+        return None
+    whole, least = setting.micro * int(setting.train[steps]), setting.spec.least.get(each, 1)
+    fewer = next((size for size in range(setting.micro - 1, least - 1, -1) if whole % size == 0), None)
+    if fewer is None:
+        return None
+    values = {each: fewer, steps: whole // fewer}
+    return smaller(setting, **values), {("stages", stage, "train", key): value for key, value in values.items()}
+
+
+def _computed_again(setting: Setting, stage: str) -> tuple[Setting, Changes] | None:
+    key = "gradient_checkpointing"
+    return None if setting.train.get(key) else _set(setting, stage, key, True)
+
+
+def _reference_beforehand(setting: Setting, stage: str) -> tuple[Setting, Changes] | None:
+    if not (setting.reference and setting.spec.reference_columns):
+        return None
+    made, changes = _set(setting, stage, "precompute_ref_log_probs", True)
+    return replace(made, reference=False, second_model=False), changes
+
+
+def _states_in_8_bits(setting: Setting, stage: str) -> tuple[Setting, Changes] | None:
+    return (
+        _set(setting, stage, "optim", "adamw_8bit") if str(setting.train["optim"]).startswith("adamw_torch") else None
+    )
+
+
+def _shorter(setting: Setting, stage: str) -> tuple[Setting, Changes] | None:
+    """Packed sequences as short as the longest row lets them be: no row is cut by it."""
+    longest = setting.longest_row
+    if not setting.train.get("packing") or not longest or (length := -(-longest // 64) * 64) >= setting.length:
+        return None
+    made, changes = _set(setting, stage, "max_length", length)
+    return replace(made, length=length), changes
+
+
+def _in_16_bits(setting: Setting, stage: str) -> tuple[Setting, Changes] | None:
+    if setting.half or setting.tuned.whole:  # full tuning in 16 bits loses small steps
+        return None
+    return replace(setting, dtype="bfloat16"), {(ALL_STAGES, "dtype"): "bfloat16"}
+
+
+def _in_4_bits(setting: Setting, stage: str) -> tuple[Setting, Changes] | None:
+    if not setting.quantizable:
+        return None
+    return replace(setting, bits=4, quantizable=False), {(ALL_STAGES, "load_in_4bit"): True}
+
+
+def _set(setting: Setting, stage: str, key: str, value: object) -> tuple[Setting, Changes]:
+    return smaller(setting, **{key: value}), {("stages", stage, "train", key): value}
+
+
+_LEVERS: tuple[Lever, ...] = (
+    _computed_again,
+    _reference_beforehand,
+    _in_16_bits,
+    _states_in_8_bits,
+    _shorter,
+    _in_4_bits,
+)
+
+
+def _otherwise(setting: Setting, need: Need, card: Card, margin: float | None, known: bool) -> Iterator[str]:
+    """What would do it, where nothing in the recipe does."""
+    if setting.tuned.whole:
+        yield "an adapter instead of all weights (adapter: {method: lora})"
+    if not known:
+        yield "rows that are shorter than they may be: what they are is known once a run has prepared them"
+    if size := next((size for size in SIZES if named(size).bytes >= need.bytes), None):
+        yield f"a card of {size} GB"
+    shape = setting.shape
+    if not setting.tuned.whole:
+        for layers in range(shape.layers - 1, 0, -1):
+            fewer = replace(setting, shape=replace(shape, layers=layers))
+            if needed(fewer, margin, known=known).bytes <= card.bytes:
+                yield f"a base of about {fewer.shape.parameters / 1e9:.2g} billion parameters"
+                return
+    yield "a smaller base"
