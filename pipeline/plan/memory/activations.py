@@ -95,8 +95,13 @@ def between_layers(shape: Shape, one: Pass) -> int:
 
 def backward_of_layer(shape: Shape, tuned: Tuned, one: Pass) -> int:
     """What a layer's backward pass holds beside what is kept: gradients on their way (traced)."""
-    numbers = shape.width * 2 + 2 * shape.inner
-    return (6 if one.half and not tuned.whole else one.size) * one.tokens * numbers
+    if tuned.whole:
+        each = 4 * shape.width + 2 * one.size * shape.inner
+    elif one.half:  # an adapter in fp32 casts its gradients back
+        each = 10 * shape.width + 6 * shape.inner
+    else:
+        each = 4 * shape.width + 8 * shape.inner
+    return one.tokens * each
 
 
 def forward_of_layer(shape: Shape, tuned: Tuned, one: Pass) -> int:

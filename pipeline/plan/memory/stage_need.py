@@ -134,7 +134,14 @@ def _step(setting: Setting) -> Iterator[Phase]:
     between = activations.between_layers(shape, one)
     backward = activations.backward_of_layer(shape, tuned, one) + weights.unpacked(shape, setting.dtype, setting.bits)
     gradients = _gradients(setting)
-    outside = gradients * shape.outside // max(tuned.numbers, 1) if tuned.whole and tuned.layers is None else 0
+    everything = tuned.whole and tuned.layers is None
+    outside = tuned.size * shape.outside if everything else 0
+    # Before the first layer's own gradients are there.
+    above = (
+        tuned.size * (shape.layers - 1) * shape.in_a_layer + outside
+        if everything
+        else gradients * (shape.layers - 1) // shape.layers
+    )
     from_before = gradients if setting.accumulates else 0
     layers = shape.layers if tuned.layers is None or setting.checkpointing else min(tuned.layers, shape.layers)
     kept = layers * (between if setting.checkpointing else every)
@@ -149,7 +156,7 @@ def _step(setting: Setting) -> Iterator[Phase]:
         words += one.size * answered * shape.vocabulary  # what squashes them keeps what it made
     if setting.loss == loss.CHUNKED:
         last += one.tokens * shape.width * one.size  # in another order
-    head = shape.embeddings * tuned.size if tuned.whole and tuned.layers is None and words else 0  # its gradient
+    head = shape.embeddings * tuned.size if everything and words else 0  # its gradient
     # Of a matrix that is head and embeddings, the gradients of both uses and their sum stand together at the end.
     twice = 2 * head if shape.tied else 0
     again = every if setting.checkpointing else 0
@@ -163,7 +170,10 @@ def _step(setting: Setting) -> Iterator[Phase]:
             "gradients": max(from_before, head * ((2 if one.half else 3) if by_piece else 1)),
         },
         {"activations": kept + again + backward, "gradients": max(from_before, outside)},
-        {"activations": (between if setting.checkpointing else every) + again + backward, "gradients": gradients},
+        {
+            "activations": (between if setting.checkpointing else every) + again + backward,
+            "gradients": max(from_before, above),
+        },
         {"activations": between, "gradients": gradients + twice},
     ]
     yield largest("a training step", [standing | moment for moment in moments])

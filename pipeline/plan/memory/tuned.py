@@ -9,9 +9,18 @@ from pipeline.plan.memory.shape import Linear, Shape, UnknownShape, selected
 Tensor = tuple[int, int, int]  # rows, columns, how many of them; a vector has one row
 FLOAT = 4  # bytes of an adapter's number, on whatever base
 
-# Where PEFT puts an adapter when the recipe does not say (peft.utils.constants), for the families of `shape`.
-_ATTENTION = ("q_proj", "v_proj")
-_IA3, _IA3_INSIDE = ("k_proj", "v_proj", "down_proj"), ("down_proj",)
+# Where PEFT puts an adapter when the recipe does not say (peft.utils.constants), by the kind of model.
+_BY_PEFT = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")
+_QUERIES = dict.fromkeys(_BY_PEFT, ("q_proj", "v_proj"))
+_FACTORS = dict.fromkeys(_BY_PEFT, ("q_proj", "v_proj", "down_proj")) | dict.fromkeys(
+    ("llama", "mistral"), ("k_proj", "v_proj", "down_proj")
+)
+_NORMS = dict.fromkeys(("llama", "mistral", "gemma"), ("input_layernorm", "post_attention_layernorm", "norm"))
+_NORMS |= dict.fromkeys(("qwen2", "qwen3"), ("post_attention_layernorm",))
+_NORMS |= dict.fromkeys(
+    ("gemma2", "gemma3_text"),
+    (*_NORMS["gemma"], "pre_feedforward_layernorm", "post_feedforward_layernorm"),
+)
 
 
 @dataclass(frozen=True)
@@ -65,16 +74,24 @@ def _of_the_model(layers: int | None, shape: Shape, size: int, *, score: bool) -
     return Tuned(tuple(tensors), size, whole=True, layers=layers)
 
 
-def _targets(fields: Mapping, shape: Shape, default: tuple[str, ...] = _ATTENTION) -> list[tuple[Linear, int]]:
+def _targets(
+    fields: Mapping, shape: Shape, defaults: Mapping[str, tuple[str, ...]] = _QUERIES
+) -> list[tuple[Linear, int]]:
     """The adapted linear layers, each with how many there are of it."""
-    names = fields.get("target_modules")
+    names = fields.get("target_modules") or _default(shape, defaults)
     left_out = {str(name).rpartition(".")[2] for name in fields.get("exclude_modules") or ()}
-    found = [one for one in selected(shape, names or default, head=True) if one.name not in left_out]
+    found = [one for one in selected(shape, names, head=True) if one.name not in left_out]
     if not found:
         raise UnknownShape(f"adapter.target_modules: {names} are no linear layers of it that are known here")
     only = fields.get("layers_to_transform")
     layers = shape.layers if only is None else 1 if isinstance(only, int) else len(only)
     return [(one, 1 if one.name == "lm_head" else layers) for one in found]
+
+
+def _default(shape: Shape, defaults: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    if shape.model_type not in defaults:
+        raise UnknownShape(f"adapter.target_modules has to be named for {shape.model_type} models")
+    return defaults[shape.model_type]
 
 
 def _lora(fields: Mapping, shape: Shape) -> Tuned:
@@ -109,14 +126,14 @@ def _adalora(fields: Mapping, shape: Shape) -> Tuned:
 
 
 def _ia3(fields: Mapping, shape: Shape) -> Tuned:
-    inside = fields.get("feedforward_modules") or (() if fields.get("target_modules") else _IA3_INSIDE)
-    targets = _targets(fields, shape, _IA3)
+    inside = fields.get("feedforward_modules") or (() if fields.get("target_modules") else ("down_proj",))
+    targets = _targets(fields, shape, _FACTORS)
     tensors = [(1, one.inputs if one.name in inside else one.outputs, count) for one, count in targets]
     return Tuned(tuple(tensors), FLOAT, adapted={one.name: 0 for one, _ in targets})
 
 
 def _ln_tuning(fields: Mapping, shape: Shape) -> Tuned:
-    names = fields.get("target_modules") or ("input_layernorm", "post_attention_layernorm", "norm")
+    names = fields.get("target_modules") or _default(shape, _NORMS)
     tensors = [(1, numbers, shape.layers) for name, numbers in shape.norms.items() if name in names]
     return Tuned((*tensors, *([(1, shape.width, 1)] if "norm" in names else [])), FLOAT)
 
