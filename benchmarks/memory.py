@@ -12,6 +12,7 @@ import json
 import os
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 warnings.filterwarnings("ignore")
@@ -168,46 +169,184 @@ def _selected(model, ids):
 _LOSSES = {"sft": _chunked, "dpo": _selected}
 
 
-def fakes(models, cases, dtypes) -> list[dict]:
-    found = []
+def fakes(models, cases, dtypes, keep) -> None:
     for name in models:
         for dtype in dtypes:
             for case in cases:
                 begun = time.monotonic()
                 seen = fake_step(CONFIGS[name], *case, dtype)
-                need, _ = planned(CONFIGS[name], *case, dtype)
-                phase = need.phases[0]
-                states = phase.parts["optimizer"]
-                said = phase.allocated - states  # a first step has none
-                row = {"model": name, "dtype": dtype} | dict(
-                    zip(("stage", "tuning", "checkpointing", "rows", "length"), case, strict=True)
-                )
-                row |= {"traced": seen["peak"], "planned": said, "off": round(said / seen["peak"] - 1, 4)}
-                row |= {"weights": seen["standing"], "seconds": round(time.monotonic() - begun, 1), "at": seen["at"]}
-                row |= {
-                    "off_without_weights": round((said - seen["standing"]) / (seen["peak"] - seen["standing"]) - 1, 4)
+                phase = planned(CONFIGS[name], *case, dtype)[0].phases[0]
+                said = dict(zip(("stage", "tuning", "checkpointing", "rows", "length"), case, strict=True))
+                said |= {"model": name, "dtype": dtype, "at": seen["at"], "seconds": round(time.monotonic() - begun, 1)}
+                # A first step has no states of the optimizer yet.
+                keep(said | _compared(seen["peak"], phase.allocated - phase.parts["optimizer"], seen["standing"]))
+
+
+def _compared(seen: int, said: int, standing: int) -> dict:
+    without = (said - standing) / (seen - standing) - 1
+    return {"seen": seen, "planned": said, "off": round(said / seen - 1, 4), "off_without_weights": round(without, 4)}
+
+
+# -- real steps -----------------------------------------------------------------------------------------
+
+SMALL = {
+    "20M": {"model_type": "llama", "vocab_size": 8192} | _sizes(384, 1024, 8, 6, num_key_value_heads=2, head_dim=64),
+    "110M": {"model_type": "qwen3", "vocab_size": 32000}
+    | _sizes(640, 1920, 14, 10, num_key_value_heads=5, head_dim=64),
+}
+SMALL = {name: one | {"max_position_embeddings": 2048, "tie_word_embeddings": True} for name, one in SMALL.items()}
+REAL = [
+    # stage, tuning, checkpointing
+    ("sft", "lora", False),
+    ("sft", "lora", True),
+    ("sft", "full", False),
+    ("dpo", "lora", False),
+    ("dpo", "lora", True),
+    ("dpo", "full", True),
+    ("reward", "lora", False),
+    ("reward", "full", True),
+    ("kto", "lora", False),
+    ("orpo", "lora", False),
+    ("simpo", "lora", False),
+    ("ppo", "lora", False),
+    ("grpo", "lora", False),
+]
+REWARDED = ("ppo", "grpo", "rloo")
+FREE = {"max_rows": 0}  # nothing is evaluated
+
+
+def real_steps(models, cases, rows: int, words: int, keep) -> None:
+    """Two steps of a stage's own trainer each, in fp32 on one thread, with the bytes of live storages counted."""
+    from tempfile import TemporaryDirectory
+
+    from benchmarks.gpu import write_model
+
+    for name in models:
+        with TemporaryDirectory() as folder:
+            os.chdir(folder)
+            write_model(SMALL[name], "base")
+            _write_rows(words)
+            for case in cases:
+                begun = time.monotonic()
+                seen, phase, standing = _real_step(*case, rows)
+                said = dict(zip(("stage", "tuning", "checkpointing"), case, strict=True)) | {
+                    "model": name,
+                    "rows": rows,
                 }
-                print(
-                    f"{name:13} {dtype:8} {case[0]:4} {case[1]:4} checkpointing {case[2]!s:5} {case[3]} x {case[4]:4}  "
-                    f"traced {row['traced'] / GIB:7.2f}  planned {said / GIB:7.2f}  {row['off']:+6.1%}  without weights "
-                    f"{row['off_without_weights']:+6.1%}  {row['seconds']} s",
-                    flush=True,
-                )
-                found.append(row)
-    return found
+                said |= {"dtype": "float32", "length": phase[1], "seconds": round(time.monotonic() - begun, 1)}
+                keep(said | _compared(seen, phase[0], standing))
+
+
+def _write_rows(words: int) -> None:
+    import random
+
+    rng = random.Random(0)
+
+    def text(number: int) -> str:
+        some = rng.randint(number // 2, number)  # rows of unlike length, which are padded
+        return " ".join(rng.choice(("red", "green", "blue", "old", "new", "tree", "house")) for _ in range(some))
+
+    rows = [
+        {"prompt": text(words // 4), "completion": text(words), "chosen": text(words), "rejected": text(words)}
+        for _ in range(32)
+    ]
+    keys = {"chat": ("prompt", "completion"), "pairs": ("prompt", "chosen", "rejected"), "prompts": ("prompt",)}
+    for file, wanted in keys.items():
+        Path(f"{file}.jsonl").write_text("".join(json.dumps({key: row[key] for key in wanted}) + "\n" for row in rows))
+
+
+def _real_step(stage: str, method: str, checkpointing: bool, rows: int) -> tuple[int, tuple[int, int], int]:
+    """(peak of live bytes, (what the plan says of it, its tokens a row), bytes of the weights)."""
+    from dataclasses import replace
+
+    from benchmarks.live_storages import LiveStorages
+    from pipeline.artifact.attempt import Attempt
+    from pipeline.plan.memory import lengths, settings, stage_need
+    from pipeline.plan.planner import Planner
+    from pipeline.recipe.reading import load_recipe
+    from pipeline.train.job.checked_job import check
+    from pipeline.train.job.interruption import Interruption
+    from pipeline.train.job.job import Job
+    from pipeline.train.stage_run import StageRun
+
+    file = {"sft": "chat", "kto": "pairs"}.get(stage, "prompts" if stage in REWARDED else "pairs")
+    train = {"per_device_train_batch_size": rows, "max_length": 512, "max_steps": 2, "eval_strategy": "no"}
+    train |= {"gradient_checkpointing": checkpointing, "save_strategy": "no", "logging_steps": 1}
+    if stage in REWARDED:
+        train |= {"response_length": 64} if stage == "ppo" else {"max_completion_length": 64, "num_generations": rows}
+        train = {key: value for key, value in train.items() if key not in ("max_length", "max_steps")} | (
+            {"total_episodes": 2 * rows, "num_ppo_epochs": 1} if stage == "ppo" else {"max_steps": 2}
+        )
+    section = {
+        "data": {"path": f"{file}.jsonl", "held_out": 0.0} | ({"shape": "pairs"} if stage == "kto" else {}),
+        "train": train,
+    }
+    if stage in REWARDED:
+        section["reward_functions"] = {"brief": {"function": "length", "at_most": 8}}
+    adapter = {"method": method} | ({"r": 16} if method == "lora" else {})
+    recipe = {"name": "small", "threads": 1, "model": {"id": "./base"}, "adapter": adapter, "evaluation": FREE}
+    Path("small.yaml").write_text(json.dumps(recipe | {"stages": {stage: section}}))
+    loaded = load_recipe("small.yaml", [])
+    step = Planner(loaded, Path("runs")).plan([stage])[-1]
+    folder = Path(f"out/{stage}-{method}-{checkpointing}")
+    folder.mkdir(parents=True)
+    job = Job("small.yaml", [], "runs", stage, str(folder), step.fingerprint, "run")
+    run = StageRun(check(job, Attempt(folder)), lambda *_, **__: None, Interruption())
+    run.rows.prepare()
+    trainer = run.trainer(run.models.at_the_start())
+    live, longest, train_on = LiveStorages(), [0], trainer.training_step
+
+    def noting(model, inputs, *others):
+        sizes = [one.shape[1] for key, one in inputs.items() if key.endswith("input_ids") and "KL" not in key]
+        longest[0] = max([longest[0], *sizes])
+        return train_on(model, inputs, *others)
+
+    trainer.training_step = noting
+    with live:
+        for one in [*trainer.model.parameters(), *trainer.model.buffers()]:
+            live.count(one)
+        standing = live.now
+        trainer.train()
+    planner = Planner(loaded, Path("runs"))
+    known = lengths.known(planner, stage)
+    setting = settings.setting_of(loaded, step, planner.parents.named_base(), known)
+    # Two steps need not meet the longest rows: the plan is asked about those that they met.
+    setting = replace(setting, gpu=False, length=longest[0] or setting.length)
+    need = stage_need.need_of(setting)
+    return live.peak, (need.of_training(evaluates=False).allocated, setting.step.length), standing
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("fake", "real"))
-    parser.add_argument("--models", nargs="*", default=TRACED)
+    parser.add_argument("--models", nargs="*", help="of the fake steps, or with --only real of the real ones")
+    parser.add_argument("--cases", nargs="*", type=int, help="numbers of CASES, or with --only real of REAL")
     parser.add_argument("--dtypes", nargs="*", default=("bfloat16",))
     parser.add_argument("--out", type=Path, default=RESULTS / "memory.json")
     chosen = parser.parse_args()
-    found = {}
+    out = chosen.out.resolve()
+    found: dict[str, list[dict]] = json.loads(out.read_text()) if out.is_file() else {}
+
+    def keep(kind: str, row: dict) -> None:
+        """Written as it comes; what was seen of the same before is replaced."""
+        same = ("model", "stage", "tuning", "checkpointing", "rows", "dtype")
+        rest = [one for one in found.get(kind, []) if any(one[key] != row[key] for key in same)]
+        found[kind] = [*rest, row]
+        out.write_text(json.dumps(found, indent=1) + "\n")
+        print(
+            f"{kind} {row['model']:13} {row['dtype']:8} {row['stage']:6} {row['tuning']:4} checkpointing "
+            f"{row['checkpointing']!s:5} {row['rows']} x {row['length']:4}  seen {row['seen'] / GIB:7.2f}  planned "
+            f"{row['planned'] / GIB:7.2f}  {row['off']:+6.1%}  without weights {row['off_without_weights']:+6.1%}  "
+            f"{row['seconds']} s",
+            flush=True,
+        )
+
+    cases = {"fake": CASES, "real": REAL}
+    cases = {kind: [some[number] for number in chosen.cases] if chosen.cases else some for kind, some in cases.items()}
     if chosen.only != "real":
-        found["fake"] = fakes(chosen.models, CASES, chosen.dtypes)
-    chosen.out.write_text(json.dumps(found, indent=1) + "\n")
+        fakes(chosen.models or TRACED, cases["fake"], chosen.dtypes, partial(keep, "fake"))
+    if chosen.only != "fake":
+        real_steps((chosen.only and chosen.models) or SMALL, cases["real"], 4, 48, partial(keep, "real"))
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def test_an_optimizers_states_are_those_that_it_keeps(name):
 @pytest.mark.parametrize(("stage", "method"), [("sft", "lora"), ("dpo", "lora"), ("sft", "full")])
 def test_a_step_is_near_to_what_is_traced(stage, method, checkpointing, dtype):
     """The goal of a tenth; benchmarks/memory.py does it with the sizes that people train."""
-    for kind, layers in (("qwen3", 6), ("llama", 4)):
+    for kind, layers in (("qwen3", 3),):
         config = (
             {"model_type": kind} | SIZES | {"num_hidden_layers": layers, "hidden_size": 128, "intermediate_size": 384}
         )

@@ -50,7 +50,7 @@ def setting_of(recipe: Recipe, step: Step, base: Base, lengths: Mapping[str, int
     asks = KINDS[spec.row_kind].ASKS and evaluation.max_rows
     size = BYTES[model.dtype]
     trained = tuned(method.name, fields, shape, size, score=spec.head == "score")
-    reference = _reference(spec, train)
+    reference = _reference(spec, train, lengths.get("rows"))
     return Setting(
         spec=spec,
         shape=shape.without_head() if spec.head == "score" else shape,
@@ -74,13 +74,16 @@ def setting_of(recipe: Recipe, step: Step, base: Base, lengths: Mapping[str, int
     )
 
 
-def _reference(spec: Spec, train: Mapping) -> bool:
+def _reference(spec: Spec, train: Mapping, rows: int | None) -> bool:
     """Whether a frozen reference stands there while the stage trains."""
     if not spec.reference:
         return False
-    if spec.reference_columns:  # what it says of the rows is kept; see pipeline.train.loop.reference
-        return not train.get("precompute_ref_log_probs")
-    return spec.config == "RLOOConfig" or bool(train.get("beta"))
+    if not spec.reference_columns:
+        return spec.config == "RLOOConfig" or bool(train.get("beta"))
+    # What it says of the rows is kept where all of them are trained on; see pipeline.train.loop.context.
+    trained = train["max_steps"] * train["per_device_train_batch_size"] * train["gradient_accumulation_steps"]
+    some = train["max_steps"] > 0 and (rows is None or trained < rows)
+    return some or not train.get("precompute_ref_log_probs")
 
 
 def _length(spec: Spec, train: Mapping, lengths: Mapping[str, int], config: Mapping) -> tuple[int, int]:

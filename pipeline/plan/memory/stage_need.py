@@ -166,7 +166,7 @@ def _step(setting: Setting) -> Iterator[Phase]:
         {
             "activations": kept + last,
             # Each piece's gradient of the head is added to what there is of it, in fp32 into a third one (traced).
-            "logits": 6 * loss.CHUNK * shape.vocabulary if by_piece else one.size * answered * shape.vocabulary,
+            "logits": min(words, (6 * loss.CHUNK if by_piece else one.size * answered) * shape.vocabulary),
             "gradients": max(from_before, head * ((2 if one.half else 3) if by_piece else 1)),
         },
         {"activations": kept + again + backward, "gradients": max(from_before, outside)},

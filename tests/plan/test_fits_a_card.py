@@ -1,0 +1,197 @@
+"""What fits a card, as a user asks: `align plan` with --gpu, --memory and --fit, from a config.json alone."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from conftest import align, plan
+
+from benchmarks.memory import CONFIGS
+from pipeline.artifact.attempt import Attempt
+from pipeline.plan.memory import card, lengths
+from pipeline.plan.memory.earlier_runs import ENOUGH, EarlierRuns
+from pipeline.plan.memory.fit import fitted
+from pipeline.plan.memory.reckoned import reckon
+from pipeline.plan.planner import Planner
+from pipeline.recipe import yaml_lines
+from pipeline.recipe.reading import load_recipe
+
+COMMIT = "0" * 40
+RECIPE = """\
+name: card
+model: {id: some/llama, dtype: bfloat16}
+train: {per_device_train_batch_size: 4, gradient_accumulation_steps: 4, gradient_checkpointing: false}
+evaluation: {max_rows: 50}
+stages:
+  sft: {data: {path: chat.jsonl}, train: {max_length: 2048}}
+  reward: {data: {path: pairs.jsonl}}
+  dpo: {data: {path: pairs.jsonl}, train: {precompute_ref_log_probs: false}}
+  ppo: {data: {path: prompts.jsonl}}
+"""
+
+
+@pytest.fixture
+def there(tmp_path, monkeypatch):
+    """A recipe on a Llama of 8 billion parameters, of which the hub's cache has the config.json."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    folder = tmp_path / "hub" / "models--some--llama"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text(COMMIT)
+    (folder / "snapshots" / COMMIT).mkdir(parents=True)
+    (folder / "snapshots" / COMMIT / "config.json").write_text(json.dumps(CONFIGS["Llama-3.1-8B"]))
+    for name in ("chat", "pairs", "prompts"):
+        Path(f"{name}.jsonl").touch()
+    Path("card.yaml").write_text(RECIPE)
+    return tmp_path
+
+
+def needs(*overrides: str, goals=("sft", "reward", "dpo", "ppo")) -> dict:
+    recipe = load_recipe(Path("card.yaml"), overrides)
+    planner = Planner(recipe, Path("runs"))
+    return {one.stage: one for one in reckon(planner, planner.plan(goals))}
+
+
+def test_less_is_needed_of_what_takes_less(there):
+    """In the order that people expect, each by the part that it is about."""
+    plain = needs()["sft"].need
+
+    def of(part: str, *overrides: str) -> int:
+        return needs(*overrides)["sft"].need.parts.get(part, 0)
+
+    assert of("base", "model.load_in_4bit=true") < of("base", "model.load_in_8bit=true") < plain.parts["base"]
+    assert of("base", "model.dtype=float32") == 2 * plain.parts["base"]
+    assert of("adapter", "adapter.r=32") == 2 * plain.parts["adapter"]
+    assert of("optimizer", "train.optim=adamw_8bit") < plain.parts["optimizer"] == 2 * plain.parts["adapter"]
+    assert of("optimizer", "train.optim=paged_adamw_8bit") == 0
+    assert of("activations", "train.gradient_checkpointing=true") < plain.parts["activations"] / 5
+    assert of("activations", "model.attn_implementation=eager") > plain.parts["activations"]
+    assert of("activations", "train.max_length=1024", "stages.sft.train.max_length=1024") < plain.parts["activations"]
+
+
+def test_each_stage_has_the_roles_that_it_needs(there):
+    found = {stage: one.need.parts for stage, one in needs().items()}
+    one = found["sft"]["adapter"]
+    assert found["dpo"]["reference"] == one and "reference" not in found["sft"]
+    assert "logits" not in found["reward"]
+    assert found["reward"]["base"] == found["sft"]["base"] - 2 * 128256 * 4096  # a score model has no output embeddings
+    assert found["ppo"]["other roles"] == 3 * one  # reference, value and reward
+    assert found["ppo"]["optimizer"] == 2 * found["sft"]["optimizer"]
+    kept = needs("stages.dpo.train.precompute_ref_log_probs=true")["dpo"].need.parts
+    assert "reference" not in kept
+    whole = needs("adapter={method: full}", goals=("sft", "dpo"))["dpo"].need.parts
+    assert whole["reference"] == whole["base"] == found["sft"]["base"]  # a second model
+
+
+def test_the_plan_says_whether_it_fits_and_of_what_it_consists(there):
+    said = align("plan", "sft", "-r", "card.yaml", "--gpu", "16", "--memory", cwd=there, env=os.environ).stdout
+    assert "too much" in said and "held against a card of 16 GB" in said
+    assert "the peak is in a training step" in said and "activations" in said and "█" in said
+    assert "as long as they may be: no rows are prepared yet" in said
+    rows = json.loads(align("plan", "-r", "card.yaml", "--gpu", "80", "--json", cwd=there, env=os.environ).stdout)
+    memory = {row["stage"]: row["memory"] for row in rows}
+    assert memory["sft"]["fits"] is (memory["sft"]["left"] >= 0)
+    assert sum(memory["sft"]["parts"].values()) == memory["sft"]["bytes"]
+    assert {row["about_seconds"] for row in rows} == {None}
+
+
+@pytest.mark.parametrize("gib", [24, 16, 12])
+def test_what_makes_it_fit_is_a_recipe_with_the_same_global_batch(there, gib):
+    before = needs()
+    fits = fitted(list(before.values()), card.named(gib), None)
+    assert all(one.fits for one in fits)
+    pairs = [f"{'.'.join(path)}={json.dumps(value)}" for one in fits for path, value in one.changes.items()]
+    after = needs(*pairs)
+    for stage, one in after.items():
+        assert one.need.bytes <= card.named(gib).bytes
+        assert one.need.bytes == next(fit.need.bytes for fit in fits if fit.stage == stage)
+        batch = [
+            each.setting.train["per_device_train_batch_size"] * each.setting.train["gradient_accumulation_steps"]
+            for each in (before[stage], one)
+        ]
+        assert batch == [16, 16]
+
+
+def test_the_lines_are_yaml_that_goes_into_the_recipe(there):
+    said = align("plan", "-r", "card.yaml", "--fit", "12", cwd=there, env=os.environ).stdout
+    lines = said.partition("into the recipe")[2].splitlines()[1:]
+    text = "\n".join(line for line in lines if " then needs " not in line)
+    changes = yaml_lines.load(text, "lines").value
+    assert changes["model"] == {"load_in_4bit": True}
+    written = yaml_lines.load(RECIPE, "recipe").value
+    written["model"] |= changes["model"]
+    for stage, sections in changes.get("stages", {}).items():
+        for section, keys in sections.items():
+            written["stages"][stage][section] = written["stages"][stage].get(section, {}) | keys
+    Path("card.yaml").write_text(json.dumps(written))
+    assert all(one.left(card.named(12)) >= 0 for one in needs().values())
+
+
+def test_where_nothing_makes_it_fit_it_says_what_would(there):
+    fits = fitted(list(needs("adapter={method: full}", goals=("sft",)).values()), card.named(24), None)
+    assert not fits[0].fits
+    said = "; ".join(fits[0].otherwise)
+    assert "an adapter instead of all weights" in said and "a card of" in said and "a smaller base" in said
+
+
+def test_nothing_is_said_of_a_base_that_is_not_at_hand(there):
+    said = align("plan", "sft", "-r", "card.yaml", "--set", "model.id=other/model", cwd=there, env=os.environ).stdout
+    assert "not known" in said and "hf download other/model config.json" in said
+
+
+@pytest.mark.parametrize("wrong", ["0", "-4", "1e9", "nan"])
+def test_a_size_that_no_card_has_is_refused(there, wrong):
+    done = align("plan", "sft", "-r", "card.yaml", "--gpu", wrong, cwd=there, check=False, env=os.environ)
+    assert done.returncode == 2 and "is no size of a card in GB" in done.stdout
+
+
+def test_rows_that_are_prepared_say_how_long_they_are(built, monkeypatch):
+    """And those of other data, or another max_length, do not."""
+    monkeypatch.chdir(built)
+    planner = Planner(load_recipe(Path("micro.yaml"), []), Path("runs"))
+    found = lengths.known(planner, "dpo")
+    assert 0 < found["prompt"] < found["row"] <= 48 and found["rows"] > 0
+    one = {each.stage: each for each in reckon(planner, planner.plan(["dpo"]))}["dpo"]
+    assert one.need.tokens["length"] == found["row"] and one.need.tokens["of"] == "rows"
+    other = Planner(load_recipe(Path("micro.yaml"), ["stages.dpo.train.max_length=40"]), Path("runs"))
+    assert lengths.known(other, "dpo") == {}
+
+
+def test_a_manifest_has_what_was_planned_and_why_nothing_was_measured(built):
+    rows = plan(built)
+    for stage in ("sft", "dpo", "ppo"):
+        said = Attempt(
+            Path(rows[stage]["folder"]) if Path(rows[stage]["folder"]).is_absolute() else built / rows[stage]["folder"]
+        )
+        memory = said.manifest["memory"]
+        assert memory["planned"] > 0 and memory["in"] and memory["not_measured"] == "trained on a CPU"
+
+
+def test_runs_that_were_measured_set_the_margin_when_enough_of_them_tell(tmp_path):
+    def ran(number: int, planned: int, reserved: int) -> None:
+        folder = tmp_path / "some" / "stage" / f"{number}"
+        folder.mkdir(parents=True)
+        said = {"stage": "s", "steps": 1, "seconds": {"training": 1}, "memory": {"planned": planned}}
+        (folder / "manifest.json").write_text(json.dumps(said | {"peak_bytes": {"gpu_reserved": reserved}}))
+
+    for number in range(ENOUGH - 1):
+        ran(number, 1000, 1050 + number)
+    ran(8, 1000, 9000)  # something else took it
+    assert EarlierRuns(tmp_path).margin() is None
+    ran(9, 1000, 1200)
+    assert EarlierRuns(tmp_path).margin() == 1.2
+
+
+def test_a_stage_takes_about_as_long_as_its_last_run(built, monkeypatch):
+    monkeypatch.chdir(built)
+    recipe = load_recipe(Path("micro.yaml"), ["stages.sft.train.max_steps=24"])  # it ran for 12
+    planner = Planner(recipe, Path("runs"))
+    planned = planner.plan(["sft"])
+    assert reckon(planner, planned)[-1].seconds is None  # other steps may read other rows, which are not prepared
+    recipe = load_recipe(Path("micro.yaml"), ["stages.sft.train.learning_rate=1e-4"])
+    planner = Planner(recipe, Path("runs"))
+    found = {one.stage: one for one in reckon(planner, planner.plan(["sft"]))}
+    assert found["pretrain"].seconds is None  # it is up to date
+    ran = next(Path("runs/micro/sft").glob("*/manifest.json"))
+    assert found["sft"].seconds == pytest.approx(json.loads(ran.read_text())["seconds"]["training"], rel=0.5)
