@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 
 from pipeline.errors import PipelineError
 from pipeline.model.adapters import METHODS, method_of
-from pipeline.model.adapters.method import BEGIN, REENTRANT, ROLES, SCORE
+from pipeline.model.adapters.method import BEGIN, REENTRANT, ROLES, SCORE, Method
 from pipeline.plan.step import Parent
+from pipeline.recipe import steps
 from pipeline.recipe.fields import effective
 from pipeline.recipe.recipe import Recipe
 from pipeline.stage import Spec, specs
@@ -16,14 +17,17 @@ def refuse(recipe: Recipe, name: str, parent: Parent | None, config: Mapping[str
 
     `parent` is None where that is still to be made; `config` is the base's, empty where it is not known.
     """
-    method, _ = tuning(recipe, name, parent)
+    method, fields = tuning(recipe, name, parent)
     if reason := method.obstacle(config):
         raise PipelineError(
             f"{recipe.path}: stages.{name}: adapter.method {method.name}: {reason}.", "Name another adapter.method."
         )
     begins = parent.is_model if parent else recipe.incoming_adapter(name)[0] is None
     spec, train = specs()[name], recipe.given(name, full=method.whole)
-    for need in _needs(spec, effective(spec.config, train), begins):
+    values = effective(spec.config, train)
+    if number := steps.written(values):
+        refuse_too_short(f"{recipe.path}: stages.{name}", method, fields, number)
+    for need in _needs(spec, values, begins):
         if reason := method.why_not(need):
             place = f"adapter.method {method.name}" if method.key == "method" else f"adapter.{method.key}"
             where = f"train.{need}" if need in train or need == REENTRANT else need
@@ -31,6 +35,12 @@ def refuse(recipe: Recipe, name: str, parent: Parent | None, config: Mapping[str
                 f"{recipe.path}: stages.{name}: {where} does not go with {place}: {reason}.",
                 f"Leave train.{need} out." if where != need else f"Leave {name} out, or name another adapter.method.",
             )
+
+
+def refuse_too_short(where: str, method: Method, fields: Mapping[str, object], number: int) -> None:
+    """Raises PipelineError where a method needs more than so many steps."""
+    if said := method.too_short(fields, number):
+        raise PipelineError(f"{where}: {said}.", "Change them, or train for longer.")
 
 
 def tuning(recipe: Recipe, name: str, parent: Parent | None):

@@ -21,10 +21,10 @@ from pipeline.errors import PipelineError, Together
 from pipeline.model import tokenizer as tokenizers
 from pipeline.model.base import Base, positions
 from pipeline.plan.memory import lengths
-from pipeline.plan.methods import tuning
+from pipeline.plan.methods import refuse_too_short, tuning
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import EVALUATE, UP_TO_DATE, Step
-from pipeline.recipe import function
+from pipeline.recipe import function, steps
 from pipeline.recipe.fields import effective
 from pipeline.recipe.recipe import Recipe
 from pipeline.reward.columns import refuse_unreadable
@@ -138,7 +138,15 @@ class StageRows:
         lengths.remember(self.planner, step.stage, longest(made.folder / TRAINED, made.folder / HELD_OUT, kind))
         if rewards := self.recipe.stage(step.stage).rewards:
             refuse_unreadable(step.stage, rewards, made.placed())
+        if not specs()[step.stage].response:  # where responses are sampled, the rows are not what a step takes
+            self._refuse_too_short(step, len(made.trained))
         return made
+
+    def _refuse_too_short(self, step: Step, rows: int) -> None:
+        """Where the method of a stage needs more steps than its rows make."""
+        method, fields = tuning(self.recipe, step.stage, step.parent)
+        values = effective(specs()[step.stage].config, self._given(step))
+        refuse_too_short(step.stage, method, fields, steps.of_rows(values, rows))
 
     def _check(self, step: Step) -> None:
         """The functions and the training arguments of a stage."""

@@ -4,7 +4,7 @@ from collections import namedtuple
 
 import pytest
 import torch
-from conftest import align, write_micro, write_rows
+from conftest import align, refused, write_micro, write_rows
 
 from pipeline.errors import PipelineError
 from pipeline.stage import specs
@@ -35,6 +35,14 @@ def test_without_looking_ahead_the_first_stages_are_trained(broken):
     assert {path.parent.parent.name for path in broken.parent.rglob("manifest.json")} == {"pretrain", "sft"}
 
 
+def test_steps_that_the_rows_make_too_few_are_told_before_an_earlier_stage_trains(broken):
+    options = ("stages.sft.train.max_steps=-1", "stages.sft.adapter={method: adalora, tinit: 500}")
+    given = [word for option in options for word in ("--set", option)]
+    said = refused(broken.parent, "run", "sft", "-r", "micro.yaml", *given)
+    assert "sft: adapter.tinit and adapter.tfinal are 500 and 0 of 36 steps" in said
+    assert not [*broken.parent.rglob("checkpoint-*"), *broken.parent.rglob("manifest.json")]
+
+
 def test_a_disk_too_small_for_the_checkpoints_of_all_stages_is_refused(tmp_path, monkeypatch):
     model = torch.nn.Linear(1000, 1000, bias=False)  # 4 MB: three checkpoints of 12 MB and the result
     usage = namedtuple("usage", "free")
@@ -58,6 +66,6 @@ def test_a_disk_too_small_for_the_checkpoints_of_all_stages_is_refused(tmp_path,
 )
 def test_what_a_trainer_would_refuse_is_told_without_a_model(tmp_path, given, said):
     arguments.check("dpo", specs()["dpo"], {}, "float32", tmp_path)
-    with pytest.raises(PipelineError) as refused:
+    with pytest.raises(PipelineError) as error:
         arguments.check("dpo", specs()["dpo"], given, "float32", tmp_path)
-    assert refused.value.what.startswith(said)
+    assert error.value.what.startswith(said)

@@ -72,6 +72,12 @@ class AdaLora(Method):
 
         return adaptive(base, config)
 
+    def too_short(self, fields: Mapping[str, object], steps: int) -> str | None:
+        first, last = (int(fields.get(key) or 0) for key in ("tinit", "tfinal"))
+        if first + last < steps:
+            return None
+        return f"adapter.tinit and adapter.tfinal are {first} and {last} of {steps} steps, and in none between them ranks could move"
+
     def alongside(self, model, steps: int):
         from pipeline.model.adapters.lora_forms import Allocation
 

@@ -88,17 +88,11 @@ def adaptive(base: PreTrainedModel, config: AdaLoraConfig) -> PeftModel:
 class Allocation:
     """AdaLoRA beside the optimizer: which ranks matter is looked at in each step, and the others are set to 0.
 
-    In the last `tfinal` steps they stay as they are. Raises ValueError where there are no steps between those and the first
-    `tinit`.
+    In the last `tfinal` steps they stay as they are, and in the first `tinit`; see `AdaLora.too_short`.
     """
 
     def __init__(self, model: PeftModel, steps: int):
         self._config = config = model.peft_config["default"]
-        if config.tinit + config.tfinal >= steps:
-            raise ValueError(
-                f"adapter.tinit and adapter.tfinal are {config.tinit} and {config.tfinal} of {steps} steps, and in none "
-                "between them ranks could move"
-            )
         config.total_step = steps
         self._model, self._allocator = model.base_model.model, model.base_model.rankallocator
         self._left: dict[str, list[bool]] = {}  # of each E the ranks that are there

@@ -77,11 +77,12 @@ class Method:
     def begin(self, model, tokenizer) -> None:
         """Give a new adapter what it starts from, where that is more than its config says."""
 
-    def alongside(self, model, steps: int):
-        """What acts beside the optimizer in each of so many steps, see `lora_forms.Allocation`; None where nothing does.
+    def too_short(self, fields: Mapping[str, object], steps: int) -> str | None:
+        """Why it cannot be trained for so few steps; None where it can."""
+        return None
 
-        Raises ValueError where that is too few steps.
-        """
+    def alongside(self, model, steps: int):
+        """What acts beside the optimizer in each of so many steps, see `lora_forms.Allocation`; None where nothing does."""
 
     def finished(self, model):
         """The model with its adapter as a stage keeps it: on the base as it was, and what any stage can go on from."""

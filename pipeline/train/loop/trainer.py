@@ -16,10 +16,11 @@ from transformers import Trainer
 
 from pipeline.artifact.attempt import Attempt, seal
 from pipeline.artifact.writing import write_json
-from pipeline.errors import MachineError, PipelineError
+from pipeline.errors import MachineError
 from pipeline.model.adapters import method_on
 from pipeline.model.loader import load_adapter
 from pipeline.model.saving import could_not_save, save_weights
+from pipeline.plan.methods import refuse_too_short
 from pipeline.train.loop import reference
 from pipeline.train.loop.gathered import gathered, give_back
 from pipeline.train.loop.order import Order
@@ -74,10 +75,8 @@ class StageTrainer:
             best.begin(self)
 
     def _begin_alongside(self, method, steps: int) -> None:
-        try:
-            self.alongside = method.alongside(self.model, steps)
-        except ValueError as error:
-            raise PipelineError(f"{error}.", "Change them, or train for longer.") from None
+        refuse_too_short("train", method, vars(self.model.peft_config["default"]), steps)
+        self.alongside = method.alongside(self.model, steps)
         if self.alongside and self._resumed_from:
             self.alongside.put(load_file(self._resumed_from / ALONGSIDE))
 

@@ -15,6 +15,8 @@ from pipeline.model.adapters import METHODS, method_on
 from pipeline.model.base import Base
 from pipeline.model.loader import Loader
 from pipeline.model.tokenizer import Prepared
+from pipeline.plan.planner import Planner
+from pipeline.recipe.reading import load_recipe
 from pipeline.recipe.sections import Model
 
 IDS = torch.arange(3, 27).reshape(2, 12)
@@ -113,10 +115,16 @@ def test_the_penalty_counts_once_a_step_however_a_batch_is_cut(stage_of, built):
     assert all(torch.allclose(one, found[1][name], atol=1e-5) for name, one in found[0].items())
 
 
-def test_too_few_steps_are_told_before_the_first(stage_of):
-    trainer = trainer_of(stage_of("sft", "adapter={method: adalora, tinit: 6, tfinal: 6}"))[0]
-    with pytest.raises(PipelineError, match=r"adapter.tinit and adapter.tfinal are 6 and 6 of 12 steps"):
-        trainer.train()
+def test_too_few_steps_are_told_by_the_plan(micro, monkeypatch):
+    monkeypatch.chdir(micro)
+    recipe = load_recipe("micro.yaml", ["stages.sft.adapter={method: adalora, tinit: 6, tfinal: 6}"])
+    with pytest.raises(PipelineError, match=r"sft: adapter.tinit and adapter.tfinal are 6 and 6 of 12 steps"):
+        Planner(recipe, micro / "runs").plan(["sft"])
+
+
+def test_too_few_steps_are_told_where_the_rows_make_them(stage_of):
+    with pytest.raises(PipelineError, match=r"sft: adapter.tinit and adapter.tfinal are 30 and 6 of 36 steps"):
+        trainer_of(stage_of("sft", "adapter={method: adalora, tinit: 30, tfinal: 6}", "stages.sft.train.max_steps=-1"))
 
 
 def test_stages_after_it_go_on_with_a_plain_one(read, problems):
