@@ -11,7 +11,7 @@ from pipeline.hub import settle
 from pipeline.model import backend
 from pipeline.model.backend import Backend
 from pipeline.model.base import Base, repository_of
-from pipeline.plan import checks, graph, judges, methods
+from pipeline.plan import checks, graph, judges, measured, methods
 from pipeline.plan.contents import Contents
 from pipeline.plan.decisions import Decisions
 from pipeline.plan.evaluations import Evaluations
@@ -66,6 +66,7 @@ class Planner:
         self.parents.forget()
         overridden = self.overridden(goals)
         names = graph.ordered(self.recipe, goals, overridden)
+        measured.refuse_unmeasured(self.recipe, names, overridden)
         checks.files_there(self.recipe, names)
         steps: dict[str, Step] = {}
         for name in names:

@@ -103,8 +103,9 @@ class Trial:
         return attempt
 
     def _given(self, one: Contestant) -> list[str]:
-        """Its own evaluation is left out: one judges all."""
-        return [*self.standing.given(one), f"stages.{one.stage}.evaluation.max_rows=0"]
+        """Its own evaluation is left out, and what it must keep with it: one judges all."""
+        left_out = ("evaluation.max_rows=0", "must_keep={}")
+        return [*self.standing.given(one), *(f"stages.{one.stage}.{key}" for key in left_out)]
 
     def _outcome(self, one: Contestant, attempts: Sequence[Attempt], figures: dict[str, dict]) -> Outcome:
         if reason := self.failed.get(one.name):

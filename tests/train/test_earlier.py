@@ -75,9 +75,10 @@ def test_a_stage_that_loses_too_much_ends_the_run_with_3_and_is_not_the_latest(b
 
 
 def test_nothing_is_built_on_a_stage_that_falls_short(built):
-    gate = ("--set", "stages.sft.must_keep={preference_accuracy: -0.5}")
-    said = refused(built, "run", "sft", "dpo", "-r", "micro.yaml", *gate, code=3)
-    assert "preference_accuracy was not measured, and must_keep names it" in said and "dpo run:" not in said
+    nothing = ("--set", "stages.sft.data.held_out=0.00001")  # so that there will be no figures
+    gate = ("--set", "stages.sft.must_keep={exact_match: -0.5}")
+    said = refused(built, "run", "sft", "dpo", "-r", "micro.yaml", *nothing, *gate, code=3)
+    assert "exact_match was not measured, and must_keep names it" in said and "dpo run:" not in said
 
 
 @pytest.mark.parametrize(
