@@ -4,11 +4,13 @@ A test holds it to them: it trains with each field where it takes effect and whe
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from pipeline.model.adapters import CONFIGS
+from pipeline.recipe import steps
 from pipeline.recipe.fields import COMMON
 from pipeline.recipe.owned import by_name
 
@@ -86,9 +88,9 @@ _AGAIN: Values = ("more, or with several steps for each rollout", lambda value: 
 
 def _later_steps(values: Mapping[str, object]) -> bool:
     """Whether a rollout lasts more than one step of the optimizer: in the first the policy is still the one that answered."""
-    each, steps = values["per_device_train_batch_size"], values["gradient_accumulation_steps"]
+    each, passes = values["per_device_train_batch_size"], values["gradient_accumulation_steps"]
     generated = values["generation_batch_size"]
-    return (values["steps_per_generation"] or (generated // each if generated else steps)) > steps
+    return (values["steps_per_generation"] or (generated // each if generated else passes)) > passes
 
 
 _RATIO = "epsilon epsilon_high delta off_policy_mask_threshold importance_sampling_level"
@@ -246,9 +248,15 @@ def _wrong_arguments(optimizer: str, written: str) -> Iterator[str]:
 
 def notes(values: Mapping[str, object], written: Mapping[str, object]) -> Iterator[str]:
     """What is written, does nothing, and is no mistake where a run is cut short on purpose."""
-    if "num_train_epochs" not in written:
+    each = {"max_steps": values["max_steps"], "total_episodes": steps.of_episodes(values)}
+    said = {key: number for key, number in each.items() if isinstance(number, int) and number > 0}
+    if not said:
         return
-    for key in ("max_steps", "total_episodes"):
-        if isinstance(number := values.get(key), int) and number > 0:
-            yield f"{key}: {number} says how long it trains, and num_train_epochs does not"
-            return
+    ends = min(said, key=said.get)
+    idle = [key for key in said if said[key] > said[ends]]
+    for key in [*idle, *(["num_train_epochs"] if "num_train_epochs" in written else [])]:
+        yield f"{ends}: {values[ends]} says how long it trains, and {key} does not"
+    warm_up, number = values["warmup_steps"], said[ends]
+    warm_up = int(warm_up) if warm_up >= 1 else math.ceil(warm_up * number)
+    if warm_up >= number and values["lr_scheduler_type"] != "constant":
+        yield f"warmup_steps: {warm_up}, and there are {number} steps: learning_rate is not reached"

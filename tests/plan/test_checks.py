@@ -9,6 +9,8 @@ from pipeline.errors import PipelineError
 from pipeline.plan import trackers
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import UP_TO_DATE
+from pipeline.recipe import effect
+from pipeline.recipe.fields import effective
 from pipeline.recipe.reading import load_recipe
 
 
@@ -92,10 +94,29 @@ def test_missing_files_of_all_stages_at_once(micro):
     assert not (micro / "runs").exists()
 
 
+def test_of_what_says_how_long_ppo_trains_the_other_is_noted(micro, monkeypatch):
+    monkeypatch.chdir(micro)
+
+    def notes(*options: str) -> list[str]:
+        recipe = load_recipe("micro.yaml", [f"stages.ppo.train.{option}" for option in options])
+        values = effective("PPOConfig", recipe.stage("ppo").train)
+        return [note for note in effect.notes(values, recipe.stage("ppo").train) if "how long" in note]
+
+    # A rollout is of 8 episodes, and 4 steps.
+    assert notes("total_episodes=64") == ["max_steps: 12 says how long it trains, and total_episodes does not"]
+    assert notes("total_episodes=16") == ["total_episodes: 16 says how long it trains, and max_steps does not"]
+    assert notes("total_episodes=24") == notes("total_episodes=16", "max_steps=-1") == []
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         ((), ()),
+        (
+            ("stages.pretrain.train.warmup_steps=12",),
+            ("warmup_steps: 12, and there are 12 steps: learning_rate is not reached",),
+        ),
+        (("stages.pretrain.train.warmup_steps=0.9",), ()),
         (("train.num_train_epochs=2",), ("max_steps: 12 says how long it trains, and num_train_epochs does not",)),
         (("train.num_train_epochs=2", "stages.pretrain.train.max_steps=-1"), ()),
         (

@@ -23,7 +23,8 @@ class StageCallback(TrainerCallback):
         self._forget_after(state.global_step)
         self.trainer.begin(state.max_steps)
         self.context.report("train", step=state.global_step, steps=state.max_steps)
-        if (warm_up := args.get_warmup_steps(state.max_steps)) >= state.max_steps:
+        warm_up = args.get_warmup_steps(state.max_steps)
+        if warm_up >= state.max_steps != args.max_steps:  # where max_steps is written, the plan has said it
             text = f"train.warmup_steps: {warm_up}, and there are {state.max_steps} steps: learning_rate is not reached"
             self.context.report("note", text=text)
 
