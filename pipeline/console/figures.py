@@ -59,7 +59,7 @@ def figure_rows(manifest: dict):
         if name in OWN_COLUMN or name in BASELINES:
             continue
         was, now = before.get(name), after.get(name)
-        worse = was is not None and now is not None and now != was and (now > was) == (name in LOWER_IS_BETTER)
+        worse = not reads_alike(was, now) and None not in (was, now) and (now > was) == (name in LOWER_IS_BETTER)
         found = (("worse", worse), ("few rows", few), (_tokenizer(manifest, name), True))
         remark = ", ".join(word for word, said in found if word and said)
         of, label = n, name_of(name)
@@ -85,6 +85,7 @@ def _earlier_rows(manifest: dict):
         if (name := ability(said["after"])) is None:
             continue
         was, now, moved = said["before"][name], said["after"][name], said["differences"].get(SAME_AS.get(name, name))
+        moved = None if reads_alike(was, now) else moved
         lost = moved is not None and (moved["low"] > 0 if name in LOWER_IS_BETTER else moved["high"] < 0)
         few = 0 < said["after"]["n"] < FEW_ROWS
         remark = "few rows" if few else "worse beyond chance" if lost else ""  # of few rows not even that can be told
@@ -150,6 +151,19 @@ def short(value: float) -> str:
 def name_of(figure: str) -> str:
     """As people write it."""
     return NAMES.get(figure, figure.replace("_", " "))
+
+
+def reads_alike(was: float | None, now: float | None) -> bool:
+    """Whether two figures are shown as the same: then neither is called better or worse."""
+    return number(was) == number(now)
+
+
+def told_apart(was: float, now: float) -> tuple[str, str]:
+    """Two figures with as many digits as they need to read otherwise."""
+    both = number(was), number(now)
+    for digits in range(4, 10):
+        both = both if both[0] != both[1] else (f"{was:.{digits}f}", f"{now:.{digits}f}")
+    return both
 
 
 def number(value: float | None) -> str:

@@ -15,6 +15,8 @@ from pipeline.console.figures import (
     ability,
     name_of,
     number,
+    reads_alike,
+    told_apart,
 )
 from pipeline.evaluate.shares import EVEN, newcombe, wilson
 
@@ -109,8 +111,10 @@ class Change:
             return f"{self.label} {number(self.after)} as before"
         if self.difference is None:
             return f"{self.label} went from {number(self.before)} to {number(self.after)}"
-        verb = "rose" if self.after > self.before else "fell"
-        return f"{self.label} {verb} from {number(self.before)} to {number(self.after)}"
+        if reads_alike(self.before, self.after) and not self.moved:
+            return f"{self.label} stayed at {number(self.after)}"
+        verb, (was, now) = "rose" if self.after > self.before else "fell", told_apart(self.before, self.after)
+        return f"{self.label} {verb} from {was} to {now}"
 
 
 def changes(

@@ -169,6 +169,14 @@ def test_held_out_figures_in_between_are_a_line():
         assert "held out at 1000/1608: loss 4.425  exact match 0.500" in screen.said()
 
 
+def test_a_figure_that_reads_the_same_is_not_called_worse():
+    metrics = {"before": {"loss": 0.6788, "n": 7}, "after": {"loss": 0.6791, "n": 7}}
+    screen = Screen()
+    tables.learned(screen.display, [{"stage": "reward", "metrics": metrics}])
+    row = next(line for line in screen.said().splitlines() if "loss" in line)
+    assert row.split() == "reward loss 0.679 0.679 7 few rows".split()
+
+
 def test_few_held_out_rows_are_said_to_be_few():
     few, enough = (
         {"stage": stage, "metrics": {"before": {"loss": 2.0, "n": n}, "after": {"loss": 3.0, "n": n}}}

@@ -313,7 +313,7 @@ def test_the_loss_is_one_that_reads_what_is_trained_whatever_the_recipe_says_of_
 def test_a_warm_up_longer_than_the_run_is_said(stage_of):
     said = []
     stage = stage_of("sft", report=lambda kind, **fields: said.append(fields.get("text")))
-    trained(stage, warmup_steps=10)
+    trained(stage, warmup_steps=10, max_steps=-1, num_train_epochs=0.25)  # of max_steps the plan says it
     assert "train.warmup_steps: 10, and there are 3 steps: learning_rate is not reached" in said
     said.clear()
     trained(stage, warmup_steps=2)
