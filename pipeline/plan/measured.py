@@ -1,27 +1,21 @@
 """Which figures a stage will have before and after: told by the plan, so that what it `must_keep` is not missed at its end."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 
 from pipeline.data.shapes.kinds import KINDS, Prompt
 from pipeline.errors import PipelineError
+from pipeline.recipe import keep
 from pipeline.recipe.chain import stages_below
-from pipeline.recipe.fields import effective
-from pipeline.recipe.recipe import Recipe, StageRecipe
-from pipeline.stage import Spec, specs
+from pipeline.recipe.recipe import Recipe
+from pipeline.recipe.texts import PACKAGES
+from pipeline.stage import specs
 from pipeline.wording import listed
 
-# Of rows by their kind and the head that is trained on them, as `evaluate.measures` has it; no answer is needed.
-OF_ROWS = {
-    ("text", "causal"): {"loss", "perplexity"},
-    ("conversation", "causal"): {"loss", "perplexity"},
-    ("preference", "causal"): {"preference_accuracy"},
-    ("preference", "score"): {"loss", "reward_accuracy"},
-    ("labeled", "causal"): {"preference_accuracy"},
-    ("prompt", "causal"): {"mean_reward"},
-}
 # What would have to be there, on the stage's own rows or on those of an earlier stage.
 NEEDS = {
-    "exact_match": "evaluation.answer_pattern",
+    "exact_match": "evaluation.answer_pattern, and no labels",
+    **dict.fromkeys(("accuracy", "macro_f1"), "evaluation.labels"),
+    **{figure: f"evaluation.text: [{figure}]" for figure in PACKAGES},
     "mean_score": "evaluation.score_function",
     "mean_reward": "a stage that samples responses",
     "reward_accuracy": "a reward model that is trained",
@@ -29,6 +23,8 @@ NEEDS = {
     "loss": "held-out text or answers to learn, or pairs under the sigmoid loss alone",
     "perplexity": "held-out text or answers to learn",
 }
+# Figures of an earlier stage that later ones do not measure again, see `train.earlier`.
+NOT_AGAIN = {"mean_score", *PACKAGES}
 
 
 def refuse_unmeasured(recipe: Recipe, names: Iterable[str], overridden: str | None) -> None:
@@ -55,36 +51,20 @@ def measured(recipe: Recipe, name: str, overridden: str | None = None) -> set[st
     """The figures of a stage, on its own rows and on those of earlier stages; None where a policy from elsewhere, whose
     stages are not known here, may bring more.
     """
-    own, spec = recipe.stage(name), specs()[name]
-    found = set(_of(own, spec))
-    if held_out_beta(spec, recipe.given(name, full=False)) is not None and _asks_rows(own):
-        found.add("loss")
-    if spec.head != "causal" or not own.evaluation.earlier_stages:
+    found, spec = _of(recipe, name), specs()[name]
+    if spec.head != "causal" or not recipe.stage(name).evaluation.earlier_stages:
         return found
     chain = [name, *stages_below(name, {one: recipe.stages[one].policy for one in recipe.stages})]
     if overridden in chain or (recipe.stages[chain[-1]].policy and not recipe.parent(chain[-1])):
         return None
     for earlier in chain[1:]:
         if KINDS[specs()[earlier].row_kind] is not Prompt:
-            found |= set(_of(recipe.stage(earlier), specs()[earlier])) - {"mean_score"}
+            found |= _of(recipe, earlier) - NOT_AGAIN
     return found
 
 
-def _of(stage: StageRecipe, spec: Spec) -> Iterator[str]:
-    """By the rows that are held out, and by what judges answers to them."""
-    if not _asks_rows(stage):
-        return
-    yield from OF_ROWS[spec.row_kind, spec.head]
-    if spec.head == "causal" and KINDS[spec.row_kind].ASKS:
-        yield from ["exact_match"] if stage.evaluation.answer_pattern else []
-        yield from ["mean_score"] if stage.evaluation.score_function else []
-
-
-def _asks_rows(stage: StageRecipe) -> bool:
-    return bool(stage.evaluation.max_rows and stage.data.held_out)
-
-
-def held_out_beta(spec: Spec, given: Mapping[str, object]) -> float | None:
-    """DPO's beta where its loss is the plain sigmoid one, whose held-out value is then worth a figure."""
-    values = effective(spec.config, given)
-    return values.get("beta") if spec.reference and values.get("loss_type") in ("sigmoid", ["sigmoid"]) else None
+def _of(recipe: Recipe, name: str) -> set[str]:
+    stage, spec = recipe.stage(name), specs()[name]
+    if not stage.evaluation.max_rows or not stage.data.held_out:
+        return set()
+    return set(keep.measured(spec, stage.evaluation.model_dump(), recipe.given(name, full=False)))

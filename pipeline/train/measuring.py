@@ -10,7 +10,8 @@ from pipeline.artifact.writing import write_json
 from pipeline.data.prepare.table import tokens
 from pipeline.evaluate.evaluation import Evaluation
 from pipeline.evaluate.figures import Figures
-from pipeline.plan.measured import held_out_beta
+from pipeline.recipe.fields import effective
+from pipeline.stage import Spec
 from pipeline.train.earlier import Earlier
 from pipeline.train.job.checked_job import CheckedJob
 from pipeline.train.judging import Judging
@@ -41,7 +42,7 @@ class Measuring:
             held_out=list(data.examples(some)),
             columns=list(tokens(some)),
             trained=data.examples(data.trained),
-            beta=held_out_beta(checked.spec, checked.step.given),
+            beta=effective_beta(checked.spec, checked.step.given),
             reward=self.models.reward,
         )
 
@@ -104,3 +105,9 @@ class Measuring:
             attempt.check_content()
             model = self.models.other(model, attempt)
             yield folder, self.evaluation.run(model, before)
+
+
+def effective_beta(spec: Spec, given: dict) -> float | None:
+    """DPO's beta where its loss is the plain sigmoid one, whose held-out value is then worth a figure."""
+    values = effective(spec.config, given)
+    return values.get("beta") if spec.reference and values.get("loss_type") in ("sigmoid", ["sigmoid"]) else None
