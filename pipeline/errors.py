@@ -1,7 +1,10 @@
 """The one kind of error that a person is meant to read."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+_TWO_ENDS = re.compile(r"(did you mean [^?\n]+\?)\.")  # a question that a sentence ends with
 
 
 class PipelineError(Exception):
@@ -14,8 +17,8 @@ class PipelineError(Exception):
     exit_code = 2
 
     def __init__(self, what: str, fix: str = ""):
-        super().__init__(what)
-        self.what = what
+        self.what = _TWO_ENDS.sub(r"\1", what)
+        super().__init__(self.what)
         self.fix = fix
 
     def __str__(self) -> str:

@@ -65,8 +65,6 @@ def compare(
             "compare: which stage? One is trained with both backends; with --methods several are compared.",
             "Name it: align compare sft, or align compare --methods dpo kto.",
         )
-    if not as_json:
-        picture.require()
     display = Display(make_console(stderr=as_json))
     if not of_methods:
         _backends(recipe, overrides or [], runs, stages[0], steps or STEPS, repeats or REPEATS, display, as_json)
@@ -74,6 +72,7 @@ def compare(
     taking_part = contestants(recipe, overrides or [], stages or [], vary or [], against)
     quiet = Quiet(display.console)
     trial = Trial(taking_part, runs, seeds=seeds or SEEDS, tokens=tokens, judge=judge, display=display, quiet=quiet)
+    draws = not as_json and _draws(display, "make trial")
     try:
         outcomes, start = trial.run()
     except Stopped as stopped:
@@ -87,7 +86,7 @@ def compare(
     else:
         shown.show(display, found)
         written = [folder / "trial.json"]
-        if found["figures"]:
+        if found["figures"] and draws:
             shown.draw(found, folder / "trial.png")
             written.append(folder / "trial.png")
         display.say("\n".join(map(str, written)))
@@ -100,12 +99,26 @@ def _refuse(when: bool, options: dict[str, object], why: str) -> None:
         raise PipelineError(f"{', '.join(given)}: {why}.", "Leave it out.")
 
 
+def _draws(display: Display, installing: str) -> bool:
+    """Whether there will be a picture; said before anything is trained."""
+    if there := picture.is_possible():
+        return there
+    command = ".venv/bin/python -m pip install -c constraints.txt -e .[compare]"
+    display.say(
+        f"note: no picture will be drawn, as matplotlib is not installed: {installing} installs it, or {command}"
+    )
+    return False
+
+
 def _backends(recipe, overrides, runs, stage, steps, repeats, display, as_json) -> None:
     comparison = Comparison(recipe, overrides, runs, stage, steps, repeats, display)
+    draws = not as_json and _draws(display, "make compare")
     result = comparison.run()
     if as_json:
         print(json.dumps(result, indent=1))
     else:
-        picture.draw(result, comparison.folder / PICTURE)
         tables.comparison(display, result)
-        display.say(f"{comparison.folder / RESULT}\n{comparison.folder / PICTURE}")
+        display.say(str(comparison.folder / RESULT))
+        if draws:
+            picture.draw(result, comparison.folder / PICTURE)
+            display.say(str(comparison.folder / PICTURE))

@@ -1,8 +1,8 @@
 """The picture of a comparison."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
-from pipeline.errors import PipelineError
 from pipeline.model.backend import TRANSFORMERS, UNSLOTH
 
 BELOW = (
@@ -12,15 +12,9 @@ BELOW = (
 COLORS = {TRANSFORMERS: "#4c6a92", UNSLOTH: "#d1682b"}
 
 
-def require() -> None:
-    """Raises PipelineError where the library that draws is missing: before anything is trained."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise PipelineError(
-            "compare draws a picture and matplotlib is not installed.",
-            "Use `make compare`, which installs it, or `pip install -c constraints.txt -e .[compare]`.",
-        ) from None
+def is_possible() -> bool:
+    """Whether the library that draws is installed."""
+    return find_spec("matplotlib") is not None
 
 
 def draw(result: dict, file: Path) -> None:

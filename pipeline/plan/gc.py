@@ -161,7 +161,7 @@ class Garbage:
     def _differing(self, attempt: Attempt, step: Step | None) -> str:
         """Which keys made it another artifact than the recipe's."""
         if step is None:
-            return " (the recipe has no such stage)"
+            return " (the recipe has no such stage)" if _stage(attempt) in specs() else " (a run of a trial)"
         if attempt.inputs is None:
             return ""
         changes = [

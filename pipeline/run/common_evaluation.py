@@ -55,7 +55,7 @@ def judging(recipe: Recipe, named: str | None, stages: Sequence[str]) -> str:
             if name in recipe.stages and getattr(recipe.stage(name).evaluation, wanted):
                 return name
     raise PipelineError(
-        f"{recipe.path}: nothing judges the answers of {named or ', '.join(stages)}.",
+        f"{recipe.path}: nothing judges the answers of {named or ', '.join(dict.fromkeys(stages))}.",
         "Set evaluation.score_function (a function in a file), evaluation.labels or evaluation.answer_pattern.",
     )
 

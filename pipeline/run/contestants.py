@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import PipelineError
+from pipeline.recipe.problem import RecipeError
 from pipeline.recipe.reading import load_recipe
 from pipeline.recipe.recipe import Recipe
 from pipeline.stage import specs
@@ -60,7 +61,10 @@ def contestants(
     """
     variations = [Variation.read(text) for text in vary]
     recipe = load_recipe(path, overrides)
-    named = list(dict.fromkeys(methods or (one.stage for one in variations))) or _siblings(recipe)
+    words = [word for one in methods for word in one.split()]  # "dpo kto" in quotes, as make has it
+    named = list(dict.fromkeys(words or (one.stage for one in variations))) or _siblings(recipe)
+    for name in words:
+        recipe.stage(name)  # that there is one
     if unused := [one for one in variations if one.stage not in named]:
         raise PipelineError(
             f"--vary {unused[0].key}: {unused[0].stage} takes no part.", f"Name {unused[0].stage}, too."
@@ -106,7 +110,13 @@ def _varied(path: Path, overrides: Sequence[str], stage: str, variations: Sequen
 
 
 def _check(one: Contestant) -> None:
-    recipe = one.load()
+    try:
+        recipe = one.load()
+    except RecipeError as error:
+        problems = error.problems
+        for own in one.overrides[len(one.common) :]:
+            problems = [problem.replace(f"--set {own}", f"--vary {own}") for problem in problems]
+        raise RecipeError(problems, error.fix) from None
     if one.stage not in recipe.stages:
         raise PipelineError(
             f"{one.recipe}: has no stage {one.stage}{did_you_mean(one.stage, recipe.stages)}.",

@@ -110,9 +110,13 @@ def verdict(found: dict) -> str:
 
 def _not_equal(found: dict) -> str:
     """Those that could not be given the same number of tokens, in whole steps."""
-    apart = [
-        f"{name} {one['tokens']:,}"
-        for name, one in found["contestants"].items()
-        if "failed" not in one and abs(one["tokens"] - found["tokens"]) > APART * found["tokens"]
-    ]
-    return f"; NOT the same number of tokens, {found['tokens']:,}: {', '.join(apart)}" if apart else ""
+    wanted = found["tokens"]
+    tokens = {name: one["tokens"] for name, one in found["contestants"].items() if "failed" not in one}
+    apart = [f"{name} {number:,}" for name, number in tokens.items() if abs(number - wanted) > APART * wanted]
+    if not apart:
+        return ""
+    least, most = min(tokens.values()), max(tokens.values())
+    if most - least > APART * wanted:
+        return f"; NOT the same number of tokens, {wanted:,}: {', '.join(apart)}"
+    each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    return f"; in whole steps they trained on {each} tokens each, not on {wanted:,}"

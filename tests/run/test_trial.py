@@ -7,6 +7,8 @@ import shutil
 import pytest
 from conftest import align, refused, write_micro
 
+from pipeline.cli.compare import _draws
+from pipeline.console import picture
 from pipeline.console.screen import Screen, make_console
 from pipeline.console.trial import draw, show
 from pipeline.errors import PipelineError
@@ -95,7 +97,8 @@ def test_what_ran_is_found_and_what_was_lost_is_made_again(tried, tmp_path):
 def test_gc_knows_the_runs_as_what_options_made(tried, tmp_path):
     folder = tmp_path / "collected"
     shutil.copytree(tried[0], folder, symlinks=True)
-    assert "Nothing can go without --all" in align("gc", "-r", "micro.yaml", "--delete", cwd=folder).stdout
+    said = align("gc", "-r", "micro.yaml", "--delete", cwd=folder).stdout
+    assert "Nothing can go without --all" in said and "(a run of a trial)" in said and "no such stage" not in said
     align("gc", "-r", "micro.yaml", "--delete", "--all", cwd=folder)
     assert not list(folder.glob("runs/micro/trial/*/manifest.json"))
 
@@ -147,13 +150,26 @@ def test_what_cannot_be_compared_is_refused(micro):
         return str(caught.value)
 
     assert "nothing to be compared with" in said("dpo") and "nothing to be compared" in said("dpo", "dpo")
-    assert "has no stage kto" in said("dpo", "kto")
+    assert "no stage kto" in said("dpo", "kto") and "no stage dppo" in said("dppo")
+    typo = said("dpo", vary=["stages.dpo.train.betta=1,2"])
+    assert typo.startswith("--vary stages.dpo.train.betta=1: ") and "did you mean beta?\n" in typo
     assert "trains a reward model" in said("dpo", "reward")
     assert "stages.ppo.policy=sft" in said("dpo", "ppo", overrides=["stages.ppo.policy=dpo"])
     assert "stages.dpo.train.beta=0.05,0.1,0.3" in said("dpo", vary=["beta=1,2"])
     assert "Name ppo, too" in said("dpo", "sft", vary=["stages.ppo.train.kl_coef=0.1,0.2"])
-    with pytest.raises(PipelineError, match="nothing judges the answers of dpo"):
-        judging(of(micro, overrides=["evaluation.answer_pattern=null"])[0].load(), None, ["dpo"])
+    with pytest.raises(PipelineError, match=r"nothing judges the answers of dpo\."):
+        judging(of(micro, overrides=["evaluation.answer_pattern=null"])[0].load(), None, ["dpo", "dpo"])
+    assert [one.name for one in of(micro, "dpo ppo")] == ["dpo", "ppo"]
+
+
+def test_without_matplotlib_all_else_is_checked_and_the_picture_alone_is_left_out(micro, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(picture, "find_spec", lambda name: None)
+        screen = Screen(make_console())
+        with screen.console.capture() as said:
+            assert not _draws(screen, "make trial")
+        assert "make trial installs it" in " ".join(said.get().split())
+    assert "no stage dppo" in refused(micro, "compare", "--methods", "dppo", "ppo", "-r", "micro.yaml")
 
 
 def test_options_of_the_other_comparison_are_refused(micro):
@@ -175,15 +191,17 @@ def test_steps_are_reckoned_from_the_first_ones():
 
 
 def test_the_verdict_says_how_sure_it_is():
-    def said(by, low):
-        figures = {"dpo": {"win_rate": {"value": 0.7, "low": low, "high": 0.75}, "tokens": 900}}
+    def said(by, low, tokens=900):
+        figures = {"dpo": {"win_rate": {"value": 0.7, "low": low, "high": 0.75}, "tokens": tokens}}
         figures["kto"] = {"win_rate": {"value": 0.6, "low": 0.55, "high": 0.66}, "tokens": 1000}
         ahead = {"figure": "win_rate", "first": "dpo", "second": "kto", "by": by}
-        return verdict({"contestants": figures, "ahead": ahead, "tokens": 1000, "start": {}})
+        return verdict({"contestants": figures, "ahead": ahead, "tokens": 1000 if tokens == 900 else 900, "start": {}})
 
     sure = said({"value": 0.1, "low": 0.05, "high": 0.15}, low=0.67)
     assert sure.startswith("dpo has the highest win rate, 0.700, 0.100 above kto") and "do not overlap" in sure
     assert "chance" not in sure and "NOT the same number of tokens, 1,000: dpo 900" in sure
+    alike = said({"value": 0.1, "low": 0.05, "high": 0.15}, low=0.67, tokens=1000)
+    assert "NOT" not in alike and alike.endswith("; in whole steps they trained on 1,000 tokens each, not on 900")
     assert "overlap, but on the same rows" in said({"value": 0.1, "low": 0.01, "high": 0.19}, low=0.64)
     assert "the intervals overlap, and chance" in said({"value": 0.1, "low": -0.02, "high": 0.22}, low=0.64)
     assert said({"value": 0.0, "low": -0.1, "high": 0.1}, low=0.6).startswith("Nobody is ahead")
