@@ -46,6 +46,11 @@ class Attempt:
         return self.folder.parent.parent / CURVES / self.folder.parent.name / self.folder.name
 
     @property
+    def begun(self) -> bool:
+        """Whether its rows and settings were found good; of what was refused before only a log is there."""
+        return (self.folder / "inputs.json").is_file() or self.finished
+
+    @property
     def finished(self) -> bool:
         return (self.folder / MANIFEST).is_file()
 

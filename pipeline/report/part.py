@@ -40,7 +40,7 @@ class Part:
 
     def __init__(self, step: Step, folder, steps: int | None = None):
         self.step, self.stage, self.folder, self.steps = step, step.stage, folder, steps
-        there = step.attempt is not None and step.attempt.folder.is_dir()
+        there = step.attempt is not None and step.attempt.begun
         self.kept = Kept(Attempt(step.attempt.folder)) if there else None  # anew: what was read of it may have changed
 
     @property
@@ -207,7 +207,7 @@ class Part:
 
     @cached_property
     def attempts(self) -> list[Attempt]:
-        return all_attempts(self.folder)
+        return [one for one in all_attempts(self.folder) if one.begun]
 
     @property
     def rows(self) -> Iterator[Row]:

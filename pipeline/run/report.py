@@ -17,11 +17,15 @@ WORTH_IT = {"before", "train", "log", "evaluated"}  # events after which a page 
 
 
 class Report:
-    """`file` is the page that was last written; None where there is none. A page that cannot be written stops no run."""
+    """`file` is the page that was last written; None where there is none. A page that cannot be written stops no run.
+
+    `has_more` is whether anything was measured or trained since the command began.
+    """
 
     def __init__(self, planner: Planner, goals: Sequence[str], display: Display):
         self.planner, self.goals, self.display = planner, goals, display
         self.file: Path | None = None
+        self.has_more = False
 
     def write(self) -> None:
         """As everything stands now."""
@@ -37,6 +41,7 @@ class Report:
             nonlocal due, known
             if event["kind"] == "train":
                 live.steps, due = event["steps"], 0.0
+            self.has_more = self.has_more or event["kind"] in WORTH_IT
             if event["kind"] in WORTH_IT and (begun := time.monotonic()) >= due:
                 known = known or planned(self.planner, self.goals)
                 self._write(*known, live)

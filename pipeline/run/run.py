@@ -8,6 +8,7 @@ from pipeline.artifact import command
 from pipeline.artifact.attempt import point_latest
 from pipeline.console import confusion, tables
 from pipeline.console.display import Display
+from pipeline.errors import PipelineError
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import UP_TO_DATE, Step
 from pipeline.recipe.reading import load_recipe
@@ -50,11 +51,16 @@ class Run:
         if self.planner.resolve_commits(steps):
             steps = self._plan()
         tables.plan(self.display, steps, f"{self.recipe.name}: the plan")
+        refused = False
         try:
             done, ran, code = self._run_stages(steps)
+        except PipelineError:
+            refused = not self.report.has_more
+            raise
         finally:
             self._cool_down()
-            self.report.write()
+            if not refused:  # else the page stays as it was
+                self.report.write()
         if code == FALLS_SHORT:
             self._close(done, ran)
             tables.falls_short(self.display, done[-1])

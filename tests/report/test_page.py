@@ -10,6 +10,7 @@ import pytest
 from browser import browser
 from conftest import align, manifest
 
+from pipeline.artifact.attempt import Attempt
 from pipeline.report import answers, part
 from pipeline.report.page import Live
 
@@ -121,6 +122,16 @@ def test_a_page_that_is_open_follows_the_run(tmp_path):
         opened.wait_for("document.getElementById('live').innerText.includes('sft is running')")
         made.written(tmp_path, unfinished)
         opened.wait_for("document.getElementById('live') === null", seconds=20)
+
+
+def test_what_was_refused_before_it_began_is_not_on_the_page(tmp_path):
+    unfinished = made.attempt(tmp_path, "dpo", finished=False)
+    assert "dpo is not trained as the recipe stands" in text_of(
+        made.written(tmp_path, made.attempt(tmp_path), unfinished)
+    )
+    (unfinished.folder / "inputs.json").unlink()
+    page = made.written(tmp_path, Attempt(tmp_path / "sft/0123456789ab"), unfinished)
+    assert "dpo is not trained" not in text_of(page) and 'id="dpo"' not in page
 
 
 def test_no_rows_a_broken_log_and_another_schema_are_told(tmp_path):

@@ -27,6 +27,7 @@ def test_all_that_is_wrong_later_is_told_at_once_and_nothing_is_trained(broken):
     assert ended.returncode == 2
     assert "dpo: 3 of 3 rows cannot be trained on" in ended.stdout and "score.py:1: ModuleNotFound" in ended.stdout
     assert not [*broken.parent.rglob("checkpoint-*"), *broken.parent.rglob("manifest.json")]
+    assert not [*broken.parent.rglob("report.html")]  # a page that there was would stay as it was
 
 
 def test_without_looking_ahead_the_first_stages_are_trained(broken):
