@@ -5,7 +5,6 @@ A test holds it to them: it trains with each field where it takes effect and whe
 
 import json
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -54,26 +53,6 @@ _ADAM = """adamw_torch adamw_torch_fused adamw_torch_4bit adamw_torch_8bit adamw
 _OF_PAIRS = """sigmoid hinge ipo exo_pair nca_pair robust bco_pair sppo_hard aot aot_unpaired apo_zero apo_down discopop
     sigmoid_norm"""
 _LION = "lion_8bit lion_32bit paged_lion_32bit paged_lion_8bit"
-# What an optimizer reads of optim_args; `name=value` where it takes whatever is written for that value.
-OPTIM_ARGS = by_name(
-    {
-        "momentum dampening nesterov": "sgd",
-        "lr_decay eps": "adagrad",
-        "momentum alpha eps centered": "rmsprop",
-        "beta1 beta2 beta3 alpha eps t_alpha t_beta3": "ademamix ademamix_8bit paged_ademamix_32bit paged_ademamix_8bit",
-        "block_size bf16_stochastic_round": "adamw_torch_4bit adamw_torch_8bit",
-        "max_lr kahan_sum=true decouple_lr=true": "stable_adamw",
-    }
-)
-# What optim_args are given for and fields of `train` say.
-_OWN_FIELDS = {
-    "betas": "adam_beta1 and adam_beta2",
-    "beta1": "adam_beta1",
-    "beta2": "adam_beta2",
-    "eps": "adam_epsilon",
-    "lr": "learning_rate",
-    "weight_decay": "weight_decay",
-}
 _TRACKIO = "trackio_space_id trackio_bucket_id trackio_static_space_id"
 _WORKERS = "dataloader_persistent_workers dataloader_prefetch_factor dataloader_multiprocessing_context"
 _VLLM = """vllm_mode vllm_model_impl vllm_enable_sleep_mode vllm_structured_outputs_regex vllm_server_base_url
@@ -209,41 +188,6 @@ def idle(config: str, key: str, values: Mapping[str, object], written: Mapping[s
 def _shown(value: object) -> str:
     value = value[0] if isinstance(value, list) and len(value) == 1 else value
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def clashes(config: str, values: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    """(a field, what is wrong) where values cannot go together, or leave nothing to train."""
-    if values.get("optim_args"):
-        yield from (("optim_args", what) for what in _wrong_arguments(values["optim"], values["optim_args"]))
-    if values.get("prompt_tuning_init") == "TEXT" and not values["prompt_tuning_init_text"]:
-        yield "prompt_tuning_init", "TEXT needs prompt_tuning_init_text, the text to begin with"
-    if config == "AdaLoraConfig" and values["init_r"] <= values["target_r"]:
-        yield "init_r", f"must be more than target_r, {values['target_r']}: it begins with more ranks than it ends with"
-    if str(values.get("init_lora_weights")).lower().startswith(("pissa", "olora")):
-        beside = [key for key in ("use_dora", "use_rslora", "lora_bias", "target_parameters") if values[key]]
-        yield from ((key, f"does not go with init_lora_weights: {values['init_lora_weights']}") for key in beside)
-    if config == "DPOConfig":
-        losses, weights = values["loss_type"], values["loss_weights"]
-        if not losses:
-            yield "loss_type", "must name at least one loss"
-        if "exo_pair" in losses and not values["label_smoothing"]:
-            yield "loss_type", "exo_pair needs label_smoothing above 0; its paper has 0.001"
-        if weights is not None and len(losses) > 1 and len(weights) != len(losses):
-            yield "loss_weights", f"must be one for each of {', '.join(losses)}, not {json.dumps(weights)}"
-        elif weights is not None and not any(weights):
-            yield "loss_weights", "must not all be 0: nothing would be trained"
-
-
-def _wrong_arguments(optimizer: str, written: str) -> Iterator[str]:
-    """What an optimizer would not read of its arguments."""
-    readable = OPTIM_ARGS.get(optimizer, "").split()
-    for one in re.split(r",(?![^(]*\))", written.replace(" ", "")):
-        name, equals, value = one.partition("=")
-        if not name.isidentifier() or not equals or not value:
-            yield f"must look like name=value,name=value; {one} does not"
-        elif name not in readable and one not in readable:
-            own = f"; set train.{_OWN_FIELDS[name]}" if name in _OWN_FIELDS else ""
-            yield f"cannot take effect: {optimizer} reads {', '.join(readable) or 'none'}, and not {one}{own}"
 
 
 def notes(values: Mapping[str, object], written: Mapping[str, object]) -> Iterator[str]:

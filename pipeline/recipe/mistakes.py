@@ -10,7 +10,8 @@ from pipeline.model.adapters import CONFIGS, DEFAULT, METHODS
 from pipeline.model.adapters.method import Method
 from pipeline.recipe import foreign
 from pipeline.recipe.chain import stages_below, start_of
-from pipeline.recipe.effect import clashes, idle
+from pipeline.recipe.clashes import clashes
+from pipeline.recipe.effect import idle
 from pipeline.recipe.fields import DEFAULTS, effective, fields_of, is_listed
 from pipeline.recipe.going_on import changeable, incoming_adapter_of, is_full, merged_adapter, unchangeable
 from pipeline.recipe.keep import keep_problems

@@ -61,6 +61,33 @@ def problems(tmp_path):
         ("sft", "packing: true, max_length: null", "with max_length: null; it does with a number"),
         ("sft", "warmup_steps: 5, lr_scheduler_type: constant", "it does with constant_with_warmup and others"),
         ("sft", "lr_scheduler_kwargs: {a: 1}, lr_scheduler_type: constant", "with lr_scheduler_type: constant"),
+        (
+            "sft",
+            "lr_scheduler_kwargs: {min_lr: 1e-5}",
+            "lr_scheduler_kwargs: linear takes none, and not min_lr; it goes with cosine_with_min_lr",
+        ),
+        (
+            "sft",
+            "lr_scheduler_type: cosine, lr_scheduler_kwargs: {num_cycles: 1, power: 2}",
+            "cosine takes num_cycles, and not power; it goes with polynomial",
+        ),
+        (
+            "grpo",
+            "num_generations: 3, per_device_train_batch_size: 4",
+            "num_generations: must go into per_device_train_batch_size * gradient_accumulation_steps, 4 * 1, without a rest",
+        ),
+        (
+            "grpo",
+            "num_generations: 3, steps_per_generation: 2",
+            "per_device_train_batch_size * steps_per_generation, 8 * 2",
+        ),
+        (
+            "grpo",
+            "num_generations: 3, generation_batch_size: 8",
+            "generation_batch_size, 8, without a rest: 3 does not",
+        ),
+        ("grpo", "generation_batch_size: 12", "must be a multiple of per_device_train_batch_size, 8, not 12"),
+        ("grpo", "generation_batch_size: 8, steps_per_generation: 1", "leave one of them out"),
         ("sft", "optim: sgd, adam_beta1: 0.5", "with optim: sgd; it does with an Adam or a Lion"),
         ("sft", "optim: lion_8bit, adam_epsilon: 0.5", "with optim: lion_8bit; it does with an Adam"),
         (

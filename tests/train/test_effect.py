@@ -1,6 +1,7 @@
 """Where a field takes effect: what the recipe's tables say of it is what the pinned libraries do."""
 
 import importlib.metadata
+import inspect
 import json
 import re
 import sys
@@ -14,12 +15,14 @@ from conftest import write_rows
 from rollouts import write_rollouts
 from stage_runs import stage_run
 from transformers import Trainer, get_scheduler, trainer_optimizer
+from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 from transformers.trainer_callback import DefaultFlowCallback, TrainerControl
 
 from pipeline.data.prepare.table import tokens
 from pipeline.data.tokens.encoder import IGNORED
 from pipeline.errors import PipelineError
-from pipeline.recipe.effect import NEVER, OPTIM_ARGS, idle
+from pipeline.recipe.clashes import OPTIM_ARGS, SCHEDULE_ARGS
+from pipeline.recipe.effect import NEVER, idle
 from pipeline.recipe.fields import COMMON, HOW, effective, fields_of
 from pipeline.recipe.owned import ACCEPTED_ONCE, OWNED
 from pipeline.stage import specs
@@ -491,3 +494,10 @@ def test_when_something_is_logged_measured_or_saved_is_what_the_table_says(strat
         said = takes_effect("SFTConfig", f"{what}_steps", **{f"{what}_strategy": strategy})
         assert done == (strategy == "steps")
         assert said == done or strategy == "no"  # what is switched off on purpose is not argued with
+
+
+def test_schedules_read_what_the_list_says():
+    beside = {"optimizer", "num_warmup_steps", "num_training_steps", "last_epoch", "kwargs"}
+    for kind, schedule in TYPE_TO_SCHEDULER_FUNCTION.items():
+        read = set(inspect.signature(schedule).parameters) - beside
+        assert set(SCHEDULE_ARGS.get(kind.value, "").split()) == read, kind

@@ -58,7 +58,7 @@ def test_a_disk_too_small_for_the_checkpoints_of_all_stages_is_refused(tmp_path,
     ("given", "said"),
     [
         ({"lr_scheduler_type": "cosine_with_min_lr"}, "dpo: train.lr_scheduler_type: "),
-        ({"lr_scheduler_kwargs": {"no_such": 1}}, "dpo: train.lr_scheduler_type: "),
+        ({"lr_scheduler_kwargs": {"no_such": 1}}, "dpo: train.lr_scheduler_kwargs: "),
         ({"optim": "lomo"}, "dpo: train.optim: "),
         ({"activation_offloading": True}, "dpo: train.activation_offloading: there is no GPU here"),
         ({"loss_type": ["sigmoid"], "loss_weights": [1.0, 2.0]}, "dpo: train: DPOConfig refuses it: "),

@@ -64,7 +64,7 @@ def check(stage: str, spec: Spec, given: dict, dtype: str, folder: Path) -> None
         args = built(spec, given, seed=0, dtype=dtype, folder=folder, config={})
         key = "train.optim"
         Trainer.get_optimizer_cls_and_kwargs(args)
-        key = "train.lr_scheduler_type"
+        key = "train.lr_scheduler_kwargs" if args.lr_scheduler_kwargs else "train.lr_scheduler_type"
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
         get_scheduler(
             args.lr_scheduler_type,
