@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.artifact.attempt import ROWS, Attempt, all_attempts, attempts
-from pipeline.artifact.digests import difference
 from pipeline.artifact.lock import held
 from pipeline.errors import PipelineError
 from pipeline.model import backend
 from pipeline.model.backend import Backend
+from pipeline.plan.changed import changes
 from pipeline.plan.contents import Contents
 from pipeline.plan.evaluations import Evaluations
 from pipeline.plan.inputs import reference_key
@@ -85,8 +85,8 @@ class Decisions:
         earlier = next((one for one in all_attempts(folder) if one.inputs), None)
         if earlier is None:
             return "never run before", ()
-        changes = tuple(self.contents.renamed(inputs["stage"], change) for change in difference(earlier.inputs, inputs))
-        return _first(changes), changes
+        found = tuple(changes(self.contents, inputs["stage"], earlier.inputs, inputs))
+        return _first(found), found
 
     def _reference_is_kept(self, inputs: dict) -> bool:
         return any((self.runs / ROWS).glob(f"*/{reference_key(inputs)}-*"))

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from pipeline.artifact import command
 from pipeline.artifact.attempt import ROWS, Attempt, all_attempts, point_latest
-from pipeline.artifact.digests import difference
 from pipeline.artifact.lock import held
 from pipeline.errors import PipelineError
+from pipeline.plan.changed import changes
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import Step
 from pipeline.recipe.reading import load_recipe
@@ -164,12 +164,10 @@ class Garbage:
             return " (the recipe has no such stage)" if _stage(attempt) in specs() else " (a run of a trial)"
         if attempt.inputs is None:
             return ""
-        changes = [
-            self.planner.contents.renamed(step.stage, change) for change in difference(step.inputs, attempt.inputs)
-        ]
-        changes.sort(key=lambda change: re.match(INHERITED, change) is not None)
-        more = f" and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
-        return f" ({'; '.join(changes[:SHOWN])}{more})" if changes else ""
+        found = list(changes(self.planner.contents, step.stage, step.inputs, attempt.inputs))
+        found.sort(key=lambda change: re.match(INHERITED, change) is not None)
+        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        return f" ({'; '.join(found[:SHOWN])}{more})" if found else ""
 
 
 class _Needed:
