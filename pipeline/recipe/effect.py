@@ -203,4 +203,5 @@ def notes(values: Mapping[str, object], written: Mapping[str, object]) -> Iterat
     warm_up, number = values["warmup_steps"], said[ends]
     warm_up = int(warm_up) if warm_up >= 1 else math.ceil(warm_up * number)
     if warm_up >= number and values["lr_scheduler_type"] != "constant":
-        yield f"warmup_steps: {warm_up}, and there are {number} steps: learning_rate is not reached"
+        there = "there is 1 step" if number == 1 else f"there are {number} steps"
+        yield f"warmup_steps: {warm_up}, and {there}: learning_rate is not reached"

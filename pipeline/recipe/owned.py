@@ -36,7 +36,7 @@ OWNED = _owned(
     {
         "what a stage trains goes into its artifact's folder, under the folder that --runs (RUNS=) names": "output_dir",
         "resuming is automatic": "resume_from_checkpoint restore_callback_states_from_checkpoint",
-        "a resumed run would not be exact": "ignore_data_skip save_only_model",
+        "with true a resumed run would not be exact, and false is what is done": "ignore_data_skip save_only_model",
         "rows come in one fixed order, for a resume to be exact": "dataloader_in_order accelerator_config",
         "checkpoints come every save_steps, and Ctrl-C saves one; it would end a stage half trained": """
             enable_jit_checkpoint""",
