@@ -104,7 +104,7 @@ class Trial:
 
     def _given(self, one: Contestant) -> list[str]:
         """Its own evaluation is left out, and what it must keep with it: one judges all."""
-        left_out = ("evaluation.max_rows=0", "must_keep={}")
+        left_out = ["evaluation.max_rows=0", *(["must_keep={}"] if one.load().stages[one.stage].must_keep else [])]
         return [*self.standing.given(one), *(f"stages.{one.stage}.{key}" for key in left_out)]
 
     def _outcome(self, one: Contestant, attempts: Sequence[Attempt], figures: dict[str, dict]) -> Outcome:
