@@ -11,11 +11,12 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.options import DEFAULT_RECIPE, JsonOption, RunsOption
+from pipeline.cli.options import JsonOption, RunsOption
 from pipeline.console import data_report
 from pipeline.console.screen import Screen, make_console
 from pipeline.data.source import Data
 from pipeline.errors import PipelineError
+from pipeline.recipe import shipped
 from pipeline.recipe.reading import data_section, load_recipe
 from pipeline.recipe.recipe import Recipe
 from pipeline.recipe.sections import Model
@@ -56,7 +57,7 @@ def check_data(
     model = Model(id=tokenizer, template=template) if tokenizer else None
     loaded = None
     if not files or (recipe and not model):
-        loaded = load_recipe(recipe or DEFAULT_RECIPE)
+        loaded = load_recipe(recipe or shipped.default())
     elif model:
         loaded = Recipe(name="check", model=model, stages={})
     elif template or max_length:

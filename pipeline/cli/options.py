@@ -5,10 +5,22 @@ from typing import Annotated
 
 import typer
 
+from pipeline.recipe import shipped
 from pipeline.recipe.reading import load_recipe
 
-DEFAULT_RECIPE = Path("recipes/tiny.yaml")
-RecipeOption = Annotated[Path, typer.Option("--recipe", "-r", help="The recipe: one YAML file for the whole chain.")]
+DEFAULT_RECIPE = shipped.DEFAULT
+
+
+def found(context: typer.Context, parameter: typer.CallbackParam, recipe: Path | None) -> Path | None:
+    """The embedded default, also outside of a clone, where no recipe was named."""
+    named = context.get_parameter_source(parameter.name)
+    return recipe if recipe is None or named.name != "DEFAULT" else shipped.default()
+
+
+RecipeOption = Annotated[
+    Path,
+    typer.Option("--recipe", "-r", help="The recipe: one YAML file for the whole chain.", callback=found),
+]
 RunsOption = Annotated[Path, typer.Option("--runs", help="Where artifacts go.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a key: stages.dpo.train.beta=0.05")]
 PolicyOption = Annotated[str | None, typer.Option("--policy", help="Start the first stage named from this adapter.")]

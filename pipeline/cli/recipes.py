@@ -5,17 +5,22 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.options import DEFAULT_RECIPE, SetOption
+from pipeline.cli.options import DEFAULT_RECIPE, SetOption, found
 from pipeline.console.screen import make_console
 from pipeline.errors import PipelineError
 from pipeline.plan import graph
+from pipeline.recipe import shipped
 from pipeline.recipe.fields import ON_A_GPU
 from pipeline.recipe.reading import load_recipe
 
 
-def list_recipes(folder: Annotated[Path, typer.Argument()] = Path("recipes")) -> None:
+def list_recipes(
+    folder: Annotated[Path | None, typer.Argument(help="Else recipes/, or what came with align.")] = None,
+) -> None:
     """List the recipes of a folder."""
     console = make_console()
+    if folder is None:
+        folder = shipped.DEFAULT.parent if shipped.DEFAULT.parent.is_dir() else shipped.root() / shipped.DEFAULT.parent
     for path in sorted(folder.glob("*.yaml")):
         try:
             loaded = load_recipe(path)
@@ -24,7 +29,9 @@ def list_recipes(folder: Annotated[Path, typer.Argument()] = Path("recipes")) ->
             console.print(f"[bold]{path}[/bold]  [red]{len(error.what.splitlines())} mistakes[/red]", soft_wrap=True)
 
 
-def show_recipe(recipe: Annotated[Path, typer.Argument()] = DEFAULT_RECIPE, overrides: SetOption = None) -> None:
+def show_recipe(
+    recipe: Annotated[Path, typer.Argument(callback=found)] = DEFAULT_RECIPE, overrides: SetOption = None
+) -> None:
     """Print a recipe as it is understood: every key that can be set, of every stage, with its value."""
     import yaml
 

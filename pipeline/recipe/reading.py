@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from pipeline import stage
 from pipeline.data.source import Data
-from pipeline.recipe import yaml_lines
+from pipeline.recipe import shipped, yaml_lines
 from pipeline.recipe.mistakes import contradictions
 from pipeline.recipe.problem import Problem, RecipeError
 from pipeline.recipe.recipe import Recipe
@@ -20,6 +20,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe, with `a.b.c=value` overrides on top. Raises RecipeError with every mistake in it."""
     path = Path(path)
     source = yaml_lines.load(_text(path), str(path))
+    source.value = shipped.with_own_data(path, source.value)
     for override in overrides:
         yaml_lines.set_override(source, override)
     problems = list(source.problems)
@@ -55,6 +56,8 @@ def _text(path: Path) -> str:
         close = nearest(path.name, beside)
         hint = f"; did you mean {path.parent / close}?" if close else ""
         there = f"There are: {', '.join(beside)}." if beside else f"There is no recipe in {path.parent}/."
+        if (shipped.root() / "recipes" / path.name).is_file():
+            there += f" The one that came with align is {shipped.root() / 'recipes' / path.name}."
         raise RecipeError([f"{path}: no such recipe{hint}"], there) from None
     except UnicodeDecodeError as error:
         what = f"{path}: not UTF-8 text (byte {error.start})"
