@@ -1,0 +1,81 @@
+"""The file of LLaMA-Factory or of Axolotl as a recipe, with what became of every key of it."""
+
+import re
+from pathlib import Path
+
+from pipeline import stage
+from pipeline.errors import PipelineError
+from pipeline.start import axolotl, llama_factory
+from pipeline.start.translation import Translation, read
+from pipeline.start.written import flow, paragraph, recipe_text
+
+TOOLS = (llama_factory, axolotl)
+
+
+def translated(path: Path) -> Translation:
+    """Raises PipelineError for a file that is none of theirs, or asks for what is not there at all."""
+    source = read(path)
+    tool = next((one for one in TOOLS if one.is_its(source.value)), None)
+    if tool is None:
+        raise PipelineError(
+            f"{path}: is neither a file of LLaMA-Factory (model_name_or_path and stage, dataset or finetuning_type) nor "
+            "one of Axolotl (base_model).",
+            "Fields of TRL's own configs need no translation: put them under train; see `align recipe show`.",
+        )
+    translation = Translation(tool.NAME, source)
+    translation.tree["name"] = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "mine"
+    tool.translate(translation, path)
+    translation.settle()
+    translation.tree = _ordered(translation.tree)
+    return translation
+
+
+def text(translation: Translation, path: Path, command: str) -> str:
+    """The recipe, with what is to be known of it on top."""
+    return recipe_text([*_head(translation, path, command)], translation.tree, translation.origins)
+
+
+def report(translation: Translation) -> list[tuple[str, list[str]]]:
+    """Headings, each with its lines: what became of the file."""
+    lines = translation.source.value
+    taken = [
+        f"{origin.partition(' (')[0]}: {_short(lines.get(origin.partition(' (')[0]))} -> {'.'.join(place)}"
+        for place, origin in translation.origins.items()
+        if "(line" in origin
+    ]
+    dropped = sorted(dict.fromkeys((one.line, one.key, _short(one.value), one.why) for one in translation.dropped))
+    return [
+        ("Still to do", translation.to_do),
+        ("What means something else here", translation.means),
+        ("What was taken over", taken),
+        (
+            "What was not taken over, and why",
+            [f"{f'line {line}: ' if line else ''}{key}: {value}: {why}" for line, key, value, why in dropped]
+            + ([f"empty or off: {', '.join(translation.off)}"] if translation.off else []),
+        ),
+    ]
+
+
+def _head(translation: Translation, path: Path, command: str) -> list[str]:
+    head = [f"{path.name} of {translation.of}, translated by `{command}`."]
+    for title, entries in report(translation):
+        if entries and title != "What was taken over":  # that stands behind each value
+            head += ["", f"{title}:"]
+            for entry in entries:
+                head += paragraph(entry)
+    return [*head, ""]
+
+
+def _short(value: object) -> str:
+    written = flow(value)
+    return written if len(written) <= 60 else f"{written[:57]}..."
+
+
+def _ordered(tree: dict) -> dict:
+    """As recipes are written: the model first, the stages last, and in a stage its data first."""
+    first = ("name", "model", "adapter", "use_unsloth", "seed", "evaluation")
+    ordered = {key: tree[key] for key in first if key in tree}
+    stages = {name: tree["stages"][name] for name in stage.specs() if name in tree["stages"]}
+    inner = ("data", "policy", "train", "evaluation")
+    kept = {name: {key: one[key] for key in inner if one.get(key)} for name, one in stages.items()}
+    return ordered | {"stages": kept}

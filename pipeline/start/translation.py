@@ -1,0 +1,144 @@
+"""Another tool's file on its way to a recipe: each of its keys is put somewhere, or it is said why not."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline import stage
+from pipeline.errors import PipelineError
+from pipeline.recipe import foreign, yaml_lines
+from pipeline.recipe.fields import fields_of
+from pipeline.recipe.mistakes import contradictions
+from pipeline.recipe.owned import OWNED
+
+Place = tuple[str, ...]
+BY_DEFAULT = "its default there"
+
+
+class Dropped(NamedTuple):
+    """A key that is in no recipe. `line` is 0 where its default is meant."""
+
+    line: int
+    key: str
+    value: object
+    why: str
+
+
+@dataclass
+class Translation:
+    """The recipe so far, and what is to be said of it. `of` is the other tool's name."""
+
+    of: str
+    source: yaml_lines.Source
+    tree: dict = field(default_factory=dict)
+    origins: dict[Place, str] = field(default_factory=dict)  # where a value came from
+    means: list[str] = field(default_factory=list)  # what is the same key and another thing
+    to_do: list[str] = field(default_factory=list)
+    dropped: list[Dropped] = field(default_factory=list)
+    off: list[str] = field(default_factory=list)  # keys that were empty, or off
+    stage: str = ""
+
+    @property
+    def given(self) -> Mapping[str, object]:
+        return self.source.value
+
+    def value(self, key: str, default: object = None) -> object:
+        found = self.given.get(key)
+        return default if found is None else found
+
+    def put(self, place: str, value: object, key: str | None = None) -> None:
+        """`train.beta` and its like are the stage's. Without a key the value is what the other tool does unasked."""
+        path = tuple(place.split("."))
+        if path[0] in ("train", "data", "policy", "evaluation", "reward"):
+            path = ("stages", self.stage, *path)
+        inside = self.tree
+        for part in path[:-1]:
+            inside = inside.setdefault(part, {})
+        inside[path[-1]] = value
+        self.origins[path] = f"{key} (line {self.source.line([key])})" if key in self.given else BY_DEFAULT
+
+    def drop(self, key: str, why: str) -> None:
+        self.dropped.append(Dropped(self.source.line([key]), key, self.given.get(key), why))
+
+    @property
+    def config(self) -> str:
+        return stage.specs()[self.stage].config
+
+    def has(self, name: str) -> bool:
+        """Whether the stage's trainer has such a field."""
+        return name in fields_of(self.config) and name not in OWNED
+
+    def pass_on(self, key: str, value: object) -> None:
+        """A key that needs no care of its own: a field of TRL's, or one that is known not to be."""
+        if self.has(key):
+            complaint = fields_of(self.config)[key].complaint(value)
+            if complaint:
+                self.drop(key, complaint)
+            else:
+                self.put(f"train.{key}", value, key)
+        elif value is False:
+            self.off.append(key)
+        else:
+            self.drop(key, self._why(key, value))
+
+    def _why(self, key: str, value: object) -> str:
+        if known := OWNED.get(key) or foreign.answer(key):
+            return known
+        meant = foreign.nearest_key(key, "", value)
+        if meant != key:
+            note = foreign.note(key, value)
+            return f"is not translated; {meant} comes nearest{f' ({note})' if note else ''}"
+        having = [name for name, spec in stage.specs().items() if key in fields_of(spec.config)]
+        if having:
+            return f"is no field of this stage's trainer ({', '.join(having)} have it)"
+        return f"is no key that is known of {self.of}; look it up before you train"
+
+    def each(self, handlers: Mapping[str, Callable[[object], None]]) -> None:
+        """Every key of the file in its order: by its own handler, or passed on."""
+        for key, value in self.given.items():
+            if value is None or value == "" or value == [] or value == {}:
+                self.off.append(key)
+            elif key in handlers:
+                handlers[key](value)
+            else:
+                self.pass_on(str(key), value)
+
+    def settle(self) -> None:
+        """Take out what the recipe would refuse, and say so: a field that would have no effect, a value of another kind."""
+        while refused := [problem for problem in contradictions(self.tree) if self._removable(problem[0])]:
+            for path, what in refused:
+                if self._removable(path):
+                    self._remove(tuple(map(str, path)), what)
+
+    def _removable(self, path: tuple) -> bool:
+        inside: object = self.tree
+        for part in path:
+            if not isinstance(inside, dict) or part not in inside:
+                return False
+            inside = inside[part]
+        return "train" in path[:-1] or (path[:1] == ("adapter",) and len(path) > 1 and path[-1] != "method")
+
+    def _remove(self, path: Place, what: str) -> None:
+        inside = self.tree
+        for part in path[:-1]:
+            inside = inside[part]
+        value, origin = inside.pop(path[-1]), self.origins.pop(path, BY_DEFAULT)
+        key, _, line = origin.removesuffix(")").partition(" (line ")
+        if origin != BY_DEFAULT:
+            self.dropped.append(Dropped(int(line or 0), key, value, f"as {'.'.join(path)}: {what}"))
+
+
+def read(path: Path) -> yaml_lines.Source:
+    """Raises PipelineError for what is no mapping of keys."""
+    try:
+        source = yaml_lines.load(path.read_text(encoding="utf-8-sig"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise PipelineError(f"{path}: cannot be read: {reason}.", "Name the YAML file of the other tool.") from None
+    if source.problems:
+        where, what = source.problems[0]
+        raise PipelineError(f"{source.place(where)}: {what}", "Mend that line first.")
+    if not isinstance(source.value, dict):
+        raise PipelineError(f"{path}: is no mapping of keys.", "Name the YAML file of the other tool.")
+    return source
