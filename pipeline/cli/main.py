@@ -5,7 +5,20 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import artifacts, chain, compare, data, evaluate, exports, methods, publishing, recipes, reports, talk
+from pipeline.cli import (
+    artifacts,
+    chain,
+    compare,
+    data,
+    evaluate,
+    exports,
+    init,
+    methods,
+    publishing,
+    recipes,
+    reports,
+    talk,
+)
 from pipeline.console.screen import Screen, make_console
 from pipeline.errors import PipelineError
 
@@ -27,6 +40,7 @@ for command in (*chains, evaluate.evaluate, talk.chat, talk.serve, exports.merge
     app.command()(command)
 for command in (publishing.publish, publishing.verify):
     app.command()(command)
+app.command()(init.init)
 app.command("recipes")(recipes.list_recipes)
 recipe_app.command("show")(recipes.show_recipe)
 data_app.command("check")(data.check_data)

@@ -34,7 +34,7 @@ def is_its(given: Mapping) -> bool:
 
 
 def translate(t: Translation, path: Path) -> None:
-    t.stage = _stage(t)
+    t.begin(_stage(t), "rl", "reward_model")
     t.put("model.id", t.given["base_model"], "base_model")
     axolotl_data.translate(t)
     _numbers(t)
@@ -115,7 +115,6 @@ def _handlers(t: Translation) -> dict:
         "seed": "seed",
         "trust_remote_code": "model.trust_remote_code",
         "revision_of_model": "model.revision",
-        "lora_model_dir": "policy",
         "gradient_clipping": "train.max_grad_norm",
         "noisy_embedding_alpha": "train.neftune_noise_alpha",
     }
@@ -135,12 +134,13 @@ def _handlers(t: Translation) -> dict:
         rename |= {"dpo_use_weighting": "train.use_weighting", "dpo_label_smoothing": "train.label_smoothing"}
     handlers = {key: partial(_renamed, t, key, place) for key, place in rename.items()}
     done = "base_model rl reward_model adapter load_in_4bit load_in_8bit lora_target_linear bf16 bfloat16 fp16 float16"
-    often = "evals_per_epoch saves_per_epoch"
+    often = "evals_per_epoch saves_per_epoch excess_length_strategy"
     handlers |= {key: partial(_done, t, key) for key in (*done.split(), *often.split(), *axolotl_data.KEYS)}
     handlers |= {key: partial(_kernel, t, key) for key in _LIGER}
     handlers |= {key: partial(_attention, t, key) for key in _ATTENTION}
     return handlers | {
         "chat_template": partial(_template, t),
+        "lora_model_dir": partial(t.policy, "lora_model_dir"),
         "attn_implementation": partial(_named_attention, t),
         "sample_packing": partial(_packing, t),
         "special_tokens": partial(_tokens, t),
@@ -268,15 +268,11 @@ def _meanings(t: Translation) -> None:
             "micro_batch_size: 1 became 2, with half as many steps of accumulation: KTO estimates its KL within a batch, "
             "which takes two rows at least."
         )
-    if t.stage == "orpo":
-        t.means.append("rl: orpo: beta is orpo_alpha; TRL's trainer has it here as there.")
     if t.value("adapter") and not ({"lora_target_linear", "lora_target_modules"} & t.given.keys()):
         t.to_do.append("Neither lora_target_linear nor lora_target_modules is given: see adapter.target_modules.")
-    if t.value("sample_packing") and t.stage == "sft":
-        t.means.append(
-            "A row longer than sequence_len is dropped there; here it is cut (data.on_too_long: drop drops it)."
-        )
-        t.put("data.on_too_long", "drop")
+    if t.stage != "pretrain":
+        key = "excess_length_strategy"
+        t.put("data.on_too_long", {"truncate": "truncate", "raise": "error"}.get(str(t.value(key)), "drop"), key)
     if not t.value("val_set_size") and not t.value("test_datasets"):
         t.means.append(
             "No rows were held out there; here 5% are, so that a stage can show what it learned. data.held_out: 0 trains "

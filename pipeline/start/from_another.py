@@ -1,6 +1,7 @@
 """The file of LLaMA-Factory or of Axolotl as a recipe, with what became of every key of it."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline import stage
@@ -39,7 +40,7 @@ def report(translation: Translation) -> list[tuple[str, list[str]]]:
     """Headings, each with its lines: what became of the file."""
     lines = translation.source.value
     taken = [
-        f"{origin.partition(' (')[0]}: {_short(lines.get(origin.partition(' (')[0]))} -> {'.'.join(place)}"
+        f"{_with_value(origin.partition(' (')[0], lines)} -> {'.'.join(place)}"
         for place, origin in translation.origins.items()
         if "(line" in origin
     ]
@@ -64,6 +65,10 @@ def _head(translation: Translation, path: Path, command: str) -> list[str]:
             for entry in entries:
                 head += paragraph(entry)
     return [*head, ""]
+
+
+def _with_value(key: str, given: Mapping) -> str:
+    return ", ".join(f"{one}: {_short(given[one])}" for one in key.split(", "))
 
 
 def _short(value: object) -> str:

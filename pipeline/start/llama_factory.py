@@ -26,7 +26,7 @@ def is_its(given: Mapping) -> bool:
 
 
 def translate(t: Translation, path: Path) -> None:
-    t.stage = _stage(t)
+    t.begin(_stage(t), "stage", "pref_loss")
     tuning = str(t.value("finetuning_type", "lora"))
     t.put("model.id", t.given["model_name_or_path"], "model_name_or_path")
     llama_factory_data.translate(t, path)
@@ -111,7 +111,6 @@ def _handlers(t: Translation, tuning: str) -> dict:
         "model_revision": "model.revision",
         "use_unsloth": "use_unsloth",
         "enable_liger_kernel": "train.use_liger_kernel",
-        "adapter_name_or_path": "policy",
     }
     if tuning == "lora":
         rename |= {f"lora_{key}": f"adapter.{to}" for key, to in (("rank", "r"), ("alpha", "lora_alpha"))}
@@ -138,6 +137,7 @@ def _handlers(t: Translation, tuning: str) -> dict:
         handlers[target] = lambda value: t.put("adapter.target_modules", _modules(value), target)
     return handlers | {
         "template": partial(_template, t),
+        "adapter_name_or_path": partial(_policy, t),
         "flash_attn": partial(_attention, t),
         "quantization_bit": partial(_bits, t),
         "warmup_ratio": lambda value: t.put("train.warmup_steps", value, "warmup_ratio") if value else None,
@@ -159,11 +159,17 @@ def _handlers(t: Translation, tuning: str) -> dict:
 
 
 def _renamed(t: Translation, key: str, place: str, value: object) -> None:
-    if place == "policy" and "," in str(value):
-        t.to_do.append(f"{key} names several adapters, which were merged there; merge them, and name one under policy.")
-        t.drop(key, "several adapters; a stage begins from one")
-        return
     t.put(place, value, key)
+
+
+def _policy(t: Translation, value: object) -> None:
+    if "," in str(value):
+        t.to_do.append(
+            "adapter_name_or_path names several adapters, which were merged there; merge them, and name one."
+        )
+        t.drop("adapter_name_or_path", "several adapters; a stage begins from one")
+    else:
+        t.policy("adapter_name_or_path", value)
 
 
 def _modules(value: object) -> object:

@@ -58,6 +58,24 @@ class Translation:
         inside[path[-1]] = value
         self.origins[path] = f"{key} (line {self.source.line([key])})" if key in self.given else BY_DEFAULT
 
+    def begin(self, name: str, *keys: str) -> None:
+        """The stage, and the keys that say so."""
+        self.stage = name
+        self.tree.setdefault("stages", {})[name] = {}
+        if said := [key for key in keys if self.value(key)]:
+            self.origins["stages", name] = f"{', '.join(said)} (line {self.source.line([said[0]])})"
+
+    def policy(self, key: str, folder: object) -> None:
+        """Where the training goes on from; a recipe names no folder that is not there."""
+        if Path(str(folder)).expanduser().is_dir():
+            self.put("policy", str(folder), key)
+        else:
+            self.to_do.append(
+                f"{key}: {folder} is not there from here: name the adapter's folder as stages.{self.stage}.policy. Without "
+                "it the stage begins from the base."
+            )
+            self.drop(key, "no such folder; see above")
+
     def drop(self, key: str, why: str) -> None:
         self.dropped.append(Dropped(self.source.line([key]), key, self.given.get(key), why))
 

@@ -11,7 +11,9 @@ WIDTH = 110
 def recipe_text(head: Iterable[str], tree: Mapping, behind: Mapping[tuple[str, ...], str]) -> str:
     """`head` are the lines of the comment on top, `behind` what stands behind a key, by its path."""
     comments = [f"# {line}".rstrip() for line in head]
-    return "\n".join([*comments, *_lines(tree, (), behind)]) + "\n"
+    lines = list(_lines(tree, (), behind))
+    at = lines.index(next((line for line in lines if line.startswith("stages:")), lines[0]))
+    return "\n".join([*comments, *lines[:at], "", *lines[at:]]) + "\n"
 
 
 def _lines(tree: Mapping, path: tuple[str, ...], behind: Mapping[tuple[str, ...], str]) -> Iterator[str]:

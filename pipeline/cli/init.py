@@ -1,0 +1,164 @@
+"""Begin a recipe: from a model and data, or from another tool's file."""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.console.screen import Screen, make_console
+from pipeline.errors import PipelineError
+from pipeline.plan.memory import card as cards
+from pipeline.recipe.reading import load_recipe
+from pipeline.recipe.recipe import Recipe
+from pipeline.start import fitting, from_another, new
+from pipeline.start.goals import GOALS
+from pipeline.start.looked import Looked, look
+from pipeline.start.written import paragraph, recipe_text
+
+
+def init(
+    recipe: Annotated[Path | None, typer.Argument(help="The recipe to write; it must not be there yet.")] = None,
+    from_file: Annotated[
+        Path | None, typer.Option("--from", help="A file of LLaMA-Factory or Axolotl to translate.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="A hub id (owner/name) or a folder.")] = None,
+    data: Annotated[list[str] | None, typer.Option(help="A file or folder of rows; again for another.")] = None,
+    goal: Annotated[str | None, typer.Option(help=f"{', '.join(GOALS)}; else what the rows are for.")] = None,
+    gpu: Annotated[
+        float | None, typer.Option("--card", "--gpu", help="The card's GB; 0 for a CPU; else this machine's.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")] = False,
+) -> None:
+    """Write a recipe: for your model, data and card, or from another tool's file."""
+    screen = Screen(make_console())
+    if from_file:
+        if any((model, data, goal, gpu is not None)):
+            raise PipelineError("--from: the file says model and data.", "Leave the other options out.")
+        _translate(screen, from_file, _free(recipe or Path(f"{from_file.stem}.align.yaml")))
+        return
+    ask = _Asking(not yes and _a_terminal())
+    model = _checked_model(model or ask("The model: a hub id (owner/name) or a folder", "--model"))
+    looked = [_looked(screen, path) for path in data or ask("The data: one or more files", "--data").split()]
+    goal = new.goal_of(goal or ask.among(GOALS, new.goal_of(None, looked)), looked)
+    own = cards.own()
+    default = f"{own.bytes / cards.GIB:.0f}" if own else "0"
+    gigabytes = float(ask("GB of the card (0: a CPU)", None, default)) if gpu is None else gpu
+    to = _free(recipe or Path(ask("The recipe to write", None, "mine.yaml")))
+    _begin(screen, to, model, looked, goal, gigabytes or None)
+
+
+def _a_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+class _Asking:
+    """Questions on a terminal; without one an option has to have said it."""
+
+    def __init__(self, can: bool):
+        self.can = can
+
+    def __call__(self, question: str, option: str | None, default: str | None = None) -> str:
+        if self.can:
+            return typer.prompt(question, default=default)
+        if default is not None:
+            return default
+        raise PipelineError(f"{option} is missing, and nobody can be asked.", "align init --model ... --data ... --yes")
+
+    def among(self, choices: dict[str, str], default: str) -> str:
+        if self.can:
+            for name, what in choices.items():
+                typer.echo(f"  {name:<12} {what}")
+        return self("The goal", None, default)
+
+
+def _free(path: Path) -> Path:
+    if path.exists():
+        raise PipelineError(f"{path}: is there already, and is not overwritten.", "Name another file to write.")
+    if path.suffix not in (".yaml", ".yml"):
+        raise PipelineError(f"{path}: a recipe is a .yaml file.", f"Write {path.with_suffix('.yaml')}.")
+    return path
+
+
+def _checked_model(model: str) -> str:
+    folder = Path(model).expanduser()
+    if (folder / "adapter_config.json").is_file():
+        raise PipelineError(
+            f"{model}: is an adapter, not a model.", "Name its base; the adapter goes under a stage's policy."
+        )
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise PipelineError(f"{model}: has no config.json.", "Name the folder of a model, or a hub id (owner/name).")
+    if not folder.is_dir() and (model.count("/") != 1 or model.startswith((".", "/", "~"))):
+        raise PipelineError(f"{model}: is neither a folder nor a hub id (owner/name).", "Name one of the two.")
+    return str(folder) if folder.is_dir() else model
+
+
+def _looked(screen: Screen, path: str) -> Looked:
+    found = look(path)
+    bad = f", {len(found.bad)} of them bad" if found.bad else ""
+    screen.say(f"{path}: rows of the kind {found.kind} (the first {found.rows} looked at{bad})")
+    return found
+
+
+def _translate(screen: Screen, source: Path, to: Path) -> None:
+    command = shlex.join(["align", "init", to.name, "--from", source.name])
+    translation = from_another.translated(source)
+    _write(to, lambda: from_another.text(translation, source, command))
+    screen.say(f"{source} is of {translation.of}.")
+    for title, entries in from_another.report(translation):
+        if entries:
+            screen.say(f"\n{title}")
+            for entry in entries:
+                screen.say("\n".join(paragraph(entry, "")))
+    _next(screen, to)
+
+
+def _begin(screen: Screen, to: Path, model: str, looked: list[Looked], goal: str, gigabytes: float | None) -> None:
+    name = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in to.stem) or "mine"
+    draft = new.draft(name, model, looked, goal, gigabytes)
+    said: list[str] = []
+
+    def text() -> str:
+        card = f"a card of {gigabytes:g} GB" if gigabytes else "a CPU"
+        head = [f"{model} on {card}; the goal is {goal}: {GOALS[goal]}."]
+        head += [line for note in (*draft.notes, *said) for line in paragraph(note)]
+        head += [
+            "",
+            f"  align plan --recipe {to}    # what would be done",
+            f"  align run --recipe {to}     # do it",
+            "",
+        ]
+        return recipe_text(head, draft.tree, draft.behind)
+
+    loaded = _write(to, text)
+    if gigabytes:
+        try:
+            said += fitting.fit(draft, loaded, cards.named(gigabytes))
+        except PipelineError as error:  # a model that is not whole, say: the recipe stands, and its plan will say so
+            said.append(f"not held against the card: {error.what} {error.fix}")
+        to.unlink()
+        _write(to, text)
+    for note in (*draft.notes, *said):
+        screen.say(note)
+    _next(screen, to)
+
+
+def _write(to: Path, text: Callable[[], str]) -> Recipe:
+    """Write a recipe where none is, and see that it loads; else it is taken away again."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with open(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "w", encoding="utf-8") as file:
+        file.write(text())
+    try:
+        return load_recipe(to)
+    except PipelineError:
+        to.unlink()
+        raise
+
+
+def _next(screen: Screen, to: Path) -> None:
+    screen.say(f"\nWritten: {to}")
+    screen.say(f"  align plan --recipe {to}       what would be done, and whether it fits")
+    screen.say(f"  align run --recipe {to}        do it")

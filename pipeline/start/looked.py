@@ -1,0 +1,78 @@
+"""A first look at a file: what its rows are, how long they are, whether they have an answer that can be checked."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from pipeline.data.shapes.examples import example_of
+from pipeline.data.shapes.fields import BadRow
+from pipeline.data.shapes.kinds import KINDS
+from pipeline.errors import PipelineError
+from pipeline.recipe.reading import data_section
+
+TOKENS_A_WORD = 1.6  # a rough figure: English has about 1.3, code and other languages more
+_ANSWERS = ("answer", "final_answer", "solution", "target", "ground_truth")
+_NUMBER = re.compile(r"[-+]?[\d,]*\.?\d+%?")
+
+
+@dataclass(frozen=True)
+class Looked:
+    """Of the first rows of a file. `longest` is in words; `reward` judges by the column `answer`, where there is one."""
+
+    path: str
+    kind: str
+    rows: int
+    bad: list[str]
+    longest: int
+    answer: str | None
+    reward: str | None
+
+    @property
+    def tokens(self) -> int:
+        """The longest row in tokens, about, as a power of two from 256 to 4096."""
+        wanted = max(self.longest * TOKENS_A_WORD + 32, 256)
+        return min(2 ** (int(wanted) - 1).bit_length(), 4096)
+
+
+def look(path: str) -> Looked:
+    """Raises PipelineError for a file that is not there, or whose rows are of no known shape."""
+    from pipeline.data.prepare import kinds  # reading needs Arrow, which no other command waits for
+    from pipeline.data.tokens.words import Words
+
+    data = data_section(path=path)
+    if data.data_sets():
+        raise PipelineError(
+            f"{path}: a data set of the hub is not looked at before a recipe names it.",
+            "Put it under data.path of a recipe, and look with `align data check --recipe ...`.",
+        )
+    try:
+        kind = kinds.kind_of(data)
+    except PipelineError as error:
+        raise PipelineError(
+            error.what, "Name the columns in a recipe's data.columns; see `align data check`."
+        ) from None
+    first, bad, examples = kinds.probed(data), [], []
+    labels = kinds.label_fields_of(first) if KINDS[kind].HEEDS_LABELS else None
+    for row, source in first:
+        try:
+            examples.append(example_of(row.value, kind, named=source.shape, label_fields=labels))
+        except BadRow as reason:
+            bad.append(f"{row.place} {row.problem or reason}")
+    longest = max((len(Words().written(example)) for example in examples), default=0)
+    answer, reward = _checkable([row.value for row, _ in first if isinstance(row.value, dict)])
+    return Looked(path, kind, len(first), bad, longest, answer, reward)
+
+
+def _checkable(rows: list[dict]) -> tuple[str | None, str | None]:
+    """The column with answers, and the built-in reward that reads them."""
+    column = next((name for name in _ANSWERS if rows and all(row.get(name) not in (None, "") for row in rows)), None)
+    if column is None:
+        return None, None
+    found = Counter(_judged_by(str(row[column])) for row in rows)
+    return column, found.most_common(1)[0][0]
+
+
+def _judged_by(answer: str) -> str:
+    if "####" in answer or _NUMBER.fullmatch(answer.strip()):
+        return "number"
+    return "math" if "\\boxed" in answer or "\\frac" in answer or "$" in answer else "exact_match"

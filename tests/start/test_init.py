@@ -1,0 +1,104 @@
+"""`align init` without a terminal: what it writes loads and fits its data, and nothing is overwritten."""
+
+import json
+
+import pytest
+from conftest import write_rows
+from typer.testing import CliRunner
+
+from pipeline.cli.main import app
+from pipeline.errors import PipelineError
+from pipeline.recipe.reading import load_recipe
+
+
+@pytest.fixture
+def init(tmp_path, monkeypatch):
+    """Runs it in a folder with a file of each kind of row and a model of a known shape."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipeline.plan.memory.card.own", lambda: None)
+    write_rows(tmp_path / "chat.jsonl", [{"prompt": f"Say {n}", "completion": f"{n} it is"} for n in range(9)])
+    write_rows(tmp_path / "text.jsonl", [{"text": f"The number {n}. " * 900} for n in range(9)])
+    write_rows(tmp_path / "pairs.jsonl", [{"prompt": f"Say {n}", "chosen": "a", "rejected": "b"} for n in range(9)])
+    write_rows(tmp_path / "kto.jsonl", [{"prompt": f"Say {n}", "completion": "a", "label": True} for n in range(9)])
+    write_rows(tmp_path / "sums.jsonl", [{"question": f"{n} + 1?", "answer": f"so #### {n + 1}"} for n in range(9)])
+    write_rows(tmp_path / "math.jsonl", [{"prompt": f"{n} + 1?", "solution": f"\\boxed{{{n + 1}}}"} for n in range(9)])
+    shape = {"model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 32}
+    shape |= {"num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 32000, "tie_word_embeddings": False}
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text(json.dumps(shape))
+    (tmp_path / "base" / "model.safetensors").write_bytes(b"")  # the plan looks only whether there are weights
+
+    def run(*arguments: str, answers: str = "") -> str:
+        done = CliRunner().invoke(app, ["init", *arguments], input=answers)
+        if done.exception and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return done.output
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("files", "goal", "stages"),
+    [
+        ("chat.jsonl", "chat", ["sft"]),
+        ("text.jsonl", "domain", ["pretrain"]),
+        ("text.jsonl chat.jsonl pairs.jsonl", "preferences", ["pretrain", "sft", "dpo"]),
+        ("kto.jsonl", "preferences", ["kto"]),
+        ("sums.jsonl", "verifiable", ["grpo"]),
+        ("chat.jsonl math.jsonl", "verifiable", ["sft", "grpo"]),
+    ],
+)
+def test_rows_and_goal_make_the_stages(init, files, goal, stages):
+    data = [word for file in files.split() for word in ("--data", file)]
+    init("mine.yaml", "--model", "base", *data, "--goal", goal, "--card", "0", "--yes")
+    assert list(load_recipe("mine.yaml").stages) == stages
+
+
+def test_the_reward_reads_the_column_that_the_rows_have(init):
+    init("a.yaml", "--model", "base", "--data", "sums.jsonl", "--goal", "verifiable", "--yes")
+    init("b.yaml", "--model", "base", "--data", "math.jsonl", "--goal", "verifiable", "--yes")
+    (sums,), (boxed,) = (load_recipe(name).stage("grpo").rewards for name in ("a.yaml", "b.yaml"))
+    assert sums.function == "number" and boxed.function == "math" and boxed.options == {"column": "solution"}
+
+
+def test_without_a_goal_the_rows_say_it(init):
+    said = init("mine.yaml", "--model", "base", "--data", "pairs.jsonl", "--yes")
+    assert "rows of the kind preference" in said and list(load_recipe("mine.yaml").stages) == ["dpo"]
+
+
+def test_it_is_made_to_fit_the_card(init):
+    init("wide.yaml", "--model", "base", "--data", "chat.jsonl", "--card", "80", "--yes")
+    said = init("tight.yaml", "--model", "base", "--data", "chat.jsonl", "--card", "4", "--yes")
+    assert "by the plan" in said and "does not fit" not in said
+    assert not load_recipe("wide.yaml").model.load_in_4bit and load_recipe("tight.yaml").model.load_in_4bit
+
+
+def test_nothing_is_overwritten(init, tmp_path):
+    (tmp_path / "mine.yaml").write_text("mine")
+    with pytest.raises(PipelineError, match="is not overwritten"):
+        init("mine.yaml", "--model", "base", "--data", "chat.jsonl", "--yes")
+    assert (tmp_path / "mine.yaml").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--data chat.jsonl", "--model is missing"),
+        ("--model base", "--data is missing"),
+        ("--model nothing --data chat.jsonl", "neither a folder nor a hub id"),
+        ("--model base --data none.jsonl", "none.jsonl"),
+        ("--model base --data chat.jsonl --goal win", "must be one of chat, domain"),
+        ("--model base --data chat.jsonl --goal domain", "needs text rows"),
+        ("--model base --data chat.jsonl --from chat.jsonl", "Leave the other options out"),
+    ],
+)
+def test_what_is_missing_or_does_not_go_together_is_told(init, tmp_path, arguments, said):
+    with pytest.raises(PipelineError) as error:
+        init("mine.yaml", *arguments.split(), "--yes")
+    assert said in str(error.value) and not (tmp_path / "mine.yaml").exists()
+
+
+def test_on_a_terminal_it_asks(init, monkeypatch):
+    monkeypatch.setattr("pipeline.cli.init._a_terminal", lambda: True)
+    init(answers="base\nchat.jsonl pairs.jsonl\n\n0\nmine.yaml\n")
+    assert list(load_recipe("mine.yaml").stages) == ["sft", "dpo"]
