@@ -4,6 +4,7 @@
 #   make sft dpo        train these stages of a recipe, and first what they stand on; there are
 #                       STAGES
 #   make all            every stage of the recipe
+#   make doctor         what this machine has, and lacks; with RECIPE=... what that needs
 #   make plan           what would be done, and why; `make plan dpo` for a stage
 #                       GPU=16 held against a card of 16 GB, FIT=16 what makes it fit, MEMORY=1
 #                       of what the memory consists
@@ -57,7 +58,7 @@ GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
 # What is talked to, merged or published: make sft dpo chat means dpo. A reward model is no policy.
 USED    = $(or $(STAGE),$(lastword $(filter-out reward,$(GOALS))))
 
-.PHONY: help $(STAGES) all plan status report compare methods trial unsloth-there unsloth test lint readme newest clean
+.PHONY: help $(STAGES) all doctor plan status report compare methods trial unsloth-there unsloth test lint readme newest clean
 .PHONY: chat serve merge export publish evaluate tensorboard wandb
 .PHONY: bench bench-ppo bench-rollouts bench-data bench-merge bench-serving bench-kills bench-first-loss bench-real-data
 .PHONY: bench-methods bench-references bench-memory
@@ -79,6 +80,10 @@ endif
 
 all: $(VENV)/.ready
 	@$(ALIGN) run $(OPTIONS)
+
+# The recipe counts where it was named: without one only the machine is looked at.
+doctor: $(VENV)/.ready
+	@$(ALIGN) doctor --runs $(RUNS) $(if $(filter-out file,$(origin RECIPE)),--recipe $(RECIPE))
 
 plan: $(VENV)/.ready
 	@$(ALIGN) plan $(GOALS) $(OPTIONS) $(if $(GPU),--gpu $(GPU)) $(if $(FIT),--fit $(FIT)) $(if $(filter 1,$(MEMORY)),--memory)

@@ -16,7 +16,7 @@ from pipeline.stage import specs
 ENGINE = PROJECT / "pipeline"
 # From the ground up; rooms of one line stand beside each other. The list is also how CONTRIBUTING.md tells it.
 FLOORS = [
-    "errors section stage wording",
+    "errors installing section stage wording",
     "reward.verifiable",
     "artifact hub",
     "data.shapes",

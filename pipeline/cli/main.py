@@ -10,6 +10,7 @@ from pipeline.cli import (
     chain,
     compare,
     data,
+    doctor,
     evaluate,
     exports,
     init,
@@ -22,7 +23,7 @@ from pipeline.cli import (
 from pipeline.console.screen import Screen, make_console
 from pipeline.errors import PipelineError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 recipe_app = typer.Typer(no_args_is_help=True, help="Look at one recipe.")
 data_app = typer.Typer(no_args_is_help=True, help="Look at data.")
 chains = (
@@ -41,6 +42,7 @@ for command in (*chains, evaluate.evaluate, talk.chat, talk.serve, exports.merge
 for command in (publishing.publish, publishing.verify):
     app.command()(command)
 app.command()(init.init)
+app.command()(doctor.doctor)
 app.command("recipes")(recipes.list_recipes)
 recipe_app.command("show")(recipes.show_recipe)
 data_app.command("check")(data.check_data)

@@ -7,6 +7,7 @@ import typer
 
 from pipeline.recipe import shipped
 from pipeline.recipe.reading import load_recipe
+from pipeline.stage import specs
 
 DEFAULT_RECIPE = shipped.DEFAULT
 
@@ -39,7 +40,10 @@ FitOption = Annotated[
 ]
 MemoryOption = Annotated[bool, typer.Option("--memory", help="Show of what the memory that a stage needs consists.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="The same for a program to read.")]
-Stages = Annotated[list[str] | None, typer.Argument(help="The stages; all of the recipe where none is named.")]
+Stages = Annotated[
+    list[str] | None,
+    typer.Argument(help="The stages; all of the recipe where none is named.", autocompletion=lambda: list(specs())),
+]
 
 
 def with_switch(recipe: Path, overrides: list[str], unsloth: bool | None) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline import installing
 from pipeline.artifact.attempt import CURVES
 from pipeline.cli.options import DEFAULT_RECIPE, JsonOption, PolicyOption, RecipeOption, RunsOption, SetOption
 from pipeline.console import diff as shown
@@ -67,7 +68,7 @@ def tensorboard(
     if importlib.util.find_spec("tensorboard") is None:
         raise PipelineError(
             "TensorBoard is not installed.",
-            "Install it: .venv/bin/python -m pip install -c constraints.txt -e .[tensorboard]",
+            f"Install it: {installing.extra('tensorboard')}",
         )
     if not any(folder.glob("*/*/*")):
         raise PipelineError(

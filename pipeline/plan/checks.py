@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
+from pipeline import installing
 from pipeline.data.read.files import TABLES, TEXTS, container, files_of
 from pipeline.data.source import Data
 from pipeline.errors import PipelineError
@@ -18,11 +19,6 @@ from pipeline.reward.verifiable import missing_library
 from pipeline.stage import specs
 
 SEPARATED = {*TEXTS, *TABLES} - {".txt"}  # files whose rows stand apart by themselves
-
-
-def extra(name: str) -> str:
-    """The command that installs an extra of this project."""
-    return f".venv/bin/python -m pip install -c constraints.txt -e .[{name}]"
 
 
 def trackers_ready(recipe: Recipe, steps: Iterable[Step]) -> None:
@@ -80,10 +76,10 @@ def files_there(recipe: Recipe, names: Iterable[str]) -> None:
         for reward in stage.rewards:
             if package := None if reward.is_in_file else missing_library(reward.function):
                 missing.append(f"{name}: {reward.key}: {reward.function} needs {package}, which is not installed.")
-                fixes.append(f"Install it with `{extra(reward.function)}`.")
+                fixes.append(f"Install it with `{installing.extra(reward.function)}`.")
         for package in texts.missing(stage.evaluation.text):
             missing.append(f"{name}: evaluation.text: needs {package}, which is not installed.")
-            fixes.append(f"Install it with `{extra(texts.EXTRA)}`.")
+            fixes.append(f"Install it with `{installing.extra(texts.EXTRA)}`.")
         for key, one in keys.items():
             if one and (wrong := function.problem(one)):
                 missing.append(f"{name}: {key}: {wrong}")

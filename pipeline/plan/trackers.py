@@ -4,6 +4,7 @@ import importlib.util
 import os
 from collections.abc import Iterator
 
+from pipeline import installing
 from pipeline.wording import not_among
 
 # The modules of the trackers that transformers reports to, where their names differ from the trackers'.
@@ -44,10 +45,10 @@ def missing(stage: str, report_to: object) -> Iterator[tuple[str, str]]:
 
 def _install(name: str) -> str:
     if name in EXTRAS:
-        return f"Install it (.venv/bin/python -m pip install -c constraints.txt -e .[{name}])"
+        return f"Install it ({installing.extra(name)})"
     if name in CLASHES:
         return f"It needs {CLASHES[name]}, which the pinned versions are not: take {' or '.join(EXTRAS)}"
-    return f"Install it (.venv/bin/python -m pip install {TRACKERS[name]})"
+    return f"Install it ({installing.package(TRACKERS[name])})"
 
 
 def _silent() -> str | None:

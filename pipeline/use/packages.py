@@ -2,6 +2,7 @@
 
 from importlib.util import find_spec
 
+from pipeline import installing
 from pipeline.errors import PipelineError
 
 
@@ -16,4 +17,4 @@ def require(module: str, extra: str, what: str) -> None:
 
 
 def command(extra: str) -> str:
-    return f"Install it: pip install -c constraints.txt -e .[{extra}] (`make export FORMAT={extra}` does so)"
+    return f"Install it: {installing.extra(extra)} (`make export FORMAT={extra}` does so)"

@@ -8,6 +8,7 @@ import torch
 from transformers import Trainer, get_scheduler
 from transformers.utils import is_liger_kernel_available
 
+from pipeline import installing
 from pipeline.errors import PipelineError
 from pipeline.recipe.fields import ON_A_GPU, effective
 from pipeline.stage import Spec
@@ -91,5 +92,5 @@ def check(stage: str, spec: Spec, given: dict, dtype: str, folder: Path) -> None
     if args.use_liger_kernel and not is_liger_kernel_available():
         raise PipelineError(
             f"{stage}: train.use_liger_kernel: Liger's kernels are not installed.",
-            "Install them (.venv/bin/python -m pip install liger-kernel; they need a GPU), or leave it out.",
+            f"Install them ({installing.package('liger-kernel')}; they need a GPU), or leave it out.",
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from pipeline import installing
 from pipeline.console.screen import Screen, make_console
 from pipeline.errors import PipelineError
 from pipeline.use.subject import Subject
@@ -77,7 +78,7 @@ def check_installed() -> None:
     if missing := [name for name in _NEEDED if not find_spec(name)]:
         raise PipelineError(
             f"serve: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed.",
-            "Install what serving needs: make serve, or pip install -c constraints.txt -e .[serve]",
+            f"Install what serving needs: make serve, or {installing.extra('serve')}",
         )
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pipeline import installing
 from pipeline.errors import MachineError, PipelineError
 from pipeline.use.packages import installed
 from pipeline.use.tasks.wanted import Wanted
@@ -20,7 +21,7 @@ def check_installed() -> None:
     if not installed("lm_eval"):
         raise PipelineError(
             "evaluate: asks benchmarks by lm-eval, which is not installed.",
-            f"Install it: pip install -c constraints.txt -e .[{EXTRA}] (`make evaluate` does so; 340 MB).",
+            f"Install it: {installing.extra(EXTRA)} (`make evaluate` does so; 340 MB).",
         )
 
 
