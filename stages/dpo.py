@@ -7,6 +7,7 @@ SPEC = Spec(
     row_kind="preference",
     after=("pretrain", "sft"),
     reference=True,
+    shares_prompt=True,
     reference_columns=("ref_chosen_logps", "ref_rejected_logps"),
     zero_at_first=("rewards/chosen", "rewards/rejected"),
     defaults={"precompute_ref_log_probs": True},
@@ -18,4 +19,6 @@ SPEC = Spec(
 def build_trainer(context):
     from trl import DPOTrainer
 
-    return context.trainer(DPOTrainer)
+    from pipeline.train.loop.shared_prompt.forward import SharedPrompt
+
+    return context.trainer(DPOTrainer, front=SharedPrompt)

@@ -159,5 +159,6 @@ class StageSection(Section):
     evaluation: Annotated[Evaluation, BeforeValidator(empty_for_null)] = Evaluation()
     adapter: Adapter | None = None
     use_unsloth: Switch | None = None
+    share_prompt: Switch = "auto"  # run a pair's prompt once for both answers
     must_keep: Annotated[MustKeep, Field(default_factory=dict)]
     keep: Annotated[Keep | None, BeforeValidator(keep_of)] = None

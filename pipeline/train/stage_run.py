@@ -116,6 +116,7 @@ class StageRun:
             learning=self.step.inputs.get("adapter_learning", {}),
             evaluate=self.measuring.in_between,
             best=self.best,
+            share_prompt=checked.recipe.stages[self.job.stage].share_prompt,
             kept=Reference(self.step.inputs, data.folder, f"{self.job.backend} {checked.machine['device']}"),
         )
         (self.folder / "checkpoints").mkdir(exist_ok=True)

@@ -28,6 +28,7 @@ from pipeline.train.loop.best import Best
 from pipeline.train.loop.callback import StageCallback
 from pipeline.train.loop.packing import packed, refuse_mixed_attention, without_suspicion
 from pipeline.train.loop.reference import Reference
+from pipeline.train.loop.shared_prompt.fit import Choice, choose
 from pipeline.train.loop.trainer import StageTrainer
 
 
@@ -54,6 +55,7 @@ class Context:
     evaluate: Callable[[torch.nn.Module, int], dict[str, float]]  # held-out figures of the model, at a step
     best: Best | None  # keeps the weights of the best step, where the recipe asks for it
     kept: Reference  # what the frozen reference says of the rows
+    share_prompt: bool | str = "auto"  # whether a pair's prompt is run once, where the stage can
 
     def effective(self, name: str) -> object:
         """A training argument with its default."""
@@ -87,7 +89,9 @@ class Context:
             rows = packed(rows, args.max_length, self.model)
         elif getattr(args, "padding_free", False):
             refuse_mixed_attention(self.model, "padding_free")
-        keeps = self._keeps_reference(args, len(rows))
+        sharing = self._sharing(args, rows)
+        kept = sharing.kept(self.kept)
+        keeps = self._keeps_reference(kept, args, len(rows))
         options |= {"data_collator": collator} if collator else {}
         beside = self._reference_stands_beside()
         if self.spec.reference and not beside:
@@ -107,10 +111,11 @@ class Context:
         trainer.num_virtual_tokens = 0  # TRL's SFT would take them off the logits, which hold none of them here
         if self.spec.reference and beside and "ref" in self.model.peft_config:
             self._freeze_reference()
+        sharing.put_on(trainer)
         if keeps:
             if not beside:
                 trainer.ref_model = None
-            trainer.train_dataset = self.kept.beside(rows, trainer)
+            trainer.train_dataset = kept.beside(rows, trainer)
             reference.forget(trainer)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(StageCallback(self, trainer))
@@ -120,12 +125,17 @@ class Context:
         """Whether the reference is an adapter on the policy's own base; else it is a model of its own."""
         return isinstance(self.model, PeftModel) and method_on(self.model).beside
 
-    def _keeps_reference(self, args, rows: int) -> bool:
+    def _sharing(self, args, rows: Dataset) -> Choice:
+        if not self.spec.shares_prompt:
+            return Choice()
+        return choose(self.share_prompt, self.model, args, rows)
+
+    def _keeps_reference(self, kept: Reference, args, rows: int) -> bool:
         """Whether its log-probabilities are taken from what is kept, or computed to be kept: then for every row at once."""
         if not self.spec.reference_columns or not self.effective("precompute_ref_log_probs"):
             return False
         trained = args.max_steps * args.per_device_train_batch_size * args.gradient_accumulation_steps
-        return self.kept.is_kept() or args.max_steps <= 0 or trained >= rows
+        return kept.is_kept() or args.max_steps <= 0 or trained >= rows
 
     def _when_evaluated(self) -> dict:
         """Without held-out rows never, which is said where the recipe asks for it."""
