@@ -20,8 +20,9 @@ class Command:
 
     @property
     def options(self) -> list[str]:
-        """Those that change what is trained; the backend does not."""
-        changing = [one for one in self.overrides if not one.partition("=")[0].endswith("use_unsloth")]
+        """Those that change what is trained; the backend does not, nor how often a prompt is run."""
+        how = ("use_unsloth", "share_prompt")
+        changing = [one for one in self.overrides if not one.partition("=")[0].endswith(how)]
         return [f"--set {one}" for one in changing] + ([f"--policy {self.policy}"] if self.policy else [])
 
 

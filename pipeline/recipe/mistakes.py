@@ -49,6 +49,7 @@ def contradictions(raw: dict) -> Iterator[Problem]:
             yield from _least_problems(raw, name)
             yield from _streaming_problems(raw, name)
             yield from _keep_problems(raw, name)
+            yield from _prompt_problems(raw, name)
         else:
             yield where, f"unknown stage{did_you_mean(str(name), specs)} (there are {', '.join(specs)})"
     yield from _without_effect(raw, {name: specs[name] for name in stages if name in specs})
@@ -120,6 +121,12 @@ def _least_problems(raw: dict, name: str) -> Iterator[Problem]:
                 yield (*where, key), f"must be at least {least} in {name}, not {value}"
             if value is not None:
                 break
+
+
+def _prompt_problems(raw: dict, name: str) -> Iterator[Problem]:
+    key, able = "share_prompt", [other for other, spec in stage.specs().items() if spec.shares_prompt]
+    if key in _mapping(raw, "stages", name) and name not in able:
+        yield ("stages", name, key), f"{name} runs no prompt for two answers at once; it belongs to {listed(able)}"
 
 
 def _vllm_problems(raw: dict, name: str) -> Iterator[Problem]:

@@ -144,6 +144,7 @@ class Recipe(Section):
             **(reward if spec.rewarded_by else {}),
             "adapter": {"method": adapter["method"]} | adapter,
             "use_unsloth": self.wants_unsloth(name)[0],
+            **({"share_prompt": own.share_prompt} if spec.shares_prompt else {}),
             "train": train,
             "evaluation": merged.evaluation.model_dump(mode="json"),
             "must_keep": own.must_keep,

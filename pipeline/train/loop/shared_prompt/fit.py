@@ -7,17 +7,18 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 
-from pipeline.data.prepare.table import numbers
 from pipeline.errors import PipelineError
 from pipeline.train.loop.reference import Reference
 from pipeline.train.loop.shared_prompt.forward import OneSequence, mask_for
 from pipeline.train.loop.shared_prompt.layout import Collator, laid_out
+from pipeline.train.loop.shared_prompt.worth import worth
 
 KEY = "share_prompt"
 ATTENTIONS = ("sdpa", "eager", "flex_attention")  # those that take any mask
 LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}  # whose tokens see others by the mask alone
-# The share of all tokens that has to be saved. Measured on a CPU, see docs/how-to/speed.md.
-PAYS = 0.05
+# Of the arithmetic of two rows a pair, what one sequence may need at most. What is reckoned was within a tenth of the time
+# that a CPU took, for eight shapes of rows: see docs/how-to/speed.md.
+PAYS = 0.95
 
 
 @dataclass(frozen=True)
@@ -48,30 +49,18 @@ def choose(wanted: bool | str, model, args, rows: Dataset) -> Choice:
     """
     if wanted is False:
         return Choice()
-    saved, longest = saved_share(rows)
-    reason = obstacle(model, args, longest)
+    found = worth(model, rows)
+    reason = obstacle(model, args, found.longest)
     if wanted is True and reason:
-        raise PipelineError(
-            f"{KEY}: true cannot be done here: {reason}.", f"Leave {KEY} out, or set it to false."
-        )
+        raise PipelineError(f"{KEY}: true cannot be done here: {reason}.", f"Leave {KEY} out, or set it to false.")
     if wanted is not True and not reason:
         if torch.device(args.device).type != "cpu":
             reason = f"whether it pays has been measured on a CPU only; {KEY}: true does it here"
-        elif saved < PAYS:
-            reason = f"it would save {saved:.0%} of the tokens, and pays from {PAYS:.0%}"
-    how = f"no: {reason}" if reason else f"yes: each prompt is run once, which saves {saved:.0%} of the tokens"
-    print(f"{KEY}: {how}", flush=True)
+        elif found.work > PAYS:
+            reason = f"it would not pay: about {found.work:.0%} of the arithmetic, for {found.saved:.0%} fewer tokens"
+    does = f"each prompt is run once: {found.saved:.0%} fewer tokens, about {found.work:.0%} of the arithmetic"
+    print(f"{KEY}: {f'no: {reason}' if reason else f'yes: {does}'}", flush=True)
     return Choice(on=reason is None)
-
-
-def saved_share(rows: Dataset) -> tuple[float, int]:
-    """(the share of all tokens that are a prompt's second run, the tokens of the longest prompt with an answer)"""
-    prompts, chosen, rejected = (numbers(rows, name) for name in ("prompt_ids", "chosen_ids", "rejected_ids"))
-    every = int(2 * prompts.sum() + chosen.sum() + rejected.sum())
-    if not every:
-        return 0.0, 0
-    longest = max((prompts + chosen).max(), (prompts + rejected).max())
-    return int(prompts.sum()) / every, int(longest)
 
 
 def obstacle(model, args, longest: int) -> str | None:
@@ -89,7 +78,9 @@ def _of_the_arguments(model, args, longest: int) -> str | None:
         return "it has not been tried with train.torch_compile"
     if args.max_length is not None and longest > args.max_length:
         return "rows are longer than train.max_length"
-    balanced = getattr(config, "router_aux_loss_coef", 0.0) if args.router_aux_loss_coef is None else args.router_aux_loss_coef
+    balanced = (
+        getattr(config, "router_aux_loss_coef", 0.0) if args.router_aux_loss_coef is None else args.router_aux_loss_coef
+    )
     if hasattr(config, "output_router_logits") and balanced:
         return "the loss that balances the experts counts every token, a prompt's twice"
     if getattr(args, "neftune_noise_alpha", None):
@@ -100,10 +91,14 @@ def _of_the_arguments(model, args, longest: int) -> str | None:
 
 
 def _drops_out(model, args) -> bool:
-    modules = any(isinstance(module, torch.nn.Dropout) and module.p for module in model.modules())
-    config = model.config.get_text_config().to_dict()
-    of_attention = any("att" in name and "drop" in name and value for name, value in config.items())
-    return of_attention or (modules and not args.disable_dropout)
+    """TRL switches off the modules; a number that a module keeps and hands to a function stays."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            if module.p and not args.disable_dropout:
+                return True
+        elif any("drop" in name and isinstance(value, float) and value > 0 for name, value in vars(module).items()):
+            return True
+    return False
 
 
 def _of_the_model(model, longest: int) -> str | None:
