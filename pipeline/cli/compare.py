@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline import installing
 from pipeline.artifact.writing import write_json
 from pipeline.cli.options import DEFAULT_RECIPE, JsonOption, RecipeOption, RunsOption, SetOption
 from pipeline.console import picture, tables
@@ -99,14 +100,12 @@ def _refuse(when: bool, options: dict[str, object], why: str) -> None:
         raise PipelineError(f"{', '.join(given)}: {why}.", "Leave it out.")
 
 
-def _draws(display: Display, installing: str) -> bool:
+def _draws(display: Display, goal: str) -> bool:
     """Whether there will be a picture; said before anything is trained."""
     if there := picture.is_possible():
         return there
-    command = ".venv/bin/python -m pip install -c constraints.txt -e .[compare]"
-    display.say(
-        f"note: no picture will be drawn, as matplotlib is not installed: {installing} installs it, or {command}"
-    )
+    command = installing.extra("compare")
+    display.say(f"note: no picture will be drawn, as matplotlib is not installed: {goal} installs it, or {command}")
     return False
 
 
