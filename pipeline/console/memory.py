@@ -51,7 +51,7 @@ def times(screen: Screen, found: Sequence[Reckoned], to_run: Sequence[str]) -> N
         rest = f"; of {listed(untold)} none tells" if untold else ""
         screen.message(f"[dim]training by the speed of earlier runs here: about {', '.join(told)}{rest}[/dim]")
     elif untold:
-        screen.message("[dim]how long it will take no earlier run here tells[/dim]")
+        screen.message("[dim]No earlier run here tells how long it will take.[/dim]")
 
 
 def bars(screen: Screen, found: Sequence[Reckoned], card: Card | None) -> None:
