@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
-PAGES = [PROJECT / "README.md", *sorted(PROJECT.glob("docs/**/*.md"))]
+PAGES = [PROJECT / "README.md", PROJECT / "README.zh.md", *sorted(PROJECT.glob("docs/**/*.md"))]
 RECORD = Path(__file__).with_suffix(".json")
 COMMANDS = ("sft dpo", "ppo")
 KEPT = "stage fingerprint head output weights_sha256 base run metrics earlier evaluation finished".split()
