@@ -144,7 +144,7 @@ def _handlers(t: Translation) -> dict:
         "attn_implementation": partial(_named_attention, t),
         "sample_packing": partial(_packing, t),
         "special_tokens": partial(_tokens, t),
-        "warmup_ratio": lambda value: t.put("train.warmup_steps", value, "warmup_ratio") if value else None,
+        "warmup_ratio": lambda value: t.put("train.warmup_steps", value, "warmup_ratio"),
         "gradient_checkpointing": partial(_checkpointing, t),
         "rpo_alpha": partial(_rpo, t),
         "cosine_min_lr_ratio": partial(_least_rate, t),

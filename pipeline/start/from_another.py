@@ -18,6 +18,11 @@ def translated(path: Path) -> Translation:
     source = read(path)
     tool = next((one for one in TOOLS if one.is_its(source.value)), None)
     if tool is None:
+        if {"model", "train_dataset"} <= source.value.keys():
+            raise PipelineError(
+                f"{path}: is a file of LLaMA-Factory's v1, which is not translated yet.",
+                "Write it in the form with model_name_or_path and stage, or begin with `align init --model ... --data ...`.",
+            )
         raise PipelineError(
             f"{path}: is neither a file of LLaMA-Factory (model_name_or_path and stage, dataset or finetuning_type) nor "
             "one of Axolotl (base_model).",

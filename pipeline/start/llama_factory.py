@@ -15,7 +15,7 @@ _TEMPLATES = {
     **{name: name for name in ("qwen", "qwen3", "chatml", "llama3", "gemma", "mistral")},
     "gemma2": "gemma",
     "gemma3": "gemma",
-    "qwen3_nothink": "chatml",
+    "qwen3_nothink": "qwen",
     "empty": "raw",
 }
 _ATTENTION = {"fa2": "flash_attention_2", "fa3": "flash_attention_3", "sdpa": "sdpa", "disabled": "eager"}
@@ -97,8 +97,8 @@ def _precision(t: Translation, tuning: str) -> None:
     t.put("model.dtype", "float16" if key == "fp16" else "bfloat16", key)
     if tuning in ("full", "freeze") and key != "pure_bf16":
         t.means.append(
-            f"{tuning}: LLaMA-Factory keeps float32 copies of the weights it trains beside the {key or 'bf16'} arithmetic; "
-            "here model.dtype is what they are trained in. model.dtype: float32 is the nearest, at twice the memory."
+            f"{tuning}: LLaMA-Factory trains float32 weights with {key or 'bf16'} arithmetic; here model.dtype is what the "
+            "weights are trained in. model.dtype: float32 comes nearest, at twice the memory."
         )
 
 
@@ -125,7 +125,7 @@ def _handlers(t: Translation, tuning: str) -> dict:
         rename |= {"kto_chosen_weight": "train.desirable_weight", "kto_rejected_weight": "train.undesirable_weight"}
     handlers = {key: partial(_renamed, t, key, place) for key, place in rename.items()}
     done = ("model_name_or_path", "stage", "finetuning_type", "pref_loss", "bf16", "fp16", "pure_bf16")
-    handlers |= {key: lambda value: None for key in (*done, *llama_factory_data.KEYS)}
+    handlers |= {key: partial(_done, t, key) for key in (*done, *llama_factory_data.KEYS)}
     if tuning != "lora":
         unused = [key for key in t.given if str(key).startswith("lora_")]
         handlers |= {
@@ -140,7 +140,7 @@ def _handlers(t: Translation, tuning: str) -> dict:
         "adapter_name_or_path": partial(_policy, t),
         "flash_attn": partial(_attention, t),
         "quantization_bit": partial(_bits, t),
-        "warmup_ratio": lambda value: t.put("train.warmup_steps", value, "warmup_ratio") if value else None,
+        "warmup_ratio": lambda value: t.put("train.warmup_steps", value, "warmup_ratio"),
         "disable_gradient_checkpointing": lambda value: t.put(
             "train.gradient_checkpointing", not value, "disable_gradient_checkpointing"
         ),
@@ -156,6 +156,11 @@ def _handlers(t: Translation, tuning: str) -> dict:
             "create_new_adapter", "a stage always trains a copy of the incoming adapter"
         ),
     }
+
+
+def _done(t: Translation, key: str, value: object) -> None:
+    if value is False:
+        t.off.append(key)
 
 
 def _renamed(t: Translation, key: str, place: str, value: object) -> None:
@@ -189,7 +194,7 @@ def _template(t: Translation, value: object) -> None:
             )
         if value == "qwen3_nothink":
             t.means.append(
-                "template: qwen3_nothink is chatml here: the same turns without thinking. To use the model's own template "
+                "template: qwen3_nothink is called qwen here: the same turns, without thinking. To use the model's own template "
                 "instead, leave model.template out."
             )
     else:
@@ -252,7 +257,7 @@ def _meanings(t: Translation, tuning: str) -> None:
         )
     if t.stage == "orpo":
         t.means.append("ORPO's first term: there the answer alone is learned, in TRL's trainer also the question.")
-    if t.stage == "pretrain":
+    if t.stage == "pretrain" and t.given.get("packing") is not False:
         t.means.append(
             "Pretraining: LLaMA-Factory glues all texts together and cuts blocks of cutoff_len; here texts are packed "
             "whole and apart, and only what is longer is cut."

@@ -62,7 +62,7 @@ def _part(t: Translation, name: str, info: Mapping | None, folder: Path) -> dict
         return {"path": str(folder / f"{name}.json")}
     if name not in info:
         raise PipelineError(
-            f"{t.source.place(['dataset'])}: {name} is not in {folder / _INFO}{did_you_mean(name, info)}.",
+            f"{t.source.place(['dataset'])}: {name} is not in {folder / _INFO}{did_you_mean(name, info)}",
             "Mend it first.",
         )
     entry = info[name]
@@ -78,6 +78,8 @@ def _part(t: Translation, name: str, info: Mapping | None, folder: Path) -> dict
         part["columns"] = columns
     if entry.get("num_samples"):
         t.means.append(f"{name}: num_samples: {entry['num_samples']} is not taken over; data.max_rows is of all rows.")
+    if seen := {"images", "videos", "audios"} & (entry.get("columns") or {}).keys():
+        t.to_do.append(f"{name}: has {', '.join(sorted(seen))}, and models of text alone are trained here.")
     strange = {value for key, value in (entry.get("tags") or {}).items() if key.endswith("_tag")} - _ROLES
     strange -= {"from", "value", "role", "content"}
     if strange:
