@@ -42,11 +42,13 @@ def init(
         return
     ask = _Asking(not yes and _a_terminal())
     model = _checked_model(model or ask("The model: a hub id (owner/name) or a folder", "--model"))
-    looked = [_looked(screen, path) for path in data or ask("The data: one or more files", "--data").split()]
+    looked = [_looked(screen, path) for path in data or shlex.split(ask("The data: one or more files", "--data"))]
     goal = new.goal_of(goal or ask.among(GOALS, new.goal_of(None, looked)), looked)
     own = cards.own()
     default = f"{own.bytes / cards.GIB:.0f}" if own else "0"
-    gigabytes = float(ask("GB of the card (0: a CPU)", None, default)) if gpu is None else gpu
+    gigabytes = ask.number("GB of the card (0: a CPU)", default) if gpu is None else gpu
+    if gigabytes:
+        cards.named(gigabytes)  # a size that no card has is told before anything is written
     to = _free(recipe or Path(ask("The recipe to write", None, "mine.yaml")))
     _begin(screen, to, model, looked, goal, gigabytes or None)
 
@@ -67,6 +69,15 @@ class _Asking:
         if default is not None:
             return default
         raise PipelineError(f"{option} is missing, and nobody can be asked.", "align init --model ... --data ... --yes")
+
+    def number(self, question: str, default: str) -> float:
+        said = self(question, None, default)
+        try:
+            return float(said)
+        except ValueError:
+            raise PipelineError(
+                f"{said}: is no number of GB.", "Give what the card is sold with, such as 16."
+            ) from None
 
     def among(self, choices: dict[str, str], default: str) -> str:
         if self.can:

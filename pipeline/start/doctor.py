@@ -98,16 +98,6 @@ def _python() -> Finding:
     return Finding("Python", OK, f"{platform.python_version()} in {sys.prefix}")  # an older one could not install it
 
 
-def _requirements() -> list:
-    """Of the installed align, as packaging's Requirement: name, specifier, marker."""
-    from packaging.requirements import Requirement
-
-    try:
-        return [Requirement(one) for one in metadata.requires("align-pipeline") or []]
-    except metadata.PackageNotFoundError:
-        return []
-
-
 def _version(name: str) -> str | None:
     try:
         return metadata.version(name)
@@ -117,27 +107,23 @@ def _version(name: str) -> str | None:
 
 def _packages() -> Finding:
     """The pinned ones: another version is one that nobody tried."""
-    needed = [one for one in _requirements() if not one.marker or one.marker.evaluate({"extra": ""})]
+    needed = installing.requirements()
     if not needed:
         return Finding(
             "packages", NOTE, "align is not installed here", "Run it from its own environment: make, or pip install."
         )
     found = {one.name: _version(one.name) for one in needed}
     gone = [name for name, version in found.items() if version is None]
-    other = [
-        f"{one.name} {found[one.name]} ({one.specifier} was tried)"
-        for one in needed
-        if found[one.name] and not one.specifier.contains(found[one.name], prereleases=True)
+    others = [
+        one for one in needed if found[one.name] and not one.specifier.contains(found[one.name], prereleases=True)
     ]
-    again = (
-        "rm .venv/.ready && make .venv/.ready"
-        if installing.in_clone()
-        else "pip install --force-reinstall align-pipeline"
-    )
+    wrong = {*gone, *(one.name for one in others)}
+    again = installing.package(*(f"{one.name}{one.specifier}" for one in needed if one.name in wrong))
     if gone:
         return Finding("packages", MISSING, f"not installed: {', '.join(gone)}", again)
-    if other:
-        return Finding("packages", NOTE, "; ".join(other), again)
+    if others:
+        said = [f"{one.name} {found[one.name]} ({one.specifier} was tried)" for one in others]
+        return Finding("packages", NOTE, "; ".join(said), again)
     shown = ", ".join(f"{name} {found[name]}" for name in ("transformers", "trl", "peft") if name in found)
     return Finding("packages", OK, f"{len(found)} at their pinned versions ({shown})")
 
@@ -248,17 +234,10 @@ def _compiler() -> Finding:
 
 
 def _extras() -> Iterator[Finding]:
-    named: dict[str, list] = {}
-    for one in _requirements():
-        found = re.search(r"extra == ['\"]([\w-]+)['\"]", str(one.marker))
-        if found and one.marker.evaluate({"extra": found[1]}):
-            named.setdefault(found[1], []).append(one)
-    for name, needed in named.items():
-        if name in EXTRAS:
+    for name, what in EXTRAS.items():
+        if needed := installing.requirements(name):
             gone = [one.name for one in needed if not _version(one.name)]
-            found = (
-                f"not installed ({', '.join(gone)}); for {EXTRAS[name]}" if gone else f"installed; for {EXTRAS[name]}"
-            )
+            found = f"not installed ({', '.join(gone)}); for {what}" if gone else f"installed; for {what}"
             yield Finding(f"extra {name}", NOTE if gone else OK, found, installing.extra(name) if gone else "")
     unsloth = _version("unsloth")
     found = f"unsloth {unsloth}" if unsloth else "not installed; use_unsloth: auto goes on without"

@@ -7,6 +7,7 @@ import pytest
 from conftest import write_micro
 from typer.testing import CliRunner
 
+from pipeline import installing
 from pipeline.cli.main import app
 from pipeline.start import doctor
 
@@ -49,6 +50,13 @@ def test_an_extra_that_is_not_there_names_the_command(findings, monkeypatch):
     monkeypatch.setattr(doctor, "_version", lambda name: None if name == "uvicorn" else installed(name))
     found = findings()["extra serve"]
     assert found["state"] == "note" and "uvicorn" in found["found"] and "[serve]" in found["do"]
+
+
+def test_outside_of_a_clone_the_command_names_the_packages_themselves(monkeypatch):
+    monkeypatch.setattr(installing, "in_clone", lambda: False)
+    assert installing.extra("serve").startswith("pip install starlette==")
+    monkeypatch.setattr(installing, "in_clone", lambda: True)
+    assert installing.extra("serve").endswith("-e .[serve]")
 
 
 def test_another_version_than_the_pinned_one_is_told(findings, monkeypatch):
