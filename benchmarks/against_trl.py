@@ -363,11 +363,11 @@ def as_text(example, template) -> dict:
 
 def different_tokens(examples, texts: Sequence[dict], tokenizer, kind: str) -> int:
     """Rows whose tokens before the cut to max_length are not the same on both sides, token by token."""
+    from pipeline.data.shapes.kinds import KINDS
     from pipeline.data.tokens.encoder import Encoder
 
-    columns = [
-        {name: ids.tolist() for name, ids in one.pieces[0].items()} for one in Encoder(tokenizer).encode(examples, kind)
-    ]
+    encoded = Encoder(tokenizer).encode(examples, KINDS[kind])
+    columns = [{name: ids.tolist() for name, ids in one.pieces[0].items()} for one in encoded]
     different = 0
     for row, ours in zip(texts, columns, strict=True):
         prompt, *answers = row.values()
