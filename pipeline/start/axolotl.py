@@ -88,6 +88,11 @@ def _tuning(t: Translation) -> None:
         t.put("model.load_in_4bit", True, "load_in_4bit")
     elif adapter and t.value("load_in_8bit"):
         t.put("model.load_in_8bit", True, "load_in_8bit")
+    for key in ("load_in_4bit", "load_in_8bit") if not adapter else ():
+        if t.value(key):
+            t.drop(
+                key, "full tuning has no use for a quantized base; write adapter: {method: lora} beside it for QLoRA"
+            )
     if adapter:
         t.put("adapter.r", 8)
         t.put("adapter.lora_alpha", 16)

@@ -175,6 +175,11 @@ def test_the_tuning_is_theirs(translate):
     assert translate(AXOLOTL["qlora"])[0].model.load_in_4bit
 
 
+def test_a_quantized_base_without_an_adapter_is_told_and_not_loaded(translate):
+    recipe, translation = translate(AXOLOTL["full"] + "load_in_8bit: true\n")
+    assert recipe.model.bits is None and [one.key for one in translation.dropped if one.key == "load_in_8bit"]
+
+
 def test_a_reference_that_was_the_base_is_said_to_be_another_here(translate):
     recipe, translation = translate(LLAMA_FACTORY["dpo"] + "adapter_name_or_path: saves/sft\n")
     assert recipe.stage("dpo").policy is None and any("saves/sft is not there" in one for one in translation.to_do)
