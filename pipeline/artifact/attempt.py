@@ -17,10 +17,10 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 
-from pipeline.artifact.digests import canonical, file_sha256
+from pipeline.artifact import sealed
+from pipeline.artifact.digests import file_sha256
 from pipeline.artifact.manifest import MANIFEST, SCHEMA
 from pipeline.artifact.writing import write_json
 from pipeline.errors import PipelineError
@@ -57,18 +57,8 @@ class Attempt:
     @cached_property
     def manifest(self) -> dict:
         """Raises PipelineError where it was edited or does not belong to this program."""
-        path = self.folder / MANIFEST
         fix = f"Remove {self.folder} to train it again, or put the original file back."
-        try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-            digest = manifest.pop("sha256")
-            if sha256(canonical(manifest)).hexdigest() != digest:
-                raise PipelineError(f"{path}: was changed after it was written: its digest does not match.", fix)
-            if manifest["schema"] != SCHEMA:
-                raise PipelineError(f"{path}: has schema {manifest['schema']}; this version reads {SCHEMA}.", fix)
-        except (ValueError, KeyError, TypeError):
-            raise PipelineError(f"{path}: is not a manifest of this pipeline.", fix) from None
-        return manifest
+        return sealed.read(self.folder / MANIFEST, SCHEMA, "not a manifest of this pipeline", fix)
 
     @property
     def inputs(self) -> dict | None:

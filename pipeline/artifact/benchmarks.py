@@ -7,15 +7,12 @@ The hash is of all that was asked: the task with its data, examples, limit, temp
 names its policy by content. So a result is found again wherever it is kept: what was after one stage is before the next.
 """
 
-import json
 import re
 from collections.abc import Iterator
-from hashlib import sha256
 from pathlib import Path
 
-from pipeline.artifact.digests import canonical, fingerprint
-from pipeline.artifact.writing import write_json
-from pipeline.errors import PipelineError
+from pipeline.artifact import sealed
+from pipeline.artifact.digests import fingerprint
 
 FOLDER, ELSEWHERE = "benchmarks", ".benchmarks"
 BEFORE, AFTER = "before", "after"
@@ -32,23 +29,14 @@ def keep(folder: Path, asked: dict, said: dict) -> Path:
     """`said` has what was found "before" and "after" (None where it was not measured) and their "differences"."""
     said = {"schema": SCHEMA, "asked": asked} | said
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(file_of(folder, asked), said | {"sha256": sha256(canonical(said)).hexdigest()})
+    sealed.write(file_of(folder, asked), said)
     return file_of(folder, asked)
 
 
 def read(path: Path) -> dict:
     """Raises PipelineError where it was edited, or is none."""
     fix = f"Remove it; `align evaluate` makes it again: {path}"
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        digest = said.pop("sha256")
-        if sha256(canonical(said)).hexdigest() != digest:
-            raise PipelineError(f"{path}: was changed after it was written: its digest does not match.", fix)
-        if said["schema"] != SCHEMA:
-            raise PipelineError(f"{path}: has schema {said['schema']}; this version reads {SCHEMA}.", fix)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise PipelineError(f"{path}: is no result of a benchmark.", fix) from None
-    return said
+    return sealed.read(path, SCHEMA, "no result of a benchmark", fix)
 
 
 def results_in(attempt_folder: Path) -> Iterator[Path]:

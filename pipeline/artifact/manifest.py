@@ -1,10 +1,9 @@
 """The last act of a stage: what it was made from, what it measured, and the digests of what it names."""
 
-from hashlib import sha256
 from pathlib import Path
 
-from pipeline.artifact.digests import canonical, file_sha256
-from pipeline.artifact.writing import write_json
+from pipeline.artifact import sealed
+from pipeline.artifact.digests import file_sha256
 
 MANIFEST = "manifest.json"
 
@@ -21,4 +20,4 @@ def write_manifest(folder: Path, manifest: dict) -> None:
         if path.is_file()
     }
     manifest = {"schema": SCHEMA} | manifest | {"files": files}
-    write_json(folder / MANIFEST, manifest | {"sha256": sha256(canonical(manifest)).hexdigest()})
+    sealed.write(folder / MANIFEST, manifest)

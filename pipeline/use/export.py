@@ -24,6 +24,7 @@ from typing import Protocol
 
 from filelock import FileLock, Timeout
 
+from pipeline.artifact import sealed
 from pipeline.artifact.attempt import Attempt
 from pipeline.artifact.digests import Digests, canonical, file_sha256, weights_sha256
 from pipeline.artifact.writing import write_json
@@ -63,17 +64,8 @@ class Export:
     @cached_property
     def said(self) -> dict:
         """What export.json says. Raises PipelineError where it was edited or is of another version."""
-        path, fix = self.folder / EXPORT, f"Remove {self.folder} and export it again."
-        try:
-            said = json.loads(path.read_text(encoding="utf-8"))
-            digest = said.pop("sha256")
-            if sha256(canonical(said)).hexdigest() != digest:
-                raise PipelineError(f"{path}: was changed after it was written: its digest does not match.", fix)
-            if said["schema"] != SCHEMA:
-                raise PipelineError(f"{path}: has schema {said['schema']}; this version reads {SCHEMA}.", fix)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise PipelineError(f"{path}: is not the record of an export.", fix) from None
-        return said
+        fix = f"Remove {self.folder} and export it again."
+        return sealed.read(self.folder / EXPORT, SCHEMA, "not the record of an export", fix)
 
     @cached_property
     def proof(self) -> dict:
@@ -197,7 +189,7 @@ def _write(subject: Subject, form: Format, source: dict, folder: Path, force: bo
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "files": files,
     }
-    write_json(folder / EXPORT, said | {"sha256": sha256(canonical(said)).hexdigest()})
+    sealed.write(folder / EXPORT, said)
 
 
 def _found(folder: Path, form: Format, source: dict, tell: Callable) -> Export | None:
