@@ -23,7 +23,8 @@ from pipeline.start.written import paragraph, recipe_text
 def init(
     recipe: Annotated[Path | None, typer.Argument(help="The recipe to write; it must not be there yet.")] = None,
     from_file: Annotated[
-        Path | None, typer.Option("--from", help="A file of LLaMA-Factory or Axolotl to translate.")
+        list[Path] | None,
+        typer.Option("--from", help="A file of LLaMA-Factory or Axolotl to translate; again for another stage's."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="A hub id (owner/name) or a folder.")] = None,
     data: Annotated[list[str] | None, typer.Option(help="A file or folder of rows; again for another.")] = None,
@@ -38,7 +39,7 @@ def init(
     if from_file:
         if any((model, data, goal, gpu is not None)):
             raise PipelineError("--from: the file says model and data.", "Leave the other options out.")
-        _translate(screen, from_file, _free(recipe or Path(f"{from_file.stem}.align.yaml")))
+        _translate(screen, from_file, _free(recipe or Path(f"{from_file[0].stem}.align.yaml")))
         return
     ask = _Asking(not yes and _a_terminal())
     model = _checked_model(model or ask("The model: a hub id (owner/name) or a folder", "--model"))
@@ -114,16 +115,18 @@ def _looked(screen: Screen, path: str) -> Looked:
     return found
 
 
-def _translate(screen: Screen, source: Path, to: Path) -> None:
-    command = shlex.join(["align", "init", to.name, "--from", source.name])
-    translation = from_another.translated(source)
-    _write(to, lambda: from_another.text(translation, source, command))
-    screen.say(f"{source} is of {translation.of}.")
-    for title, entries in from_another.report(translation):
-        if entries:
-            screen.say(f"\n{title}")
-            for entry in entries:
-                screen.say("\n".join(paragraph(entry, "")))
+def _translate(screen: Screen, sources: list[Path], to: Path) -> None:
+    froms = [word for source in sources for word in ("--from", source.name)]
+    translations = [from_another.translated(source) for source in sources]
+    _write(to, lambda: from_another.text(translations, shlex.join(["align", "init", to.name, *froms]), to))
+    for source, translation in zip(sources, translations, strict=True):
+        screen.say(f"{source} is of {translation.of}.")
+        for title, entries in from_another.report(translation):
+            if entries:
+                screen.say(f"\n{title}")
+                for entry in entries:
+                    screen.say("\n".join(paragraph(entry, "")))
+        screen.say("")
     _next(screen, to)
 
 

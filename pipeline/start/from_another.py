@@ -1,12 +1,13 @@
 """The file of LLaMA-Factory or of Axolotl as a recipe, with what became of every key of it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline import stage
 from pipeline.errors import PipelineError
 from pipeline.start import axolotl, llama_factory
+from pipeline.start.chained import chained
 from pipeline.start.translation import Translation, read
 from pipeline.start.written import flow, paragraph, recipe_text
 
@@ -29,16 +30,20 @@ def translated(path: Path) -> Translation:
             "Fields of TRL's own configs need no translation: put them under train; see `align recipe show`.",
         )
     translation = Translation(tool.NAME, source)
-    translation.tree["name"] = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "mine"
+    translation.tree["name"] = _as_name(path)
     tool.translate(translation, path)
     translation.settle()
     translation.tree = _ordered(translation.tree)
     return translation
 
 
-def text(translation: Translation, path: Path, command: str) -> str:
-    """The recipe, with what is to be known of it on top."""
-    return recipe_text([*_head(translation, path, command)], translation.tree, translation.origins)
+def text(translations: Sequence[Translation], command: str, to: Path) -> str:
+    """The recipe of one or several files, with what is to be known of each on top."""
+    tree, origins = chained(translations)
+    if len(translations) > 1:
+        tree["name"] = _as_name(to)
+    head = [f"Translated by `{command}`.", *(line for one in translations for line in _head(one)), ""]
+    return recipe_text(head, _ordered(tree), origins)
 
 
 def report(translation: Translation) -> list[tuple[str, list[str]]]:
@@ -62,14 +67,18 @@ def report(translation: Translation) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _head(translation: Translation, path: Path, command: str) -> list[str]:
-    head = [f"{path.name} of {translation.of}, translated by `{command}`."]
+def _head(translation: Translation) -> list[str]:
+    head = ["", f"{Path(translation.source.file).name}, of {translation.of}"]
     for title, entries in report(translation):
         if entries and title != "What was taken over":  # that stands behind each value
-            head += ["", f"{title}:"]
+            head += [f"{title}:"]
             for entry in entries:
                 head += paragraph(entry)
-    return [*head, ""]
+    return head
+
+
+def _as_name(path: Path) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "mine"
 
 
 def _with_value(key: str, given: Mapping) -> str:

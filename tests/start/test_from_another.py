@@ -112,7 +112,7 @@ def translate(tmp_path, monkeypatch):
         source, to = tmp_path / "theirs.yaml", tmp_path / "ours.yaml"
         source.write_text(written)
         translation = translated(source)
-        to.write_text(text(translation, source, "align init --from theirs.yaml"))
+        to.write_text(text([translation], "align init --from theirs.yaml", to))
         return load_recipe(to), translation
 
     return made
@@ -211,6 +211,25 @@ def test_a_field_that_would_do_nothing_is_taken_out_and_told(translate):
     recipe, translation = translate(LLAMA_FACTORY["sft"] + "eval_steps: 100\n")
     assert "eval_steps" not in recipe.stage("sft").train
     assert any(one.key == "eval_steps" and "eval_strategy" in one.why for one in translation.dropped)
+
+
+def test_several_files_become_one_chain(translate, tmp_path):
+    translate(LLAMA_FACTORY["sft"])
+    (tmp_path / "sft.yaml").write_text(LLAMA_FACTORY["sft"])
+    later = LLAMA_FACTORY["dpo"].replace("lora_rank: 8", "lora_rank: 16") + "adapter_name_or_path: saves/sft\n"
+    (tmp_path / "dpo.yaml").write_text(later)
+    both = [translated(tmp_path / name) for name in ("sft.yaml", "dpo.yaml")]
+    (tmp_path / "chain.yaml").write_text(text(both, "align init", tmp_path / "chain.yaml"))
+    recipe = load_recipe(tmp_path / "chain.yaml")
+    assert recipe.name == "chain" and list(recipe.stages) == ["sft", "dpo"] and recipe.parent("dpo") == "sft"
+    assert recipe.stage("dpo").policy is None and not any("saves/sft" in one for one in both[1].to_do)
+    assert any("adapter.r is 16 here and 8 in sft.yaml" in one for one in both[1].to_do)
+    with pytest.raises(PipelineError, match="is that of another file"):
+        text(
+            [translated(tmp_path / "sft.yaml"), translated(tmp_path / "sft.yaml")],
+            "align init",
+            tmp_path / "chain.yaml",
+        )
 
 
 @pytest.mark.parametrize(
