@@ -7,12 +7,13 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.optimization import Adafactor
 
 from benchmarks.memory import fake_step, planned
+from pipeline.evaluate import evaluation, forward
 from pipeline.model.adapters import METHODS
 from pipeline.model.base import Base
 from pipeline.model.census import counts
 from pipeline.model.loader import Loader
 from pipeline.model.tokenizer import Prepared
-from pipeline.plan.memory import optimizer, weights
+from pipeline.plan.memory import optimizer, stage_need, weights
 from pipeline.plan.memory.shape import FAMILIES, UnknownShape, shape_of
 from pipeline.plan.memory.tuned import tuned
 from pipeline.recipe.sections import Model
@@ -125,3 +126,8 @@ def test_a_step_is_near_to_what_is_traced(stage, method, checkpointing, dtype):
 def test_a_config_that_tells_no_sizes_says_why(wrong, said):
     with pytest.raises(UnknownShape, match=said):
         shape_of({"model_type": "llama"} | SIZES | wrong)
+
+
+def test_an_evaluation_takes_as_much_at_a_time_as_the_plan_reckons():
+    assert stage_need.EVALUATION_LOGITS == forward.LOGITS_BYTES
+    assert stage_need.READ_FOR_EACH_WRITTEN == evaluation.READ_FOR_EACH_WRITTEN

@@ -69,7 +69,9 @@ def _shrunk(setting: Setting, stage: str, card: Card, margin: float | None, know
     """The setting with less at once, as far as that is needed, and can be had; of what takes most first."""
     sizes: dict[tuple[str, ...], object] = {}
     while (need := needed(setting, margin, known=known)).bytes > card.bytes:
-        lever = {EVALUATIONS[1]: _fewer_answers, ROLLOUT: _smaller_rollout}.get(need.peak.name, _smaller_batch)
+        lever = {**dict.fromkeys(EVALUATIONS, _fewer_answers), ROLLOUT: _smaller_rollout}.get(
+            need.peak.name, _smaller_batch
+        )
         if (made := lever(setting, stage)) is None:
             break
         less = needed(made[0], margin, known=known)

@@ -13,6 +13,7 @@ from pipeline.stage import Spec
 ROLLOUT = "a rollout"
 # What an evaluation takes at a time, see pipeline.evaluate.forward: bytes of fp32 logits, or tokens where there are none.
 EVALUATION_LOGITS, EVALUATION_TOKENS = 256 << 20, 1 << 14
+READ_FOR_EACH_WRITTEN = 4  # rows that are read at a time, for each that is answered: see pipeline.evaluate.evaluation
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,8 @@ def _evaluation(setting: Setting) -> Iterator[Phase]:
     work = weights.unpacked(shape, setting.dtype, setting.bits)
     scores = setting.spec.head == "score"
     at_a_time = EVALUATION_TOKENS if scores else EVALUATION_LOGITS // (4 * shape.vocabulary)
-    rows = min(max(at_a_time // length, 1), setting.evaluated)
+    at_most = READ_FOR_EACH_WRITTEN * setting.batch_of_answers
+    rows = min(max(at_a_time // length, 1), setting.evaluated, at_most)
     read = activations.forward_of_layer(shape, setting.tuned, Pass(rows, length, setting.half, setting.attention))
     words = 4 * shape.vocabulary * rows * length  # in fp32, with a copy and their log-softmax
     words = 0 if scores else int(words * (2.5 if setting.half else 3))
