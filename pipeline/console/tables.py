@@ -63,7 +63,7 @@ def falls_short(screen: Screen, step: Step) -> None:
     """Why a run ends at a stage that was trained."""
     for lost in step.falls_short:
         screen.message(f"[bold red]falls short[/bold red] {step.stage}: {escape(lost)}")
-    text = "Nothing is built on it and it is not `latest`. Train it otherwise, or change what it must keep."
+    text = "This run builds nothing on it, and `latest` does not move to it. Train it otherwise, or change what it must keep."
     screen.message(text, "yellow")
 
 

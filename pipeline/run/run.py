@@ -62,7 +62,7 @@ class Run:
             if not refused:  # else the page stays as it was
                 self.report.write()
         if code == FALLS_SHORT:
-            self._close(done, ran)
+            self._close(done, ran, short=True)
             tables.falls_short(self.display, done[-1])
         if code:
             return code
@@ -146,7 +146,7 @@ class Run:
         quantized = ["--bitsandbytes"] if self.recipe.needs_bitsandbytes() else []
         return ["--warm", backend, str(self.runs), *quantized]
 
-    def _close(self, done: Sequence[Step], ran: bool) -> None:
+    def _close(self, done: Sequence[Step], ran: bool, *, short: bool = False) -> None:
         manifests = [step.attempt.manifest for step in done]
         tables.learned(self.display, manifests)
         confusion.show(self.display, manifests)
@@ -156,5 +156,5 @@ class Run:
         tables.where(self.display, [(step.stage, step.attempt.output) for step in done])
         if self.report.file:
             tables.where(self.display, [("report", self.report.file)])
-        if not ran:
+        if not ran and not short:
             self.display.say("Everything is up to date.")

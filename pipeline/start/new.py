@@ -1,5 +1,6 @@
 """A recipe for a model, some files, a goal and a card."""
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -101,9 +102,11 @@ def _put_stage(made: Draft, begun: Beginning, files: list[Looked], gigabytes: fl
     if begun is TO_BE_CHECKED:
         at_once = 8
     else:
-        made.put(
-            [*train, "max_length"], max(one.tokens for one in files), "tokens; the longest of the first rows, about"
-        )
+        longest, most = max(one.tokens for one in files), _positions(Path(made.tree["model"]["id"]))
+        if most and most < longest:
+            made.put([*train, "max_length"], most, "tokens; the model has no more positions, and longer rows are cut")
+        else:
+            made.put([*train, "max_length"], longest, "tokens; the longest of the first rows, about")
     made.put([*train, "per_device_train_batch_size"], at_once, "through the card at once")
     made.put([*train, "gradient_accumulation_steps"], begun.rows // at_once, f"{begun.rows} rows in an update")
     for key, value in (begun.train or {}).items():
@@ -120,6 +123,14 @@ def _wants_4_bits(model: str, gigabytes: float) -> bool:
         r"(?<![\w.])(\d+(?:\.\d+)?)[bB](?![a-zA-Z0-9])", Path(model).name.replace("-", " ").replace("_", " ")
     )
     return bool(found) and 2 * float(found[1]) > gigabytes / 2
+
+
+def _positions(folder: Path) -> int | None:
+    """How many a local model has; None where that is not told."""
+    try:
+        return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def _has_template(folder: Path) -> bool:

@@ -1,6 +1,7 @@
 """`align init` without a terminal: what it writes loads and fits its data, and nothing is overwritten."""
 
 import json
+from pathlib import Path
 
 import pytest
 from conftest import write_rows
@@ -52,6 +53,13 @@ def test_rows_and_goal_make_the_stages(init, files, goal, stages):
     data = [word for file in files.split() for word in ("--data", file)]
     init("mine.yaml", "--model", "base", *data, "--goal", goal, "--card", "0", "--yes")
     assert list(load_recipe("mine.yaml").stages) == stages
+
+
+def test_rows_are_no_longer_than_the_model_has_positions(init):
+    config = json.loads(Path("base/config.json").read_text())
+    Path("base/config.json").write_text(json.dumps(config | {"max_position_embeddings": 128}))
+    init("mine.yaml", "--model", "base", "--data", "chat.jsonl", "--card", "0", "--yes")
+    assert load_recipe("mine.yaml").stage("sft").train["max_length"] == 128
 
 
 def test_the_reward_reads_the_column_that_the_rows_have(init):
