@@ -101,16 +101,28 @@ def test_losses_and_gradients_are_those_of_two_rows(stage_of, losses, method):
     assert gradients.keys() == those.keys() and gradients
     for name, gradient in gradients.items():
         assert torch.allclose(gradient, those[name], atol=1e-5), name
+    # The reference's sums are there, too, whichever way they are asked for.
+    rows = [{k: v for k, v in row.items() if not k.startswith("ref_")} for row in rows]
+    trainer.precompute_ref_logps, trainer.ref_model = False, trainer.model
+    asked = trainer.data_collator(rows)
+    with torch.no_grad():
+        ours, plain = (
+            torch.stack(trainer.compute_ref_log_probs(trainer.model, one))
+            for one in (asked, {k: v for k, v in asked.items() if k != SHARED})
+        )
+    assert torch.allclose(ours, plain, atol=1e-4)
     figures = {name: said for name, said in trainer._metrics["train"].items() if name != "num_tokens"}  # a running sum
     for name, (ours, plain) in figures.items():
         assert ours == pytest.approx(plain, abs=1e-4), name
 
 
-def test_a_stage_learns_the_same_by_either_way(chain, copied, built):
+def test_a_stage_learns_the_same_by_either_way(built):
     """Weights, figures, counted tokens; and the reference's sums are kept for each way by itself."""
     runs = {}
     for way in ("true", "false"):
-        align("run", "dpo", "-r", "micro.yaml", "--set", f"stages.dpo.share_prompt={way}", "--fresh", cwd=built)
+        sets = (f"share_prompt={way}", "train.gradient_checkpointing=true")
+        sets = [word for one in sets for word in ("--set", f"stages.dpo.{one}")]
+        align("run", "dpo", "-r", "micro.yaml", *sets, "--fresh", cwd=built)
         runs[way] = (manifest(built, "dpo"), adapter_of(built, "dpo"), log(built), said(built))
     (one, weights, lines, log_of_one), (two, others, plain, log_of_two) = runs["true"], runs["false"]
     assert one["fingerprint"] == two["fingerprint"] and one["tokens"] == two["tokens"]
@@ -120,6 +132,7 @@ def test_a_stage_learns_the_same_by_either_way(chain, copied, built):
         assert torch.allclose(weight, others[name], atol=1e-5), name
     for ours, theirs in zip(lines, plain, strict=True):
         assert ours == pytest.approx(theirs, abs=1e-4)
+    assert len(list(built.rglob("reference-*.safetensors"))) == 2
 
 
 def log(folder) -> list[dict]:

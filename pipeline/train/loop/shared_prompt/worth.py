@@ -37,7 +37,7 @@ def _of_a_token(model) -> tuple[int, int, int]:
     """Multiplications: by the layers' weights, by the head's, and in the attention for each token that it sees."""
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
     config = inner.config.get_text_config()
-    head = config.hidden_size * config.vocab_size
-    tied = inner.get_output_embeddings().weight is inner.get_input_embeddings().weight
-    weights = inner.num_parameters(exclude_embeddings=True) - (0 if tied else head)
-    return weights, head, 2 * config.hidden_size * config.num_hidden_layers
+    vocabulary, size = inner.get_input_embeddings().weight.shape
+    head = size * vocabulary
+    weights = inner.num_parameters(exclude_embeddings=True) - (0 if config.tie_word_embeddings else head)
+    return weights, head, 2 * size * getattr(config, "num_hidden_layers", 1)
