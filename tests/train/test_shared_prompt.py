@@ -103,7 +103,7 @@ def test_losses_and_gradients_are_those_of_two_rows(stage_of, losses, method):
         assert torch.allclose(gradient, those[name], atol=1e-5), name
     # The reference's sums are there, too, whichever way they are asked for.
     rows = [{k: v for k, v in row.items() if not k.startswith("ref_")} for row in rows]
-    trainer.precompute_ref_logps, trainer.ref_model = False, trainer.model
+    trainer.ref_model = trainer.model
     asked = trainer.data_collator(rows)
     with torch.no_grad():
         ours, plain = (
