@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy
 from datasets import Dataset
 from peft import PeftModel
 
@@ -19,8 +20,9 @@ class Worth:
 
 def worth(model, rows: Dataset) -> Worth:
     """By the multiplications of a forward pass: a token meets every weight once (Kaplan et al. 2020, section 2.1), and in
-    the attention each token that stands before it; of a mask of our own, every token that is there at all. The head runs on
-    every token of two rows, and in one sequence on the answers'.
+    the attention every token that is there at all, where a mask says which count. Two rows are padded to the longer one, and
+    need no mask where they are of one length: what comes later is then skipped. The head runs on every token of two rows, and
+    in one sequence on the answers'.
     """
     prompts, chosen, rejected = (numbers(rows, name) for name in ("prompt_ids", "chosen_ids", "rejected_ids"))
     both, first, second = prompts + chosen + rejected, prompts + chosen, prompts + rejected
@@ -28,9 +30,9 @@ def worth(model, rows: Dataset) -> Worth:
         return Worth(0.0, 1.0, 0)
     weights, head, seen = _of_a_token(model)
     once = weights * both.sum() + head * (chosen + rejected).sum() + seen * (both**2).sum()
-    twice = (weights + head) * (first + second).sum() + seen * (first**2 + second**2).sum() / 2
-    longest = max(first.max(), second.max())
-    return Worth(float(prompts.sum() / (first + second).sum()), float(once / twice), int(longest))
+    longer, skipped = numpy.maximum(first, second), numpy.where(first == second, 0.5, 1.0)
+    twice = 2 * ((weights + head) * longer.sum() + seen * (skipped * longer**2).sum())
+    return Worth(float(prompts.sum() / (first + second).sum()), float(once / twice), int(longer.max()))
 
 
 def _of_a_token(model) -> tuple[int, int, int]:
