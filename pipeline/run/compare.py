@@ -20,6 +20,7 @@ from pipeline.recipe.reading import load_recipe
 from pipeline.recipe.recipe import Recipe
 from pipeline.run.process import give, start_worker
 from pipeline.run.run import Run
+from pipeline.stage import specs
 from pipeline.train.job.job import Job
 
 BACKENDS = (TRANSFORMERS, UNSLOTH)
@@ -75,7 +76,8 @@ class Comparison:
     ):
         self.path, self.runs, self.stage, self.steps, self.repeats = path, runs, stage, steps, repeats
         self.display, self.given = display, list(overrides)
-        own = (f"train.max_steps={steps}", *OVERRIDES)
+        alike = ("share_prompt=false",) if getattr(specs().get(stage), "shares_prompt", False) else ()  # Unsloth cannot
+        own = (f"train.max_steps={steps}", *alike, *OVERRIDES)
         common = [*overrides, *(f"stages.{stage}.{pair}" for pair in own)]
         self.overrides = {
             name: [*common, f"stages.{stage}.use_unsloth={str(name == UNSLOTH).lower()}"] for name in BACKENDS
