@@ -28,7 +28,7 @@
 #   make lint           the style
 #   make bench          against TRL's own command line; bench-ppo, bench-rollouts, bench-data,
 #                       bench-merge, bench-serving, bench-kills, bench-first-loss, bench-real-data,
-#                       bench-methods, bench-references, bench-memory: see benchmarks/
+#                       bench-methods, bench-references, bench-memory, bench-prompts: see benchmarks/
 #   make readme         what README.md quotes of a run, by running it
 #   make newest         the tests against the newest releases, in .venv-newest: ARGS="--keep torch"
 #   make clean          remove .venv
@@ -61,7 +61,7 @@ USED    = $(or $(STAGE),$(lastword $(filter-out reward,$(GOALS))))
 .PHONY: help $(STAGES) all doctor plan status report compare methods trial unsloth-there unsloth test lint readme newest clean
 .PHONY: chat serve merge export publish evaluate tensorboard wandb
 .PHONY: bench bench-ppo bench-rollouts bench-data bench-merge bench-serving bench-kills bench-first-loss bench-real-data
-.PHONY: bench-methods bench-references bench-memory
+.PHONY: bench-methods bench-references bench-memory bench-prompts
 .DEFAULT_GOAL := help
 
 help:
@@ -160,6 +160,9 @@ bench-rollouts: $(VENV)/.ready
 
 bench-references: $(VENV)/.ready
 	$(VENV)/bin/python benchmarks/references.py $(ARGS)
+
+bench-prompts: $(VENV)/.ready
+	$(VENV)/bin/python benchmarks/shared_prompt.py $(ARGS)
 
 bench-memory: $(VENV)/.ready
 	PYTHONPATH=. $(VENV)/bin/python benchmarks/memory.py $(ARGS)
