@@ -16,6 +16,8 @@ from pathlib import Path
 
 from pipeline import hub, installing
 from pipeline.errors import PipelineError
+from pipeline.model import attention
+from pipeline.model.backend import has_gpu
 from pipeline.plan.memory import card as cards
 from pipeline.plan.planner import Planner
 from pipeline.recipe.recipe import Recipe
@@ -73,6 +75,8 @@ def of_recipe(recipe: Recipe, runs: Path) -> Iterator[Finding]:
         yield Finding(f"{recipe.name}: the plan", OK, "data, functions and packages are there; see `align plan`")
     if recipe.model.id and not Path(recipe.model.id).expanduser().is_dir():
         yield _base(recipe)
+    if found := attention.obstacle(recipe.model.attn_implementation, gpu=has_gpu()):
+        yield Finding(f"{recipe.name}: model.attn_implementation", MISSING, *found)
     if recipe.use_unsloth is True and not _version("unsloth"):
         do = "make unsloth" if installing.in_clone() else installing.extra("unsloth")
         yield Finding(f"{recipe.name}: use_unsloth", MISSING, "Unsloth is not installed", do)

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from pipeline import installing
 from pipeline.cli.main import app
+from pipeline.model.backend import has_gpu
 from pipeline.start import doctor
 
 
@@ -75,3 +76,11 @@ def test_what_a_recipe_lacks_ends_it_with_2(findings, tmp_path):
     found = findings("--recipe", "mine.yaml", code=2)
     assert "none.jsonl" in found["mine: the plan"]["found"]
     assert "hub's cache" in found["mine: model.id"]["found"]
+
+
+@pytest.mark.skipif(has_gpu(), reason="there is a GPU, which has that attention")
+def test_an_attention_that_cannot_run_here_is_missing(findings, tmp_path):
+    recipe = write_micro(tmp_path)
+    recipe.write_text(recipe.read_text().replace("model:\n", "model:\n  dtype: bfloat16\n  attn_implementation: flash_attention_2\n"))
+    found = findings("--recipe", str(recipe), code=2)["micro: model.attn_implementation"]
+    assert found["state"] == "missing" and "needs a GPU" in found["found"]
