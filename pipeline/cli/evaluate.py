@@ -17,7 +17,10 @@ from pipeline.report import benchmarks
 from pipeline.run.report import Report
 
 Of = Annotated[
-    str | None, typer.Argument(help="A stage of the recipe, or an adapter's or a model's folder; else the last policy.")
+    str | None,
+    typer.Argument(
+        help="A stage of the recipe, or an adapter's or a model's folder; else the last policy that is trained."
+    ),
 ]
 
 
@@ -52,7 +55,7 @@ def evaluate(
     wanted = Wanted.told(tasks, tasks_path, **how)
     check_installed()
     loaded, screen = load_recipe(recipe, overrides or []), Screen(make_console(stderr=as_json))
-    named = find(subject or last_policy(loaded), loaded, runs).answers("evaluate").checked()
+    named = find(subject or last_policy(loaded, runs), loaded, runs).answers("evaluate").checked()
     if before:
         _, why_none = start_of(named, loaded, runs)
         if why_none:

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 FORMATS = ("gguf", "onnx")
 Of = Annotated[
-    str | None, typer.Argument(help="A stage of the recipe, or an adapter's or a model's folder; else the last policy.")
+    str | None,
+    typer.Argument(
+        help="A stage of the recipe, or an adapter's or a model's folder; else the last policy that is trained."
+    ),
 ]
 ToOption = Annotated[
     Path | None, typer.Option("--to", help="A folder that is not there yet; else exports/ beside what was trained.")
@@ -111,7 +114,7 @@ def _export(
 ) -> None:
     screen = Screen(make_console(stderr=as_json))
     loaded = load_recipe(recipe, overrides or [])
-    subject = find(name or last_policy(loaded), loaded, runs)
+    subject = find(name or last_policy(loaded, runs), loaded, runs)
     if subject.note:
         screen.say(subject.where)
     import_quietly(subject.model.bits is not None)

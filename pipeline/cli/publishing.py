@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from pipeline.use.publication import Publication
 
 SubjectArgument = Annotated[
-    str | None, typer.Argument(help="A stage of the recipe, or a folder; the last policy where nothing is named.")
+    str | None,
+    typer.Argument(help="A stage of the recipe, or a folder; the last trained policy where nothing is named."),
 ]
 
 
@@ -59,7 +60,7 @@ def publish(
     _quiet()
     screen = Screen(make_console())
     loaded = load_recipe(recipe, overrides or [])
-    name = subject or last_policy(loaded)
+    name = subject or last_policy(loaded, runs)
     found = chosen(name, what, loaded, runs)
     going = publication(found)
     if base:

@@ -15,7 +15,7 @@ Subjects = Annotated[
     list[str] | None,
     typer.Argument(
         help="Stages, or folders of adapters or models; `base` is what they stand on. "
-        "The last policy of the recipe where none is named."
+        "The last policy of the recipe that is trained, where none is named."
     ),
 ]
 
@@ -59,7 +59,7 @@ def chat(
     from pipeline.use import subject
 
     loaded = load_recipe(recipe, overrides or [])
-    subjects = subject.all_of(names or [subject.last_policy(loaded)], loaded, runs, "chat")
+    subjects = subject.all_of(names or [subject.last_policy(loaded, runs)], loaded, runs, "chat")
 
     from pipeline.use.chat.start import start
 

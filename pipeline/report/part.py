@@ -103,7 +103,8 @@ class Part:
     def verdict(self) -> verdict.Verdict:
         if self.manifest and self.current:
             moved = [one for result in self.benchmarks[0] for one in result.moved]
-            return verdict.of_stage([*self.changes, *self.forgotten, *moved], self.kept.after["metrics"])
+            found = verdict.of_stage([*self.changes, *self.forgotten, *moved], self.kept.after["metrics"])
+            return verdict.falling_short(found, self.step.falls_short) if self.step.falls_short else found
         if self.kept and self.kept.complaint:
             return verdict.Verdict(verdict.OPEN, self.kept.complaint)
         done = self.kept.log.last_step if self.kept else 0

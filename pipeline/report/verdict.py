@@ -1,14 +1,14 @@
 """What is said of a stage in one sentence, and of a chain: what it learned, what it lost, and whether that is more than chance."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.console.figures import BASELINES, BEATEN_BY, FEW_ROWS, SAME_AS, name_of, number
 from pipeline.report.change import BETTER, CHANCE, EQUAL, FEW, TOLD, UNKNOWN, WORSE, Change
 from pipeline.wording import listed
 
 LEARNED, LOST, BOTH, NOTHING, OPEN, WAITING = "learned", "lost", "both", "nothing", "open", "waiting"
-RUNS = "runs"
+RUNS, SHORT = "runs", "short"
 MARKS = {
     LEARNED: ("▲", "learned"),
     LOST: ("▼", "lost"),
@@ -17,6 +17,7 @@ MARKS = {
     OPEN: ("?", "not known"),
     WAITING: ("○", "not trained"),
     RUNS: ("▶", "running"),
+    SHORT: ("✗", "falls short"),
 }
 _MANY = 3  # figures named in a sentence
 
@@ -76,6 +77,11 @@ def of_stage(found: Sequence[Change], metrics: dict) -> Verdict:
     return Verdict(NOTHING, f"No more than chance: {_level(level)}.", "", besides)
 
 
+def falling_short(found: Verdict, lost: Sequence[str]) -> Verdict:
+    """The verdict on a stage that has lost what the recipe says it must keep."""
+    return replace(found, mark=SHORT, lost=f"Falls short of must_keep: {'; '.join(lost)}. {found.lost}".strip())
+
+
 def of_chain(judged: Sequence[tuple[str, Verdict]], open_stages: Sequence[str]) -> tuple[str, str]:
     """(one of MARKS, the sentence on top of the page), of the stages that are trained and of those that are not yet."""
     named = {mark: [stage for stage, verdict in judged if verdict.mark == mark] for mark in MARKS}
@@ -84,6 +90,9 @@ def of_chain(judged: Sequence[tuple[str, Verdict]], open_stages: Sequence[str]) 
         if open_stages
         else ""
     )
+    if short := named[SHORT]:
+        fall = "falls" if len(short) == 1 else "fall"
+        return SHORT, f"Do not keep it: {listed(short)} {fall} short of what must be kept.{waits}"
     lost = named[LOST] + named[BOTH]
     if not judged:
         return WAITING, "Nothing is trained as the recipe stands, so there is nothing to judge."

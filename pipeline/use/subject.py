@@ -97,7 +97,7 @@ def all_of(names: Sequence[str], recipe: Recipe, runs: Path, what: str) -> list[
     """
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise PipelineError(f"{what}: {twice} is named twice.", "Name each once.")
-    others = [name for name in names if name != BASE or BASE in recipe.stages] or [last_policy(recipe)]
+    others = [name for name in names if name != BASE or BASE in recipe.stages] or [last_policy(recipe, runs)]
     found = {name: find(name, recipe, runs).answers(what).checked() for name in others}
     if BASE in names and BASE not in found:
         first = found[others[0]]
@@ -128,12 +128,13 @@ def find(name: str, recipe: Recipe, runs: Path) -> Subject:
     )
 
 
-def last_policy(recipe: Recipe) -> str:
-    """The stage that is meant where none is named: the last of the recipe that trains a policy."""
+def last_policy(recipe: Recipe, runs: Path) -> str:
+    """The stage that is meant where none is named: the last of the recipe that trains a policy and is trained."""
     policies = [name for name in recipe.stages if specs()[name].head != SCORE]
     if not policies:
         raise PipelineError(f"{recipe.path}: has no stage that trains a policy.", "Name a folder.")
-    return policies[-1]
+    there = {step.stage for step in Planner(recipe, runs).plan(policies) if step.state in (UP_TO_DATE, EVALUATE)}
+    return next((name for name in reversed(policies) if name in there), policies[-1])
 
 
 def _shown(folder: Path) -> str:

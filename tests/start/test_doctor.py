@@ -81,6 +81,8 @@ def test_what_a_recipe_lacks_ends_it_with_2(findings, tmp_path):
 @pytest.mark.skipif(has_gpu(), reason="there is a GPU, which has that attention")
 def test_an_attention_that_cannot_run_here_is_missing(findings, tmp_path):
     recipe = write_micro(tmp_path)
-    recipe.write_text(recipe.read_text().replace("model:\n", "model:\n  dtype: bfloat16\n  attn_implementation: flash_attention_2\n"))
+    recipe.write_text(
+        recipe.read_text().replace("model:\n", "model:\n  dtype: bfloat16\n  attn_implementation: flash_attention_2\n")
+    )
     found = findings("--recipe", str(recipe), code=2)["micro: model.attn_implementation"]
     assert found["state"] == "missing" and "needs a GPU" in found["found"]

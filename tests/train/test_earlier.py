@@ -69,6 +69,8 @@ def test_a_stage_that_loses_too_much_ends_the_run_with_3_and_is_not_the_latest(b
     again = refused(built, "run", "dpo", "-r", "micro.yaml", *harsh, *gate, code=3)
     assert "trained to step" not in again and "falls short" in again
     assert any("perplexity on the rows of" in lost for lost in plan(built, "dpo", *harsh, *gate)["dpo"]["falls_short"])
+    page = (built / "runs/micro/report.html").read_text()
+    assert "Do not keep it: dpo falls short" in page and "Falls short of must_keep: perplexity on the rows of" in page
     # The limit is no part of what is trained or measured.
     assert "Everything is up to date" in align("run", "dpo", "-r", "micro.yaml", *harsh, cwd=built).stdout
     assert (built / "runs/micro/dpo/latest").resolve() != before

@@ -29,7 +29,13 @@ def test_stage_means_its_finished_artifact_and_so_do_its_folders(chain, recipe):
         assert find(str(name), recipe, chain / "runs").folder.resolve() == dpo.folder
     pretrained = find("pretrain", recipe, chain / "runs")
     assert not pretrained.is_adapter and pretrained.base.source == str(pretrained.folder)
-    assert last_policy(recipe) == "ppo"
+
+
+def test_the_last_policy_is_the_last_that_is_trained(chain, built, recipe):
+    assert last_policy(recipe, chain / "runs") == "ppo"
+    shutil.rmtree(built / "runs/micro/ppo")
+    assert last_policy(recipe, built / "runs") == "dpo"
+    assert last_policy(recipe, built / "none") == "ppo"  # nothing is: the error then says how to train it
 
 
 def test_adapter_copied_elsewhere_stands_on_the_base_that_it_names(chain, recipe, tmp_path):
