@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -191,3 +192,9 @@ def test_the_engine_names_no_stage_and_stages_import_no_other():
             for name in names:
                 in_words = module not in NAMED_IN_TEXTS and re.search(rf"(^|\s){name}(?![\w./-])", text)
                 assert text != name and not in_words, f"{path}:{line} names the stage {name}: ask its Spec instead"
+
+
+def test_no_two_files_of_tests_have_the_same_name():
+    """pytest takes the second for the first, and leaves its tests out."""
+    names = Counter(file.name for file in (PROJECT / "tests").rglob("*.py"))
+    assert [name for name, times in names.items() if times > 1 and name != "__init__.py"] == []

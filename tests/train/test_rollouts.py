@@ -211,7 +211,7 @@ def test_it_warns_where_nothing_can_be_learned_and_no_response_ends(stage_of):
     ("override", "words"),
     [
         ("stages.grpo.train.num_generations=1", "must be at least 2, since each response is judged by the others"),
-        ("stages.grpo.train.num_generations=3", "must be divisible by num_generations"),
+        ("stages.grpo.train.num_generations=3", "must go into per_device_train_batch_size * steps_per_generation"),
         ("stages.grpo.train.max_completion_length=64", "leave no room for a prompt in 64"),
         ("stages.grpo.train.max_completion_length=null", "a response has to end"),
         ("stages.grpo.train.use_vllm=true", "vLLM is not installed"),
