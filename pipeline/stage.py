@@ -27,10 +27,21 @@ class Spec:
     shares_prompt: bool = False  # whether a pair's prompt can be run once for both answers
     zero_at_first: tuple[str, ...] = ()  # figures of TRL's that are 0 as long as the policy is its reference
     trained: tuple[str, ...] = ()  # fields that say elsewhere how, and in this stage what is trained
+    of_a_piece: tuple[str, ...] = ()  # losses that go by the tokens or rows of a piece of a step; "" is its only loss
     least: Mapping[str, int] = field(default_factory=dict)  # the least that a field may be in this stage
     key_figures: tuple[str, ...] = ()  # what the progress display shows beside the loss
     defaults: Mapping[str, object] = field(default_factory=dict)  # of `train`: what makes the trainer this stage's
     adapter_defaults: Mapping[str, object] = field(default_factory=dict)  # TRL's defaults are meant for full tuning
+
+    def cut_counts(self, values: Mapping[str, object]) -> bool:
+        """Whether the same step, cut into other pieces, would teach otherwise. `values` are the arguments with their defaults.
+
+        Without the rows that fill no piece there are other numbers of steps.
+        """
+        said = values.get("loss_type") or ""
+        losses = {said} if isinstance(said, str) else set(said)
+        by_piece = losses & set(self.of_a_piece) or values.get("cpo_alpha") or values.get("dataloader_drop_last")
+        return bool(by_piece) or "per_device_train_batch_size" in self.trained
 
 
 def objective(name: str) -> str:

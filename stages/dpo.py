@@ -13,6 +13,7 @@ SPEC = Spec(
     defaults={"precompute_ref_log_probs": True},
     key_figures=("rewards/margins", "rewards/accuracies"),
     adapter_defaults={"learning_rate": 5e-6},
+    of_a_piece=("sft", "aot", "aot_unpaired", "bco_pair"),
 )
 
 

@@ -13,6 +13,7 @@ SPEC = Spec(
     key_figures=("reward", "kl", "completions/mean_length", "groups_without_signal"),
     defaults={"disable_dropout": True, "num_generations_eval": 1},  # held-out prompts are answered by the evaluation
     adapter_defaults={"learning_rate": 1e-5},
+    of_a_piece=("bnpo",),
 )
 
 

@@ -9,6 +9,7 @@ SPEC = Spec(
     after=("pretrain", "sft"),
     key_figures=("rewards/margins", "rewards/accuracies", "nll_loss"),
     adapter_defaults={"learning_rate": 8e-6},
+    of_a_piece=("",),
 )
 
 

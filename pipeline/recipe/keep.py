@@ -54,7 +54,8 @@ def measured(spec: stage.Spec, evaluation: Mapping[str, Any], train: Mapping[str
     if answers and evaluation.get("score_function"):
         names += ["mean_score"]
     text = evaluation.get("text") or []
-    return names + (([text] if isinstance(text, str) else list(text)) if answers and not prompts else [])
+    texts = [text] if isinstance(text, str) else list(text) if isinstance(text, list | tuple) else []
+    return names + (texts if answers and not prompts else [])
 
 
 def keep_problems(

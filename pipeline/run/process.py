@@ -36,23 +36,32 @@ def give(process: subprocess.Popen, job: Job) -> None:
 
 
 def watch(
-    process: subprocess.Popen, job: Job, display: Display, listeners: Sequence[Callable[[dict], None]] = ()
+    process: subprocess.Popen,
+    job: Job,
+    display: Display,
+    listeners: Sequence[Callable[[dict], None]] = (),
+    *,
+    again: Callable[[], subprocess.Popen] = start_worker,
 ) -> int:
     """Give a process its job and show what it tells until it is gone; `listeners` hear every event, too.
+    Where memory ran out, `again` starts the process that goes on.
 
     Returns 0, or INTERRUPTED: Ctrl-C once asks it to save and stop, twice stops it. Raises PipelineError for what went
     wrong.
     """
     give(process, job)
     try:
-        error = _until_it_ends(process, display, listeners)
+        error, interrupted = _until_it_ends(process, display, listeners)
         code = process.wait()
     finally:
         display.end()
     if error:
         raise (PipelineError if code == 2 else MachineError)(error["what"], error["fix"])
     if code == AGAIN:  # memory ran out: from its last checkpoint, with fewer rows at a time
-        return watch(start_worker(), job, display, listeners)
+        if interrupted:
+            display.say("  stopped; the same command continues")
+            return INTERRUPTED
+        return watch(again(), job, display, listeners, again=again)
     if code not in (0, INTERRUPTED):
         raise died(job, code)
     return code
@@ -60,8 +69,8 @@ def watch(
 
 def _until_it_ends(
     process: subprocess.Popen, display: Display, listeners: Sequence[Callable[[dict], None]]
-) -> dict | None:
-    """The event of its error, where there was one."""
+) -> tuple[dict | None, bool]:
+    """(the event of its error, where there was one; whether it was interrupted)"""
     error, interrupted = None, False
     while True:
         try:
@@ -78,7 +87,7 @@ def _until_it_ends(
             if interrupted and error is None and process.wait() == INTERRUPTED:
                 display.end()
                 display.say("  stopped; the same command continues")
-            return error
+            return error, interrupted
         except KeyboardInterrupt:
             if interrupted:
                 process.kill()

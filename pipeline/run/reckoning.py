@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import shutil
+import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -69,6 +70,13 @@ class Reckoning:
         steps = math.inf
         process = start_worker()
 
+        def again() -> subprocess.Popen:
+            """Nothing is saved, so it begins at its first step."""
+            nonlocal process
+            counts.clear()
+            process = start_worker()
+            return process
+
         def listen(event: dict) -> None:
             nonlocal steps
             if event["kind"] == "train":
@@ -80,7 +88,7 @@ class Reckoning:
 
         shutil.rmtree(job.folder, ignore_errors=True)
         try:
-            code = watch(process, job, self.display, [listen])
+            code = watch(process, job, self.display, [listen], again=again)
         except PipelineError:
             if not counts:
                 raise

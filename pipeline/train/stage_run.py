@@ -69,6 +69,7 @@ class StageRun:
                 self.report("interrupted", step=trainer.state.global_step)
                 return INTERRUPTED
             kept = self.best.settle(trainer) if self.best else None
+            self.report("phase", name="saving")
             trainer.finish()
             step = kept["step"] if kept else trainer.state.global_step
             after = self.measuring.after(trainer.model, step, before)

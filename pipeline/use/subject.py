@@ -133,8 +133,17 @@ def last_policy(recipe: Recipe, runs: Path) -> str:
     policies = [name for name in recipe.stages if specs()[name].head != SCORE]
     if not policies:
         raise PipelineError(f"{recipe.path}: has no stage that trains a policy.", "Name a folder.")
-    there = {step.stage for step in Planner(recipe, runs).plan(policies) if step.state in (UP_TO_DATE, EVALUATE)}
-    return next((name for name in reversed(policies) if name in there), policies[-1])
+    return next((name for name in reversed(policies) if _is_trained(name, recipe, runs)), policies[-1])
+
+
+def _is_trained(name: str, recipe: Recipe, runs: Path) -> bool:
+    """Whether a stage is, as the recipe stands; not where what it stands on is not even there."""
+    try:
+        return Planner(recipe, runs).plan([name])[-1].state in (UP_TO_DATE, EVALUATE)
+    except PipelineError:
+        if any(one.finished for one in all_attempts(runs / recipe.name / name)):
+            raise  # what was trained is damaged, or cannot be told: no reason to take another in silence
+        return False
 
 
 def _shown(folder: Path) -> str:

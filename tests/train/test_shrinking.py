@@ -10,6 +10,10 @@ from conftest import PROJECT, align, attempt, manifest, refused
 from rollouts import write_rollouts
 from stage_runs import adapter_of
 
+from pipeline.recipe.sections import Evaluation
+from pipeline.stage import specs
+from pipeline.train.job.shrinking import Shrinking
+
 # Found by every Python of the run before anything else: a forward pass of too many rows fails as on a full GPU.
 FULL = """
 import importlib.abc, importlib.util, os, sys
@@ -102,3 +106,21 @@ def test_a_rollout_is_cut_anew(chain, tmp_path):
     said = run(tmp_path, "grpo", env=card(tmp_path, learned=2))
     assert "memory ran out (training): train.per_device_train_batch_size" in said
     assert same(adapter_of(tmp_path, "grpo"), there)
+
+
+@pytest.mark.parametrize(
+    ("config", "given"),
+    [
+        ("ORPOConfig", {}),
+        ("DPOConfig", {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.1]}),
+        ("GRPOConfig", {"loss_type": "bnpo"}),
+        ("SFTConfig", {"dataloader_drop_last": True}),
+        ("KTOConfig", {}),
+    ],
+)
+def test_a_step_whose_cut_counts_is_not_cut_anew(tmp_path, config, given):
+    spec = next(one for one in specs().values() if one.config == config)
+    shrinking = Shrinking(tmp_path, spec, {"per_device_train_batch_size": 8} | given, Evaluation())
+    assert shrinking.shrink("training") is None
+    assert "counts in this stage" in shrinking.advice("training")
+    assert "evaluation.batch_size 32 -> 16" in shrinking.shrink("evaluation after")

@@ -28,7 +28,7 @@ class Endpoint:
 
     def __init__(self, judge: Judge):
         self.judge = judge
-        self._key = os.environ.get(judge.key_from, "") if judge.key_from else ""
+        self._key = os.environ.get(judge.key_from, "").strip() if judge.key_from else ""
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         limits = httpx.Limits(max_connections=judge.at_once)
         self._client = httpx.Client(headers=headers, timeout=judge.timeout, limits=limits)

@@ -36,22 +36,28 @@ class Fit:
 def fitted(found: Sequence[Reckoned], card: Card, margin: float | None) -> list[Fit]:
     """For each stage whose need is known. What one of them needs of the base, all of them get."""
     known = [one for one in found if one.need]
+    # What is said of the base is said of all stages: one that cannot take it bars the others from it.
+    able = {
+        _in_16_bits: all(one.setting.half or not one.setting.tuned.whole for one in known),
+        _in_4_bits: len(known) == len(found) and all(one.setting.quantizable or one.setting.bits for one in known),
+    }
+    levers = [lever for lever in _LEVERS if able.get(lever, True)]
     shared: Changes = {}
     while True:
-        fits = [_fit(one, card, margin, shared) for one in known]
+        fits = [_fit(one, card, margin, shared, levers) for one in known]
         of_all = {path: value for one in fits for path, value in one.changes.items() if path[0] == ALL_STAGES}
         if of_all == dict(shared):
             return fits
         shared = of_all
 
 
-def _fit(one: Reckoned, card: Card, margin: float | None, shared: Changes) -> Fit:
+def _fit(one: Reckoned, card: Card, margin: float | None, shared: Changes, levers: Sequence[Lever]) -> Fit:
     known = one.need.tokens["of"] == "rows"
     start = one.setting
     for lever in (_in_16_bits, _in_4_bits):
         if (made := lever(start, one.stage)) and shared.keys() & made[1].keys():
             start = made[0]
-    changes, setting, levers = dict(shared), start, list(_LEVERS)
+    changes, setting, levers = dict(shared), start, list(levers)
     while True:
         shrunk, sizes, need = _shrunk(setting, one.stage, card, margin, known)
         if need.bytes <= card.bytes or not levers:
@@ -99,11 +105,12 @@ def _smaller_rollout(setting: Setting, stage: str) -> tuple[Setting, Changes] | 
 def _smaller_batch(setting: Setting, stage: str) -> tuple[Setting, Changes] | None:
     """The next smaller micro-batch, with as many rows an update as before."""
     each, steps = "per_device_train_batch_size", "gradient_accumulation_steps"
-    fixed = each in setting.spec.trained or setting.train.get("loss_type") == "bnpo"
-    if fixed or setting.train.get("steps_per_generation"):
+    if setting.spec.cut_counts(setting.train) or setting.train.get("steps_per_generation"):
         return None
     whole, least = setting.micro * int(setting.train[steps]), setting.spec.least.get(each, 1)
-    fewer = next((size for size in range(setting.micro - 1, least - 1, -1) if whole % size == 0), None)
+    together = int(setting.train.get("generation_batch_size") or 0)
+    sizes = range(setting.micro - 1, least - 1, -1)
+    fewer = next((size for size in sizes if whole % size == 0 and together % size == 0), None)
     if fewer is None:
         return None
     values = {each: fewer, steps: whole // fewer}
@@ -116,9 +123,12 @@ def _computed_again(setting: Setting, stage: str) -> tuple[Setting, Changes] | N
 
 
 def _reference_beforehand(setting: Setting, stage: str) -> tuple[Setting, Changes] | None:
+    key = "precompute_ref_log_probs"
     if not (setting.reference and setting.spec.reference_columns):
         return None
-    made, changes = _set(setting, stage, "precompute_ref_log_probs", True)
+    if setting.train.get(key) or int(setting.train["max_steps"]) > 0:  # it is kept only where every row is trained on
+        return None
+    made, changes = _set(setting, stage, key, True)
     return replace(made, reference=False, second_model=False), changes
 
 

@@ -93,7 +93,7 @@ def _length(spec: Spec, train: Mapping, lengths: Mapping[str, int], config: Mapp
     limit = min(one for one in (limit, most) if one) if limit or most else None
     if spec.response:
         response = int(train[spec.response])
-        prompt = lengths.get("prompt") or min(PROMPT, (limit or PROMPT + response) - response)
+        prompt = lengths.get("prompt") or max(1, min(PROMPT, (limit or PROMPT + response) - response))
         return prompt + response, prompt
     if limit is None:
         raise UnknownShape("train.max_length is null, and config.json has no max_position_embeddings")

@@ -1,7 +1,8 @@
 """When memory runs out: fewer rows at a time from then on, in a fresh process, and as many as before in each step.
 
 Halving the rows of a forward pass and doubling how many passes an optimizer step gathers leaves the step what it was, to
-rounding; so the split is no part of what is trained. What an attempt was made smaller to is kept in its folder, for this
+rounding (where the last step of an epoch is not full, DPO and reward weigh its rows a little otherwise). Where the cut counts,
+nothing is cut anew. What an attempt was made smaller to is kept in its folder, for this
 run and for whoever continues it.
 """
 
@@ -61,7 +62,7 @@ class Shrinking:
         stand alone already, and where how many there are at a time is part of what is trained.
         """
         key = _key(phase)
-        if key is None or key.removeprefix("train.") in self.spec.trained:
+        if key is None or (key == TRAIN and self._cut_counts):
             return None
         rows = self.evaluated().batch_size if key == EVALUATION else effective(self.spec.config, self.train())[EACH]
         fewer = next((number for number in range(rows // 2, 0, -1) if rows % number == 0), None)
@@ -72,6 +73,11 @@ class Shrinking:
         steps = ", in as many passes as make up the same step" if key == TRAIN else ""
         return f"memory ran out ({phase}): {key} {rows} -> {fewer}{steps}; it continues in a fresh process"
 
+    @property
+    def _cut_counts(self) -> bool:
+        """Whether how a step is cut is part of what is trained, as KTO's KL is of each piece."""
+        return self.spec.cut_counts(effective(self.spec.config, dict(self.given)))
+
     def advice(self, phase: str) -> str:
         """What a person can do where it does not help by itself."""
         known = effective(self.spec.config, dict(self.given))
@@ -81,7 +87,8 @@ class Shrinking:
             sizes = ("local_rollout_forward_batch_size", "num_generations", "max_completion_length", "response_length")
             lower = "Lower " + " or ".join(f"train.{name}" for name in sizes if name in known)
         elif _key(phase) == TRAIN:
-            lower = f"Lower {TRAIN} (and raise {PASSES} as much) or train.max_length, set train.gradient_checkpointing: true"
+            counts = "How a step is cut counts in this stage, so it was not cut anew. " if self._cut_counts else ""
+            lower = f"{counts}Lower {TRAIN} (and raise {PASSES} as much) or train.max_length, set train.gradient_checkpointing: true"
         elif phase == "reference":
             lower = "Set train.precompute_ref_log_probs: false"
         else:

@@ -22,6 +22,8 @@ def start_of(subject: Subject, recipe: Recipe, runs: Path) -> tuple[Subject | No
         folder = Path(where_it_lies(parent["folder"], subject.attempt))
         if not folder.is_dir():
             return None, f"{folder}, which it was trained from, is not there"
+        if weights_sha256(folder, Digests(runs / ".digests.json")) != parent["sha256"]:
+            return None, f"{folder} is no longer what it was trained from"
         found = find(str(folder), recipe, runs).checked()
         return replace(found, name=parent["stage"] or folder.name), ""
     if said["output"] != "model":
