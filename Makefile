@@ -39,6 +39,7 @@
 #   POLICY=path/to/adapter   start the first stage named from that adapter
 #   FORCE=1                  keep an export whose proof fails, marked; TO=folder another place for one
 #   UNSLOTH=0                the backend: 1, 0 or auto
+#   PROCESSES=2              so many processes, or auto: one for each GPU
 #   SET="seed=1 stages.sft.train.learning_rate=1e-3"   other values than the recipe's
 
 RECIPE ?= recipes/tiny.yaml
@@ -51,7 +52,7 @@ WHERE  := --recipe $(RECIPE) --runs $(RUNS) $(foreach pair,$(SET),--set '$(pair)
 SWITCH-1 := --unsloth
 SWITCH-0 := --no-unsloth
 SWITCH-auto := --set use_unsloth=auto
-OPTIONS = $(WHERE) $(if $(POLICY),--policy $(POLICY)) $(if $(filter 1,$(FRESH)),--fresh) $(if $(UNSLOTH),$(SWITCH-$(UNSLOTH)))
+OPTIONS = $(WHERE) $(if $(POLICY),--policy $(POLICY)) $(if $(filter 1,$(FRESH)),--fresh) $(if $(UNSLOTH),$(SWITCH-$(UNSLOTH))) $(if $(PROCESSES),--processes $(PROCESSES))
 
 # All stages named in one call are one `align run`: the first of them does it, the others are then done.
 GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))

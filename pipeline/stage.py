@@ -38,10 +38,18 @@ class Spec:
 
         Without the rows that fill no piece there are other numbers of steps.
         """
+        return self.goes_by_piece(values) or self.piece_of_all or bool(values.get("dataloader_drop_last"))
+
+    def goes_by_piece(self, values: Mapping[str, object]) -> bool:
+        """Whether its loss goes by the tokens or rows of each piece of a step."""
         said = values.get("loss_type") or ""
         losses = {said} if isinstance(said, str) else set(said)
-        by_piece = losses & set(self.of_a_piece) or values.get("cpo_alpha") or values.get("dataloader_drop_last")
-        return bool(by_piece) or "per_device_train_batch_size" in self.trained
+        return bool(losses & set(self.of_a_piece) or values.get("cpo_alpha"))
+
+    @property
+    def piece_of_all(self) -> bool:
+        """Whether what is estimated of a piece is estimated of those of all processes together."""
+        return "per_device_train_batch_size" in self.trained
 
 
 def objective(name: str) -> str:

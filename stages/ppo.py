@@ -17,4 +17,4 @@ SPEC = Spec(
 def build_trainer(context):
     from pipeline.ppo.trainer import PPOTrainer
 
-    return context.trainer(PPOTrainer)
+    return context.trainer(PPOTrainer, ranks=context.ranks)

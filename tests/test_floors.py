@@ -17,7 +17,7 @@ from pipeline.stage import specs
 ENGINE = PROJECT / "pipeline"
 # From the ground up; rooms of one line stand beside each other. The list is also how CONTRIBUTING.md tells it.
 FLOORS = [
-    "errors installing section stage wording",
+    "errors installing ranks section stage wording",
     "reward.verifiable",
     "artifact hub",
     "data.shapes",

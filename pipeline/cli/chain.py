@@ -15,12 +15,13 @@ from pipeline.cli.options import (
     MemoryOption,
     NoLookAheadOption,
     PolicyOption,
+    ProcessesOption,
     RecipeOption,
     RunsOption,
     SetOption,
     Stages,
     UnslothOption,
-    with_switch,
+    with_switches,
 )
 from pipeline.console import benchmarks as shown_benchmarks
 from pipeline.console import memory, tables
@@ -44,12 +45,13 @@ def run(
     overrides: SetOption = None,
     policy: PolicyOption = None,
     unsloth: UnslothOption = None,
+    processes: ProcessesOption = None,
     fresh: FreshOption = False,
     no_look_ahead: NoLookAheadOption = False,
 ) -> None:
     """Run stages, and first those that they stand on, as far as they are not up to date."""
     display = Display(make_console())
-    overrides = with_switch(recipe, overrides or [], unsloth)
+    overrides = with_switches(recipe, overrides or [], unsloth, processes)
     run = Run(
         recipe,
         overrides,
@@ -70,6 +72,7 @@ def plan(
     overrides: SetOption = None,
     policy: PolicyOption = None,
     unsloth: UnslothOption = None,
+    processes: ProcessesOption = None,
     fresh: FreshOption = False,
     gpu: GpuOption = None,
     fit_gpu: FitOption = None,
@@ -77,7 +80,7 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Show what `run` would do, and why, and what each stage needs on a GPU."""
-    loaded = load_recipe(recipe, with_switch(recipe, overrides or [], unsloth))
+    loaded = load_recipe(recipe, with_switches(recipe, overrides or [], unsloth, processes))
     goals = stages or list(loaded.stages)
     size = fit_gpu if gpu is None else gpu
     asked = card.named(size) if size is not None else card.own()
@@ -96,7 +99,7 @@ def plan(
         return
     screen = Screen(make_console())
     cells = {need.stage: memory.cell(need, asked) for need in needs}
-    tables.plan(screen, steps, f"{loaded.name}: the plan", cells)
+    tables.plan(screen, steps, f"{loaded.name}: the plan{loaded.launch.words}", cells)
     memory.remarks(screen, needs, asked)
     memory.times(screen, needs, [step.stage for step in steps if step.state in (RUN, CONTINUE)])
     if show_memory:

@@ -29,6 +29,9 @@ FreshOption = Annotated[bool, typer.Option("--fresh", help="Another attempt, bes
 UnslothOption = Annotated[
     bool | None, typer.Option("--unsloth/--no-unsloth", help="Load and run models with Unsloth, or not.")
 ]
+ProcessesOption = Annotated[
+    str | None, typer.Option("--processes", help="Train with so many processes, or auto: one for each GPU.")
+]
 NoLookAheadOption = Annotated[
     bool, typer.Option("--no-look-ahead", help="Train at once, without preparing the rows of the later stages first.")
 ]
@@ -46,8 +49,10 @@ Stages = Annotated[
 ]
 
 
-def with_switch(recipe: Path, overrides: list[str], unsloth: bool | None) -> list[str]:
-    """The switch of the command line goes before all that the recipe says of it, for the chain and for a stage."""
+def with_switches(recipe: Path, overrides: list[str], unsloth: bool | None, processes: str | None = None) -> list[str]:
+    """The switches of the command line go before all that the recipe says of them, for the chain and for a stage."""
+    if processes is not None:
+        overrides = [*overrides, f"launch.processes={processes}"]
     if unsloth is None:
         return overrides
     own = [f"stages.{name}.use_unsloth=null" for name in load_recipe(recipe, overrides).stages]

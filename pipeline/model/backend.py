@@ -43,10 +43,11 @@ def choose(
     model_type: str | None,
     from_scratch: bool,
     bits: int | None = None,
+    processes: int = 1,
 ) -> Backend:
     """The backend of a stage for `wanted`: true, false or "auto".
 
-    `bits` is what the base is quantized to. `own` says that the stage itself asks for it; what a whole chain asks for leaves out the kinds of stage that
+    `bits` is what the base is quantized to, and `processes` how many train. `own` says that the stage itself asks for it; what a whole chain asks for leaves out the kinds of stage that
     Unsloth does not serve. `model_type` is None where it is not known yet. Raises PipelineError where Unsloth is
     asked for and cannot serve.
     """
@@ -55,7 +56,7 @@ def choose(
     unserved = _kind(spec, from_scratch)
     if unserved and not (wanted is True and own):
         return Backend(TRANSFORMERS, unserved)
-    reason, way_out = (unserved, "") if unserved else _obstacle(method, model_type, bits)
+    reason, way_out = (unserved, "") if unserved else _obstacle(method, model_type, bits, processes)
     if wanted is True and reason:
         raise PipelineError(f"{stage}: Unsloth cannot serve it: {reason}.", f"{way_out} {WITHOUT}".strip())
     if wanted is True:
@@ -76,8 +77,10 @@ def _kind(spec: Spec, from_scratch: bool) -> str | None:
     return "a model made from a config; Unsloth only loads models" if from_scratch else None
 
 
-def _obstacle(method: Method, model_type: str | None, bits: int | None) -> tuple[str | None, str]:
+def _obstacle(method: Method, model_type: str | None, bits: int | None, processes: int) -> tuple[str | None, str]:
     """Why it cannot be used here, and what to do about that."""
+    if processes > 1:
+        return "it trains in one process, not in several", "Set launch.processes: 1."
     installed = installed_version()
     if installed is None:
         return "Unsloth is not installed", "Install it with `make unsloth`."

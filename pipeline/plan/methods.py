@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 
 from pipeline.errors import PipelineError
 from pipeline.model.adapters import METHODS, method_of
-from pipeline.model.adapters.method import BEGIN, REENTRANT, ROLES, SCORE, Method
+from pipeline.model.adapters.method import BEGIN, REENTRANT, ROLES, SCORE, SEVERAL, Method
+from pipeline.plan import processes
 from pipeline.plan.step import Parent
 from pipeline.recipe import steps
 from pipeline.recipe.fields import effective
@@ -27,7 +28,8 @@ def refuse(recipe: Recipe, name: str, parent: Parent | None, config: Mapping[str
     values = effective(spec.config, train)
     if number := steps.written(values):
         refuse_too_short(f"{recipe.path}: stages.{name}", method, fields, number)
-    for need in _needs(spec, values, begins):
+    processes.refuse(recipe, name, train)
+    for need in _needs(spec, values, begins, recipe.launch.size):
         if reason := method.why_not(need):
             place = f"adapter.method {method.name}" if method.key == "method" else f"adapter.{method.key}"
             where = f"train.{need}" if need in train or need == REENTRANT else need
@@ -51,7 +53,9 @@ def tuning(recipe: Recipe, name: str, parent: Parent | None):
     return METHODS[fields["method"]].of(fields), fields
 
 
-def _needs(spec: Spec, train: Mapping[str, object], begins: bool) -> Iterator[str]:
+def _needs(spec: Spec, train: Mapping[str, object], begins: bool, size: int) -> Iterator[str]:
+    if size > 1:
+        yield SEVERAL
     if spec.head == "score":
         yield SCORE
     if spec.rewarded_by:

@@ -150,6 +150,7 @@ class Planner:
             model_type=backend.model_config(base, config).get("model_type"),
             from_scratch=alone and config is not None,
             bits=self.recipe.model.bits,
+            processes=self.recipe.launch.size,
         )
 
     def resolve_commits(self, steps: Iterable[Step]) -> bool:

@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 class PPOConfig(TrainingArguments):
     """Arguments of a PPO run.
 
-    One rollout is `per_device_train_batch_size * gradient_accumulation_steps * num_mini_batches` episodes;
+    One rollout is `per_device_train_batch_size * gradient_accumulation_steps * num_mini_batches` episodes of each process;
     it is trained on in `num_ppo_epochs * num_mini_batches` optimizer steps.
     """
 
@@ -52,4 +52,5 @@ class PPOConfig(TrainingArguments):
     @property
     def rollout_size(self) -> int:
         """Episodes between two changes of the policy that answers."""
-        return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.num_mini_batches
+        each = self.per_device_train_batch_size * self.gradient_accumulation_steps
+        return each * self.num_mini_batches * self.world_size

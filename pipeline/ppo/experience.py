@@ -16,6 +16,8 @@ from pipeline.ppo.schedule import Schedule
 from pipeline.reward.adapter import acting_as
 from pipeline.reward.reward import Reward
 
+REMEMBERED = ("old", "entropy", "reference", "values")
+
 
 class Experience:
     """The rollout that is trained on now, and what changes from one to the next: KL coefficient, scale of the scores.
@@ -41,6 +43,7 @@ class Experience:
     ) -> dict[str, float]:
         """Make rollout `number`; returns its figures. `all_prompts` are the token ids of all `examples`."""
         which, args, tokenizer = self.schedule.prompts_of(number), self.args, self.tokenizer
+        own, ranks = self._own_part(len(which)), self.schedule.ranks
         prompts = [list(all_prompts[row]) for row in which]
         sampling = {
             "length": args.response_length,
@@ -50,9 +53,11 @@ class Experience:
             "batch_size": args.local_rollout_forward_batch_size,
         }
         with untouched_random_state(), self.precision():
-            torch.manual_seed(self.schedule.seed(number) % 2**63)
-            responses = answer(model, prompts, **sampling)
-            each = reward.each(model, [examples[row] for row in which], prompts, responses)
+            torch.manual_seed((self.schedule.seed(number) + (ranks.rank << 48)) % 2**63)
+            responses = answer(model, prompts[own], **sampling)
+            each = reward.each(model, [examples[row] for row in which[own]], prompts[own], responses)
+        parts = ranks.of_all((responses, each))
+        responses, each = [one for part, _ in parts for one in part], torch.cat([one for _, one in parts])
         ids, mask, response = padded(prompts, responses, tokenizer.pad_token_id)
         stopped = torch.tensor([float(one[-1] == tokenizer.eos_token_id) for one in responses])
         blank = (torch.zeros(response.shape, dtype=torch.float32) for _ in range(6))
@@ -62,6 +67,11 @@ class Experience:
         means = zip(reward.names, each.mean(0).tolist(), strict=True)
         return self._weigh(self.rollout) | {f"rewards/{name}/mean": mean for name, mean in means}
 
+    def _own_part(self, rows: int) -> slice:
+        """The prompts that this process answers."""
+        ranks = self.schedule.ranks
+        return slice(rows * ranks.rank // ranks.size, rows * (ranks.rank + 1) // ranks.size)
+
     @torch.no_grad()
     def _remember(self, model: PeftModel, rollout: Rollout) -> None:
         """What policy, reference and value say of it before it is trained on.
@@ -69,7 +79,8 @@ class Experience:
         In the micro-batches of the first pass, and by the function that trains: so its ratio is exactly 1 there.
         """
         temperature = self.args.temperature
-        for rows in self.schedule.micro_batches(self.number, 0, rollout.lengths()):
+        of_all = self.schedule.micro_batches(self.number, 0, rollout.lengths())
+        for rows in self.schedule.own(of_all):
             part = rollout.part(rows, self.args.device)
             batch, filled = (part.ids, part.mask, part.response), (rows, slice(part.response.shape[1]))
             with self.precision():
@@ -80,6 +91,8 @@ class Experience:
                 rollout.reference[filled] = found.cpu()
                 with acting_as(model, roles.VALUE):
                     rollout.values[filled] = roles.response_values(model, *batch).cpu()
+        for name in REMEMBERED:  # each row by one process, and 0 in all others
+            setattr(rollout, name, sum(self.schedule.ranks.of_all(getattr(rollout, name))))
 
     @torch.no_grad()
     def _weigh(self, rollout: Rollout) -> dict[str, float]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from pipeline.ppo.warnings import warnings
+from pipeline.ranks import Ranks
 
 
 class History:
@@ -25,6 +26,14 @@ class History:
         """Of one micro-batch: figures summed over so many tokens."""
         for name, total in sums.items():
             self.sums[name].append((float(total), tokens))
+
+    def add_up(self, ranks: Ranks) -> None:
+        """The first of several processes takes over what all have summed up."""
+        said = ranks.of_all(dict(self.sums))
+        self.sums.clear()
+        for sums in said if ranks.first else []:
+            for name, parts in sums.items():
+                self.sums[name] += parts
 
     def line(self) -> dict[str, float]:
         """For the log: the last rollout, and means a token since the line before."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from pipeline.ppo.config import PPOConfig
+from pipeline.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,13 @@ class Due:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The rollouts of a run over `prompts` rows of data, and the order in which they are trained on."""
+    """The rollouts of a run over `prompts` rows of data, and the order in which they are trained on: the same in all of its
+    processes, of which this is one.
+    """
 
     args: PPOConfig
     prompts: int
+    ranks: Ranks = ALONE
 
     @property
     def steps_a_rollout(self) -> int:
@@ -63,7 +67,7 @@ class Schedule:
         Rows of like length stand together within an optimizer step, whose sum does not depend on how it is parted.
         """
         size = self.args.per_device_train_batch_size
-        step = size * self.args.gradient_accumulation_steps
+        step = size * self.args.gradient_accumulation_steps * self.ranks.size
         order = _shuffled(self.args.rollout_size, self.seed(rollout) * 1009 + epoch)
         order = [
             row for at in range(0, len(order), step) for row in sorted(order[at : at + step], key=lengths.__getitem__)
@@ -71,10 +75,14 @@ class Schedule:
         return [order[at : at + size] for at in range(0, len(order), size)]
 
     def micro_batches_of_step(self, due: Due, lengths: Sequence[int]) -> list[list[int]]:
-        """Those that make up the optimizer step which is due."""
-        count = self.args.gradient_accumulation_steps
+        """Those that make up the optimizer step which is due, in all processes."""
+        count = self.args.gradient_accumulation_steps * self.ranks.size
         first = due.mini_batch * count
         return self.micro_batches(due.rollout, due.epoch, lengths)[first : first + count]
+
+    def own(self, micro_batches: Sequence[list[int]]) -> Sequence[list[int]]:
+        """Those of this process, of all of a step or a pass."""
+        return micro_batches[self.ranks.rank :: self.ranks.size]
 
 
 def _shuffled(count: int, seed: int) -> list[int]:

@@ -16,7 +16,16 @@ from pipeline.ppo.experience import Experience
 from pipeline.ppo.history import History
 from pipeline.ppo.rollout import Rollout
 from pipeline.ppo.schedule import Schedule
+from pipeline.ranks import ALONE, Ranks
 from pipeline.reward.adapter import POLICY, activate
+
+
+class AsItIs(torch.nn.Module):
+    """A model that transformers takes for one that is wrapped already."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.module = model
 
 
 class PPOTrainer(Trainer):
@@ -27,9 +36,11 @@ class PPOTrainer(Trainer):
 
     args: PPOConfig
 
-    def __init__(self, model, args: PPOConfig, train_dataset, eval_dataset=None, processing_class=None):
+    def __init__(
+        self, model, args: PPOConfig, train_dataset, eval_dataset=None, processing_class=None, ranks: Ranks = ALONE
+    ):
         self.prompts = train_dataset["prompt_ids"]
-        self.schedule = Schedule(args, len(self.prompts))
+        self.schedule = Schedule(args, len(self.prompts), ranks)
         args.max_steps = self.schedule.steps()
         super().__init__(
             model=roles.add_roles(model),
@@ -66,21 +77,38 @@ class PPOTrainer(Trainer):
             self.optimizer = kind(groups, **options)
         return self.optimizer
 
+    def _wrap_model(self, model, training=True, dataloader=None):
+        """Several processes add their gradients up by themselves: there are two backwards a step, and torch's DDP takes one."""
+        return model if self.schedule.ranks.alone else AsItIs(model)
+
     def training_step(self, model, inputs, num_items_in_batch=None):
         due = self.schedule.due(inputs["tick"])
-        model.train()
+        self.model.train()
         if due.rollout != self.experience.number:
             self._roll_out(due.rollout)
         rollout = self.experience.rollout
         micro_batches = self.schedule.micro_batches_of_step(due, rollout.lengths())
         tokens = sum(int(rollout.response[rows].sum()) for rows in micro_batches)
-        batch = rollout.part(micro_batches[due.micro_batch], self.args.device)
-        return self._learn(model, batch, max(tokens, 1), policy=due.step >= self.args.value_warmup_steps)
+        own = self.schedule.own(micro_batches)[due.micro_batch]
+        batch = rollout.part(own, self.args.device)
+        loss = self._learn(self.model, batch, max(tokens, 1), policy=due.step >= self.args.value_warmup_steps)
+        if self.accelerator.sync_gradients:
+            self._add_up_gradients()
+        return loss * self.schedule.ranks.size  # what is logged is the mean over processes, and this is a part of a sum
+
+    def _add_up_gradients(self) -> None:
+        if self.schedule.ranks.alone:
+            return
+        gradients = [one.grad for one in self.model.parameters() if one.grad is not None]
+        flat = torch._utils._flatten_dense_tensors(gradients)
+        torch.distributed.all_reduce(flat)
+        for gradient, added in zip(gradients, torch._utils._unflatten_dense_tensors(flat, gradients), strict=True):
+            gradient.copy_(added)
 
     def _roll_out(self, number: int) -> None:
         self.context.report("phase", name="rollout", step=self.state.global_step)
         figures = self.experience.collect(number, self.model, self.prompts, self.context.examples, self.context.reward)
-        self.tokens += int(self.experience.rollout.mask.sum())
+        self.tokens += int(self.experience.rollout.mask.sum()) if self.schedule.ranks.first else 0  # all have all of it
         self.history.rolled_out(figures)
         self.context.report("phase", name="training", step=self.state.global_step)
 
@@ -122,6 +150,8 @@ class PPOTrainer(Trainer):
     # -- what is told and kept ---------------------------------------------------------------------------
 
     def log(self, logs, start_time=None):
+        if "loss" in logs:
+            self.history.add_up(self.schedule.ranks)
         super().log(logs | self.history.line() if "loss" in logs else logs, start_time)
 
     def watch_held_out(self, metrics: dict[str, float]) -> None:
@@ -132,9 +162,13 @@ class PPOTrainer(Trainer):
 
     def _save_optimizer_and_scheduler(self, output_dir):
         super()._save_optimizer_and_scheduler(output_dir)
-        checkpoint.save(Path(output_dir), self.model, self.experience, self.history)
+        self.history.add_up(self.schedule.ranks)
+        if self.args.should_save:
+            checkpoint.save(Path(output_dir), self.model, self.experience, self.history)
 
     def _load_optimizer_and_scheduler(self, checkpoint_folder):
         super()._load_optimizer_and_scheduler(checkpoint_folder)
         if checkpoint_folder is not None:
             checkpoint.load(Path(checkpoint_folder), self.model, self.experience, self.history)
+            if not self.schedule.ranks.first:
+                self.history.sums.clear()  # the first has those of all

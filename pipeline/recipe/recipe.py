@@ -15,6 +15,7 @@ from pipeline.recipe.chain import start_of
 from pipeline.recipe.effect import NEVER
 from pipeline.recipe.fields import DEFAULTS, ON_A_GPU, effective, fields_of, is_listed
 from pipeline.recipe.going_on import changes_of, incoming_adapter_of, is_full, learning_of, merged_adapter
+from pipeline.recipe.launch import Launch
 from pipeline.recipe.owned import OWNED, adapter_owned
 from pipeline.recipe.problem import RecipeError
 from pipeline.recipe.rewards import Named, named_in
@@ -59,6 +60,7 @@ class Recipe(Section):
     on_out_of_memory: Literal["shrink", "stop"] = "shrink"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     threads: Positive | None = None
+    launch: Annotated[Launch, BeforeValidator(empty_for_null)] = Launch()
     data: Annotated[EveryData, BeforeValidator(empty_for_null)] = EveryData()
     train: Annotated[Keys, Field(default_factory=dict)]
     evaluation: Annotated[Evaluation, BeforeValidator(empty_for_null)] = Evaluation()

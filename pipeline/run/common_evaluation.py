@@ -38,7 +38,7 @@ class CommonEvaluation:
             self.quiet.say(f"  judging {len(missing)} runs by the evaluation of {one.stage}")
             job = self.standing.job(one, given, step, folder)
             places = tuple(str(attempt.folder.resolve()) for attempt in missing)
-            if code := watch(start_worker(), replace(job, mode=JUDGE, judged=places), self.quiet):
+            if code := watch(start_worker(), replace(job, mode=JUDGE, judged=places, processes=1), self.quiet):
                 raise Stopped(code)
         return {attempt.folder.name: _read(_file(folder, attempt)) for attempt in attempts}, _read(
             folder / "before.json"

@@ -15,11 +15,14 @@ from pipeline.errors import MachineError, PipelineError
 from pipeline.train.job.job import AGAIN, INTERRUPTED, Job
 
 
-def start_worker(options: Sequence[str] = ()) -> subprocess.Popen:
-    """A stage's process, waiting for its job; with the options to get warm, it loads the libraries while it waits."""
+def start_worker(options: Sequence[str] = (), processes: int = 1) -> subprocess.Popen:
+    """A stage's process, waiting for its job, or what starts several of them; with the options to get warm, it loads the libraries
+    while it waits.
+    """
+    module = "pipeline.train.worker" if processes == 1 else "pipeline.train.launcher"
     return subprocess.Popen(
         # -P: a file of the user's named like a library must not be taken for it.
-        [sys.executable, "-P", "-m", "pipeline.train.worker", *options],
+        [sys.executable, "-P", "-m", module, *options],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -41,10 +44,10 @@ def watch(
     display: Display,
     listeners: Sequence[Callable[[dict], None]] = (),
     *,
-    again: Callable[[], subprocess.Popen] = start_worker,
+    again: Callable[[], subprocess.Popen] | None = None,
 ) -> int:
     """Give a process its job and show what it tells until it is gone; `listeners` hear every event, too.
-    Where memory ran out, `again` starts the process that goes on.
+    Where memory ran out, `again` starts the process that goes on, which is such a one as `process` where nothing is said.
 
     Returns 0, or INTERRUPTED: Ctrl-C once asks it to save and stop, twice stops it. Raises PipelineError for what went
     wrong.
@@ -61,7 +64,8 @@ def watch(
         if interrupted:
             display.say("  stopped; the same command continues")
             return INTERRUPTED
-        return watch(again(), job, display, listeners, again=again)
+        fresh = again() if again else start_worker(processes=job.processes)
+        return watch(fresh, job, display, listeners, again=again)
     if code not in (0, INTERRUPTED):
         raise died(job, code)
     return code
@@ -71,13 +75,15 @@ def _until_it_ends(
     process: subprocess.Popen, display: Display, listeners: Sequence[Callable[[dict], None]]
 ) -> tuple[dict | None, bool]:
     """(the event of its error, where there was one; whether it was interrupted)"""
-    error, interrupted = None, False
+    error, interrupted, pid = None, False, process.pid
     while True:
         try:
             for line in process.stdout:
                 event = json.loads(line)
                 if event["kind"] == "error":
-                    error = event
+                    error = error or event
+                elif event["kind"] == "started":
+                    pid = event["pid"]
                 elif event["kind"] == "interrupted":
                     display.end()
                     display.say(f"  saved a checkpoint at step {event['step']}; the same command continues from there")
@@ -94,7 +100,7 @@ def _until_it_ends(
             else:
                 display.say("  stopping after this step (Ctrl-C again: at once)")
                 with suppress(ProcessLookupError):
-                    os.kill(process.pid, signal.SIGINT)
+                    os.kill(pid, signal.SIGINT)
             interrupted = True
 
 

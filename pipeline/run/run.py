@@ -10,7 +10,7 @@ from pipeline.console import confusion, tables
 from pipeline.console.display import Display
 from pipeline.errors import PipelineError
 from pipeline.plan.planner import Planner
-from pipeline.plan.step import UP_TO_DATE, Step
+from pipeline.plan.step import EVALUATE, UP_TO_DATE, Step
 from pipeline.recipe.reading import load_recipe
 from pipeline.run.pending import Pending
 from pipeline.run.process import start_worker, watch
@@ -50,7 +50,7 @@ class Run:
         steps = self._plan()
         if self.planner.resolve_commits(steps):
             steps = self._plan()
-        tables.plan(self.display, steps, f"{self.recipe.name}: the plan")
+        tables.plan(self.display, steps, f"{self.recipe.name}: the plan{self.recipe.launch.words}")
         refused = False
         try:
             done, ran, code = self._run_stages(steps)
@@ -98,6 +98,7 @@ class Run:
 
     def _run_stage(self, step: Step, coming: Sequence[Step], *, ahead: bool) -> int:
         """`coming` are the steps to be run after it; with `ahead` it looks at them first."""
+        processes = self.recipe.launch.size if step.state != EVALUATE else 1
         job = Job(
             recipe=str(self.recipe_path),
             overrides=self.overrides,
@@ -112,14 +113,16 @@ class Run:
             goals=tuple(self.goals),
             goals_policy=self.policy,
             ahead=tuple(later.stage for later in coming) if ahead else (),
+            processes=processes,
+            strategy=self.recipe.launch.strategy,
         )
         command.record(step.attempt.folder, self.recipe_path, self.overrides, self.policy)
         self.display.begin(step)
-        if self._warm and self._warm[1] != step.backend.name:
+        if self._warm and (processes > 1 or self._warm[1] != step.backend.name):
             self._cool_down()
-        process, self._warm = self._warm[0] if self._warm else start_worker(), None
+        process, self._warm = self._warm[0] if self._warm else start_worker(processes=processes), None
         listeners = [self.report.of(step.stage)]
-        listeners += [self._get_ready(coming[0].backend.name)] if coming else []
+        listeners += [self._get_ready(coming[0].backend.name)] if coming and self.recipe.launch.size == 1 else []
         return watch(process, job, self.display, listeners)
 
     def _get_ready(self, backend: str) -> Callable[[dict], None]:

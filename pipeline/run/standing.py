@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.console.display import Display
 from pipeline.model.backend import TRANSFORMERS, Backend
 from pipeline.plan.planner import Planner
-from pipeline.plan.step import UP_TO_DATE, Step
+from pipeline.plan.step import EVALUATE, UP_TO_DATE, Step
 from pipeline.recipe.recipe import Recipe
 from pipeline.run.contestants import Contestant, common_start
 from pipeline.run.run import Run
@@ -67,6 +67,7 @@ class Standing:
             mode=step.state,
             backend=chosen.name,
             backend_why=chosen.why,
+            processes=one.load(overrides).launch.size if step.state != EVALUATE else 1,
         )
 
     def _folder(self, recipe: Recipe, name: str | None) -> str | None:

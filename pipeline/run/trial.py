@@ -79,7 +79,7 @@ class Trial:
                 overrides = [*self._given(one), f'stages.{one.stage}.train.save_strategy="no"']
                 job = self.standing.job(one, overrides, self.standing.step(one, overrides), self.folder / ".reckoning")
                 self.quiet.name = f"reckoning {one.name}"
-                found[one.name] = reckoning.of(replace(job, mode=RUN))
+                found[one.name] = reckoning.of(replace(job, mode=RUN, processes=1))
         return found
 
     def _trained(self, one: Contestant, own: Reckoned, seed: int) -> Attempt:
@@ -94,7 +94,8 @@ class Trial:
             folder = step.attempt.folder
             command.record(folder, one.recipe, [*one.overrides, *overrides], None)
             self.quiet.name = f"seed {seed}  {one.name}"
-            if code := watch(start_worker(), self.standing.job(one, overrides, step, folder), self.quiet):
+            job = self.standing.job(one, overrides, step, folder)
+            if code := watch(start_worker(processes=job.processes), job, self.quiet):
                 raise Stopped(code)
         attempt = Attempt(step.attempt.folder)
         made = attempt.manifest

@@ -68,7 +68,7 @@ class Record:
             "run": machine.described(checked.machine, job.backend_why, trainer.model)
             | ({"shrunk": checked.shrinking.history} if checked.shrinking.history else {}),
             "steps": trainer.state.global_step,
-            "tokens": trainer.tokens,
+            "tokens": trainer.tokens_of_all,
             **({"kept": kept} if kept else {}),
             "figures": getattr(trainer, "figures", dict)(),
             "seconds": {"training": round(seconds, 2)},

@@ -29,7 +29,7 @@ from pipeline.recipe.fields import effective
 from pipeline.recipe.recipe import Recipe
 from pipeline.reward.columns import refuse_unreadable
 from pipeline.stage import specs
-from pipeline.train.job.job import Job
+from pipeline.train.job.checked_job import CheckedJob
 
 PROMPTS = "prompts_trained.u64"  # what stands for the prompts that a stage was trained on, see prepare.account
 
@@ -37,10 +37,10 @@ PROMPTS = "prompts_trained.u64"  # what stands for the prompts that a stage was 
 class StageRows:
     """The tokenizer and the rows of a stage, and a look at those of the stages that come after it."""
 
-    def __init__(self, job: Job, recipe: Recipe, planner: Planner, step: Step, folder: Path, threads: int, report):
-        self.job, self.recipe, self.planner, self.step = job, recipe, planner, step
-        self.folder, self.threads, self.report = folder, threads, report
-        self.spec, self.data = specs()[step.stage], recipe.stage(step.stage).data.pinned(planner.folder)
+    def __init__(self, checked: CheckedJob, report: Callable[..., None]):
+        self.job, self.recipe, self.planner, self.step = checked.job, checked.recipe, checked.planner, checked.step
+        self.folder, self.threads, self.report = checked.folder, checked.machine["threads"], report
+        self.spec, self.data, self.ranks = checked.spec, checked.settings.data, checked.ranks
         self._tried: set[tuple[str, str]] = set()  # functions, by the key that names them and their place
 
     def prepare(self) -> None:
@@ -73,6 +73,8 @@ class StageRows:
         """This stage's rows. Their account is reported, and its lists are put into the stage's folder."""
         most = self.positions()
         made = self._made(self.step, self.tokenizer.tokenizer)
+        if not self.ranks.first:
+            return made
         for name in account.LISTS:
             (self.folder / name).unlink(missing_ok=True)
             if (made.folder / name).is_file():

@@ -1,4 +1,4 @@
-"""One stage of one recipe, from its rows to its manifest. Runs inside the stage's own process.
+"""One stage of one recipe, from its rows to its manifest. Runs inside the stage's own process, or in each of several.
 
 `StageRun.run` is the story: look at the rows, load, measure, train, measure, save, sign. Each of its words has a file:
 `rows`, `models`, `measuring`, `trainer`, `saving`, `record`.
@@ -37,10 +37,8 @@ class StageRun:
     def __init__(self, checked: CheckedJob, report: Callable[..., None], interruption: Interruption):
         self.checked, self.report, self.interruption = checked, report, interruption
         self.job, self.step, self.attempt, self.folder = checked.job, checked.step, checked.attempt, checked.folder
-        threads = checked.machine["threads"]
-        self.rows = StageRows(
-            checked.job, checked.recipe, checked.planner, checked.step, checked.folder, threads, report
-        )
+        self.ranks = checked.ranks
+        self.rows = StageRows(checked, report)
         self.models = StageModels(checked, self.rows)
         self.measuring = Measuring(checked, self.rows, self.models, report)
         self.tracking = Tracking(trackers.asked(self.step.given.get("report_to")), self._about(), report)
@@ -50,9 +48,12 @@ class StageRun:
 
     def run(self) -> int:
         """Returns the exit code."""
+        if self.checked.note:
+            self.report("note", text=self.checked.note)
         self.rows.prepare()
         if self.attempt.inputs is None:
             write_json(self.folder / "inputs.json", self.step.inputs)
+        self.ranks.wait()
         for note in self.rows.tokenizer.notes:
             self.report("note", text=note)
         self.report("phase", name="model")
@@ -63,10 +64,12 @@ class StageRun:
         before = self.measuring.before(trainer.model)
         self.measuring.earlier.before(trainer.model)
         self.report("before", metrics=before.metrics)
+        self.ranks.wait()
         with self.tracking.of(trainer, before.metrics):
             seconds, peak = self._train(trainer)
             if self.interruption.is_set():
                 self.report("interrupted", step=trainer.state.global_step)
+                self.ranks.wait()
                 return INTERRUPTED
             kept = self.best.settle(trainer) if self.best else None
             self.report("phase", name="saving")
@@ -79,7 +82,19 @@ class StageRun:
             self.record.sign(trainer, output, before, after, seconds, peak, kept)
         if self.best:
             self.best.forget()
+        self.ranks.wait()
         return 0
+
+    def follow(self) -> int:
+        """What the other processes of a stage do beside the first: every step of the training, and nothing that is told
+        or kept. Returns the exit code.
+        """
+        self.ranks.wait()  # the rows are prepared
+        trainer = self.trainer(self.models.at_the_start())
+        self.ranks.wait()  # the figures before are known
+        self._train(trainer)
+        self.ranks.wait()  # what was trained is saved
+        return INTERRUPTED if self.interruption.is_set() else 0
 
     def evaluate_again(self) -> None:
         """Other questions to the same weights: new figures, in a new manifest beside the old weights."""
@@ -105,7 +120,8 @@ class StageRun:
             rows=tokens(data.trained),
             held_out=tokens(data.held_out),
             examples=data.examples(data.trained),
-            given=checked.shrinking.train(),
+            given=checked.given,
+            ranks=self.ranks,
             seed=checked.recipe.seed,
             dtype=checked.recipe.model.dtype,
             folder=self.folder,
@@ -115,13 +131,18 @@ class StageRun:
             interruption=self.interruption,
             reward=self.models.reward,
             learning=self.step.inputs.get("adapter_learning", {}),
-            evaluate=self.measuring.in_between,
-            best=self.best,
+            evaluate=self._evaluate,
+            best=self.best if self.ranks.first else None,
             share_prompt=checked.recipe.stages[self.job.stage].share_prompt,
             kept=Reference(self.step.inputs, data.folder, f"{self.job.backend} {checked.machine['device']}"),
         )
         (self.folder / "checkpoints").mkdir(exist_ok=True)
         return importlib.import_module(f"stages.{self.job.stage}").build_trainer(context)
+
+    def _evaluate(self, model, step: int) -> dict[str, float]:
+        """The held-out figures in the middle of training: the first process finds them, and all know them."""
+        found = self.measuring.in_between(model, step) if self.ranks.first else None
+        return self.ranks.told(found) if self.interruption.training else found
 
     def _about(self) -> About:
         """What the trackers of this stage are told of it."""

@@ -11,35 +11,44 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from pipeline import ranks as ranks_of
 from pipeline.artifact.attempt import Attempt
 from pipeline.errors import PipelineError
 from pipeline.model import backend
 from pipeline.plan.step import EVALUATE
+from pipeline.ranks import Ranks, lost_another
 from pipeline.train.job.checked_job import check, smaller
 from pipeline.train.job.events import Channel
 from pipeline.train.job.interruption import Interruption
-from pipeline.train.job.job import AGAIN, INTERRUPTED, JUDGE, Job
+from pipeline.train.job.job import AGAIN, INTERRUPTED, JOB, JUDGE, Job, log_name
 from pipeline.train.job.machine import before_imports
 from pipeline.train.job.shrinking import memory_ran_out
 
+GRACE = 20  # seconds that a process waits to be stopped when it has lost another
+
 
 def main() -> None:
-    channel = Channel()
+    ranks = ranks_of.here()
+    channel = Channel(ranks)
     if "--warm" in sys.argv:
         _warm_up()
-    line = sys.stdin.readline()
+    line = os.environ.pop(JOB, None) or sys.stdin.readline()
     if not line:
         return  # started ahead of a job that never came
     job = Job(**json.loads(line))
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=_die_with_the_run, daemon=True).start()
+    if not ranks.alone:
+        threading.Thread(target=_die_with_the_launcher, args=(os.getppid(),), daemon=True).start()
+        channel.report("started", pid=os.getpid())
     interruption = Interruption()
     try:
-        code = _run(job, channel, interruption)
+        code = _run(job, channel, interruption, ranks)
     except PipelineError as error:
         if error.__cause__:  # of a function of the user's: the log has where it came from
             traceback.print_exc()
@@ -49,7 +58,9 @@ def main() -> None:
         code = INTERRUPTED
     except BaseException as error:
         traceback.print_exc()
-        channel.report("error", **_failure(job, error))
+        if not ranks.alone and lost_another(error):
+            time.sleep(GRACE)  # the launcher stops this process, and knows which one was lost, and why
+        channel.report("error", **_failure(job, error, ranks))
         code = 1
     sys.stderr.flush()
     os._exit(code)  # without the seconds that libraries spend on taking themselves apart
@@ -66,27 +77,35 @@ def _warm_up() -> None:
     importlib.import_module("pipeline.train.stage_run")
 
 
-def _die_with_parent() -> None:
+def _die_with_the_run() -> None:
     while os.read(0, 4096):
         pass
     os._exit(1)
 
 
-def _failure(job: Job, error: BaseException) -> dict:
-    log = Path(job.folder) / "stage.log"
+def _die_with_the_launcher(launcher: int) -> None:
+    while os.getppid() == launcher:
+        time.sleep(0.2)
+    os._exit(1)
+
+
+def _failure(job: Job, error: BaseException, ranks: Ranks) -> dict:
+    log = Path(job.folder) / log_name(ranks.rank)
+    which = "" if ranks.alone else f" ({ranks.name})"
     return {
-        "what": f"{job.stage} failed: {type(error).__name__}: {error}",
+        "what": f"{job.stage} failed{which}: {type(error).__name__}: {error}",
         "fix": f"The whole story is in {log}.",
     }
 
 
-def _run(job: Job, channel: Channel, interruption: Interruption) -> int:
+def _run(job: Job, channel: Channel, interruption: Interruption, ranks: Ranks) -> int:
     attempt = Attempt(Path(job.folder))
     try:
         attempt.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(attempt.folder / ".lock", timeout=0)
-        lock.acquire()
-        log = (attempt.folder / "stage.log").open("a", encoding="utf-8")
+        if ranks.first:
+            lock.acquire()
+        log = (attempt.folder / log_name(ranks.rank)).open("a", encoding="utf-8")
     except Timeout:
         raise PipelineError(
             f"{job.stage}: another run is working on {attempt.folder}.", "Wait for it, or stop it."
@@ -99,17 +118,19 @@ def _run(job: Job, channel: Channel, interruption: Interruption) -> int:
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
     signal.signal(signal.SIGINT, interruption.on_signal)
-    checked = check(job, attempt)
+    checked = check(job, attempt, ranks)
     from pipeline.train.stage_run import StageRun  # heavy: what it imports is loaded by now, as the backend wants it
 
     stage = StageRun(checked, channel.report, interruption)
-    does = {EVALUATE: stage.evaluate_again, JUDGE: stage.judge}.get(job.mode, stage.run)
+    whole = stage.run if ranks.first else stage.follow
+    does = {EVALUATE: stage.evaluate_again, JUDGE: stage.judge}.get(job.mode, whole)
     try:
         return does() or 0
     except BaseException as error:
         if not memory_ran_out(error):
             raise
-        channel.report("shrunk", text=smaller(checked, channel.phase, error))
+        if said := smaller(checked, channel.phase, error):
+            channel.report("shrunk", text=said)
         traceback.print_exc()
         return AGAIN
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.model.adapters.method import ALL_LINEAR, NOT_ITSELF, ROLES, Method
+from pipeline.model.adapters.method import ALL_LINEAR, NOT_ITSELF, ROLES, SEVERAL, Method
 
 _RATIO, _BEGINS = "loraplus_lr_ratio", "init_lora_weights"
 _FROM_THE_BASE = ("pissa", "olora")
@@ -139,6 +139,7 @@ ADALORA = AdaLora(
     in_8_bit=True,
     converted=True,
     cannot={
-        ROLES: "it stands alone on a base while it trains; let it begin in an earlier stage, and a LoRA goes on here"
+        ROLES: "it stands alone on a base while it trains; let it begin in an earlier stage, and a LoRA goes on here",
+        SEVERAL: "its ranks are moved beside the gradients that processes exchange",
     },
 )

@@ -104,6 +104,7 @@ ALL_LINEAR = {"target_modules": "all-linear"}
 # What a stage may need of its method.
 SCORE = "a score head"
 ROLES = "several roles on one base"
+SEVERAL = "launch.processes"
 BEGIN = "a reference that is the policy at first"
 REENTRANT = "gradient_checkpointing_kwargs: {use_reentrant: true}"
 # Reasons to refuse fields that several of PEFT's configs have.

@@ -4,11 +4,15 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from filelock import FileLock
+
 from pipeline.artifact.attempt import Attempt
 from pipeline.artifact.digests import Digests
 from pipeline.errors import MachineError, PipelineError
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import Step
+from pipeline.ranks import ALONE, Ranks
+from pipeline.recipe.launch import divided
 from pipeline.recipe.reading import load_recipe
 from pipeline.recipe.recipe import Recipe, StageRecipe
 from pipeline.stage import Spec, specs
@@ -29,6 +33,9 @@ class CheckedJob:
     settings: StageRecipe  # the stage's own, its data sets pinned to commits
     machine: dict  # how it is run: backend, device, processes, threads
     started: float  # by the monotonic clock
+    ranks: Ranks = ALONE
+    note: str | None = None  # what is to be said of how it is run
+    shrunk: int = 0  # how often memory had run out when this process began
 
     @property
     def spec(self) -> Spec:
@@ -37,6 +44,11 @@ class CheckedJob:
     @property
     def folder(self) -> Path:
         return self.attempt.folder
+
+    @property
+    def given(self) -> dict:
+        """The training arguments of this process."""
+        return divided(self.spec, self.shrinking.train(), self.ranks.size)
 
     @property
     def shrinking(self) -> Shrinking:
@@ -49,7 +61,7 @@ class CheckedJob:
         return parent.folder if parent and not parent.is_model else None
 
 
-def check(job: Job, attempt: Attempt) -> CheckedJob:
+def check(job: Job, attempt: Attempt, ranks: Ranks = ALONE) -> CheckedJob:
     """Hash the inputs and the parents' files, and load the heavy libraries as the backend wants it.
 
     Raises PipelineError where something is not what was planned, or where the attempt was begun otherwise.
@@ -64,16 +76,23 @@ def check(job: Job, attempt: Attempt) -> CheckedJob:
             parent.attempt.check_content()
     settings = recipe.stage(job.stage)
     settings = replace(settings, data=settings.data.pinned(planner.folder))
-    return CheckedJob(job, attempt, recipe, planner, step, settings, machine.agreed(job, recipe, attempt), started)
+    ranks, agreed, note = machine.agreed(job, recipe, attempt, ranks)
+    checked = CheckedJob(job, attempt, recipe, planner, step, settings, agreed, started, ranks, note)
+    return replace(checked, shrunk=len(checked.shrinking.history))
 
 
-def smaller(checked: CheckedJob, phase: str, error: BaseException) -> str:
+def smaller(checked: CheckedJob, phase: str, error: BaseException) -> str | None:
     """Have the attempt continue with fewer rows at a time, since memory ran out in `phase`: what was done, in words.
+
+    None where another process of the stage has done it.
 
     Raises MachineError where that is not wanted, or would not help.
     """
     stop = checked.recipe.on_out_of_memory == "stop"
-    done = None if stop else checked.shrinking.shrink(phase)
+    with FileLock(checked.folder / ".shrinking"):
+        if len(checked.shrinking.history) > checked.shrunk:  # another process of the stage was before this one
+            return None
+        done = None if stop else checked.shrinking.shrink(phase)
     if done is None:
         raise MachineError(
             f"{checked.job.stage}: memory ran out ({phase}).", checked.shrinking.advice(phase)

@@ -4,9 +4,12 @@ import json
 import os
 import time
 
+from pipeline.ranks import ALONE, Ranks
+
 # Each kind of event: what it says, and its fields.
 EVENTS = {
     "phase": "something else is done now: name; with step where training goes on after it",
+    "started": "the first of several processes is there: pid",
     "rows": "rows are being read: read, so many so far",
     "looked_ahead": "the rows of later stages are ready: stages, seconds",
     "account": "what became of the stage's rows: the fields of Account.summary",
@@ -23,13 +26,17 @@ EVENTS = {
     "error": "what went wrong, before the process ends: what, fix",
 }
 
+OF_ANY = ("error", "shrunk")  # what any of several processes tells; the rest is told by the first
+
 
 class Channel:
     """The way to the parent: standard output, kept for it alone."""
 
     phase = "start"  # what was told last
 
-    def __init__(self):
+    def __init__(self, ranks: Ranks = ALONE):
+        """The way of one of several processes."""
+        self.ranks = ranks
         self._out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
 
     def report(self, kind: str, **fields: object) -> None:
@@ -38,4 +45,5 @@ class Channel:
             self.phase = str(fields["name"])
             step = f" at step {fields['step']}" if "step" in fields else ""
             print(f"{time.strftime('%H:%M:%S')} {fields['name']}{step}", flush=True)
-        self._out.write(json.dumps({"kind": kind, "at": time.time()} | fields) + "\n")
+        if self.ranks.first or kind in OF_ANY:
+            self._out.write(json.dumps({"kind": kind, "at": time.time()} | fields) + "\n")

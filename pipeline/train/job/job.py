@@ -7,6 +7,7 @@ from pipeline.model.backend import ASKED, TRANSFORMERS
 JUDGE = "judge"  # a mode beside those of a step: measure other attempts by the evaluation of this stage
 AGAIN = 75  # the exit code of a stage that goes on in a fresh process, with fewer rows at a time
 INTERRUPTED = 130  # the exit code of a stage that saved and stopped
+JOB = "ALIGN_JOB"  # where each process of a stage that has several finds its job, as JSON
 
 
 @dataclass(frozen=True)
@@ -27,3 +28,10 @@ class Job:
     goals_policy: str | None = None  # what the first of them starts from
     ahead: tuple[str, ...] = ()  # the stages to be run after this one that it looks ahead at
     judged: tuple[str, ...] = ()  # the folders of the attempts to be measured
+    processes: int = 1
+    strategy: str = "ddp"  # what several processes have in common, see pipeline.recipe.launch
+
+
+def log_name(rank: int) -> str:
+    """The log of one of a stage's processes: the first has the stage's own."""
+    return f"stage-{rank + 1}.log" if rank else "stage.log"

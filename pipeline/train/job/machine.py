@@ -13,7 +13,9 @@ from pipeline.errors import PipelineError
 from pipeline.model import attention, backend
 from pipeline.model.backend import UNSLOTH
 from pipeline.plan.step import EVALUATE
+from pipeline.ranks import ALONE, Ranks, joined
 from pipeline.recipe.recipe import Recipe
+from pipeline.stage import specs
 from pipeline.train.job.job import Job
 
 
@@ -33,29 +35,76 @@ def before_imports(bitsandbytes: bool) -> None:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 
-def agreed(job: Job, recipe: Recipe, attempt: Attempt) -> dict:
-    """How this attempt is run, with the backend imported. An unfinished one goes on as it began, or not at all."""
+def agreed(job: Job, recipe: Recipe, attempt: Attempt, ranks: Ranks = ALONE) -> tuple[Ranks, dict, str | None]:
+    """(the processes, joined; how this attempt is run, with the backend imported; what is to be said of that, if anything).
+
+    An unfinished one goes on as it began, or with another number of processes, or not at all.
+    """
     file = attempt.folder / "run.json"
     begun = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     if begun and job.mode != EVALUATE and not attempt.checkpoints():
         begun = None  # nothing is trained yet
-    threads = begun["threads"] if begun else recipe.threads or min(available_cores(), 8)
-    now = {"backend": job.backend, "device": _start(job, recipe, threads), "processes": 1, "threads": threads}
+    threads = begun["threads"] if begun and begun["processes"] == ranks.size else _threads(recipe, ranks)
+    device = _start(job, recipe, threads, ranks)
+    ranks = joined(ranks, device)
+    now = {"backend": job.backend, "device": device, "processes": ranks.size, "threads": threads}
+    if not ranks.alone:
+        now["strategy"] = job.strategy
     attention.check(recipe.model.attn_implementation, now["device"])
+    note = _settle(job, attempt, file, begun, now) if ranks.first else None
+    ranks.wait()
+    return ranks, now, note
+
+
+def _threads(recipe: Recipe, ranks: Ranks) -> int:
+    """Of each process: those of this machine share its cores."""
+    return max((recipe.threads or min(available_cores(), 8 * ranks.on_this_machine)) // ranks.on_this_machine, 1)
+
+
+def _take_gpu(job: Job, ranks: Ranks) -> None:
+    """Each process of this machine has one of its own."""
+    import torch
+
+    there = torch.cuda.device_count()
+    if there < ranks.on_this_machine:
+        gpus = f"{there} GPU{'s' if there > 1 else ''}"
+        raise PipelineError(
+            f"{job.stage}: {ranks.on_this_machine} processes were asked for, and there {'are' if there > 1 else 'is'} {gpus} here.",
+            f"Set launch.processes: {there} or auto, or give --processes {there} (PROCESSES={there}).",
+        )
+    torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+
+
+def _settle(job: Job, attempt: Attempt, file: Path, begun: dict | None, now: dict) -> str | None:
+    """Keep how it is run, or refuse where it was begun otherwise. Returns what is to be said of it."""
     if begun is None:
         if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != now:
             (attempt.folder / "before.json").unlink(missing_ok=True)
         write_json(file, now)
+    elif job.mode != EVALUATE and _processes_alone(job, begun, now):
+        write_json(file, now)
+        return (
+            f"begun with {begun['processes']} process{'es' * (begun['processes'] > 1)}, continued with {now['processes']}: "
+            "the same steps, equal to rounding and no longer to the bit"
+        )
     elif job.mode != EVALUATE and begun != now:
         changed = "; ".join(difference(begun, now))
         raise PipelineError(
             f"{job.stage}: {attempt.folder.name} was begun otherwise ({changed}) and cannot go on as exactly.",
             "Continue it where it was begun, or start another attempt with --fresh (FRESH=1).",
         )
-    return now
+    return None
 
 
-def _start(job: Job, recipe: Recipe, threads: int) -> str:
+def _processes_alone(job: Job, begun: dict, now: dict) -> bool:
+    """Whether it is only by its processes that it is run otherwise, and it can go on: a rollout in its middle cannot."""
+    if begun["processes"] == now["processes"] or specs()[job.stage].response:
+        return False
+    of_them = ("processes", "threads", "strategy")
+    return all(begun.get(key) == now.get(key) for key in begun | now if key not in of_them)
+
+
+def _start(job: Job, recipe: Recipe, threads: int, ranks: Ranks) -> str:
     """Import the heavy libraries with so many threads; returns the device."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
     before_imports(recipe.needs_bitsandbytes())
@@ -65,8 +114,10 @@ def _start(job: Job, recipe: Recipe, threads: int) -> str:
     torch.set_num_threads(threads)
     if not torch.cuda.is_available():
         return "cpu"
+    if not ranks.alone:
+        _take_gpu(job, ranks)
     if gib := os.environ.get("ALIGN_GPU_GIB"):  # as if the card were smaller
-        whole = torch.cuda.get_device_properties(0).total_memory / 2**30
+        whole = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory / 2**30
         torch.cuda.set_per_process_memory_fraction(min(float(gib) / whole, 1.0))
     return "cuda"
 

@@ -50,6 +50,9 @@ def built(spec: Spec, given: dict, *, seed: int, dtype: str, folder: Path, confi
         args = config_class(spec)(**values)
     except (ValueError, TypeError) as error:
         raise PipelineError(f"train: {spec.config} refuses it: {error}") from None
+    if args.device.type == "cpu" and args.device.index is not None:
+        # Of several processes accelerate numbers the CPU, and no checkpoint can be loaded onto such a device.
+        args.__dict__["_setup_devices"] = args.distributed_state.device = torch.device("cpu")
     if changed := [name for name in LEARNED_WITH if name in values and getattr(args, name) != values[name]]:
         raise PipelineError(
             f"train: {', '.join(f'{name} became {getattr(args, name)}' for name in changed)} with this backend.",

@@ -20,7 +20,8 @@ class StageCallback(TrainerCallback):
         self.log = context.folder / "log.jsonl"
 
     def on_train_begin(self, args, state, control, **_):
-        self._forget_after(state.global_step)
+        if self.context.ranks.first:
+            self._forget_after(state.global_step)
         self.trainer.begin(state.max_steps)
         self.context.report("train", step=state.global_step, steps=state.max_steps)
         warm_up = args.get_warmup_steps(state.max_steps)
@@ -41,14 +42,21 @@ class StageCallback(TrainerCallback):
             self.trainer.alongside.stepped(state.global_step + 1)
 
     def on_step_end(self, args, state, control, **_):
-        self.context.report("step", step=state.global_step, tokens=self.trainer.tokens)
-        if self.context.interruption.is_set():
+        said = self.context.ranks.of_all((self.context.interruption.is_set(), self.trainer.tokens))
+        self.trainer.tokens_of_all = sum(tokens for _, tokens in said)
+        if len(said) > 1 and hasattr(self.trainer, "_total_train_tokens"):
+            self.trainer._total_train_tokens = self.trainer.tokens_of_all  # TRL's would count what is only repeated
+        self.context.report("step", step=state.global_step, tokens=self.trainer.tokens_of_all)
+        if any(asked for asked, _ in said):
+            self.context.interruption.set()
             control.should_save = control.should_training_stop = True
         if state.global_step >= state.max_steps and args.logging_strategy != "no":
             control.should_log = True  # the last steps have a line as well, however many logging_steps there are
         return control
 
     def on_log(self, args, state, control, logs=None, **_):
+        if not self.context.ranks.first:
+            return
         line = {"step": state.global_step} | {k: v for k, v in (logs or {}).items() if isinstance(v, int | float)}
         with self.log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")

@@ -19,10 +19,11 @@ from pipeline.data.shapes.kinds import Kind
 from pipeline.errors import PipelineError
 from pipeline.model.adapters import method_on
 from pipeline.model.loader import load_adapter
+from pipeline.ranks import ALONE, Ranks
 from pipeline.recipe.fields import effective
 from pipeline.stage import Spec
 from pipeline.train.job.interruption import Interruption
-from pipeline.train.loop import pairs, reference
+from pipeline.train.loop import dealing, pairs, reference
 from pipeline.train.loop.arguments import built
 from pipeline.train.loop.best import Best
 from pipeline.train.loop.callback import StageCallback
@@ -55,6 +56,7 @@ class Context:
     evaluate: Callable[[torch.nn.Module, int], dict[str, float]]  # held-out figures of the model, at a step
     best: Best | None  # keeps the weights of the best step, where the recipe asks for it
     kept: Reference  # what the frozen reference says of the rows
+    ranks: Ranks = ALONE
     share_prompt: bool | str = "auto"  # whether a pair's prompt is run once, where the stage can
 
     def effective(self, name: str) -> object:
@@ -107,6 +109,7 @@ class Context:
                 **options,
             )
         trainer.context = self
+        dealing.check_processes(trainer, self.ranks)
         trainer.lengths = lengths(rows).tolist()
         trainer.num_virtual_tokens = 0  # TRL's SFT would take them off the logits, which hold none of them here
         if self.spec.reference and beside and "ref" in self.model.peft_config:
@@ -134,7 +137,8 @@ class Context:
         """Whether its log-probabilities are taken from what is kept, or computed to be kept: then for every row at once."""
         if not self.spec.reference_columns or not self.effective("precompute_ref_log_probs"):
             return False
-        trained = args.max_steps * args.per_device_train_batch_size * args.gradient_accumulation_steps
+        step = args.per_device_train_batch_size * args.gradient_accumulation_steps * self.ranks.size
+        trained = args.max_steps * step
         return kept.is_kept() or args.max_steps <= 0 or trained >= rows
 
     def _when_evaluated(self) -> dict:

@@ -127,7 +127,8 @@ class Groups:
 
     def _without_signal(self) -> float:
         """The share of groups in which every response has the same reward."""
-        each = torch.tensor([self.scored[name] for name in self.context.reward.names]).T
+        own = torch.tensor([self.scored[name] for name in self.context.reward.names]).T
+        each = torch.cat(self.context.ranks.of_all(own))  # a group may be answered by several processes
         groups = self.context.reward.total(each).view(-1, self.num_generations)
         return float((groups == groups[:, :1]).all(1).float().mean())
 
@@ -171,27 +172,28 @@ class Groups:
         super()._save_optimizer_and_scheduler(output_dir)
         parts = enumerate(self._buffered_inputs or [])
         tensors = {f"{n}/{name}": tensor.cpu().clone() for n, part in parts for name, tensor in part.items()}
-        save_file(tensors, Path(output_dir) / TENSORS)
+        Path(output_dir).mkdir(parents=True, exist_ok=True)  # another process may make it later
+        save_file(tensors, Path(output_dir) / self._of_process(TENSORS))
         state = {
             "slices": self.args.steps_per_generation,
             "kept": {name: getattr(self, name) for name in KEPT if hasattr(self, name)},
             "history": self.history,
             "warned": sorted(self.warned),
         }
-        (Path(output_dir) / STATE).write_text(json.dumps(state), encoding="utf-8")
+        (Path(output_dir) / self._of_process(STATE)).write_text(json.dumps(state), encoding="utf-8")
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
-        state = json.loads((Path(checkpoint) / STATE).read_text(encoding="utf-8"))
+        state = json.loads((Path(checkpoint) / self._of_process(STATE)).read_text(encoding="utf-8"))
         for name, value in state["kept"].items():
             setattr(self, name, value)
         before, now = state.get("slices", self.args.steps_per_generation), self.args.steps_per_generation
         self._step = self._step * now // before
         self.history, self.warned = state["history"], set(state["warned"])
         parts: dict[int, dict[str, torch.Tensor]] = {}
-        for place, tensor in load_file(Path(checkpoint) / TENSORS).items():
+        for place, tensor in load_file(Path(checkpoint) / self._of_process(TENSORS)).items():
             number, _, name = place.partition("/")
             parts.setdefault(int(number), {})[name] = tensor.to(self.args.device)
         slices = [parts[number] for number in sorted(parts)]

@@ -46,7 +46,8 @@ class Reference:
         """The rows with a column for each of the reference's sums, found or computed now by the trainer."""
         columns = trainer.context.spec.reference_columns
         needed = columns if getattr(trainer, "calculate_KL", True) else columns[:1]
-        found = self._kept(len(rows), needed) or self._computed(rows, trainer)
+        with trainer.context.ranks.first_before_the_rest():
+            found = self._kept(len(rows), needed) or self._computed(rows, trainer)
         for name, values in found.items():
             rows = rows.add_column(name, values.numpy())
         return rows

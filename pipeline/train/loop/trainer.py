@@ -21,7 +21,8 @@ from pipeline.model.adapters import method_on
 from pipeline.model.loader import load_adapter
 from pipeline.model.saving import could_not_save, save_weights
 from pipeline.plan.methods import refuse_too_short
-from pipeline.train.loop import reference
+from pipeline.ranks import lost_another
+from pipeline.train.loop import dealing, reference
 from pipeline.train.loop.gathered import gathered, give_back
 from pipeline.train.loop.order import Order
 
@@ -38,10 +39,14 @@ class StageTrainer:
 
     context: "Context"
     lengths: Sequence[int]
-    tokens: int = 0  # trained on so far, padding left out
+    tokens: int = 0  # trained on so far by this process, padding left out
+    tokens_of_all: int = 0  # and by all of them
     before: float = 0.0  # seconds that were trained before this process
     begun: float | None = None  # when this process began to train
     kept_from_before: dict | None = None  # see pipeline.train.loop.gathered
+    _dealt: dealing.Dealt | None = None  # this process's part of the micro-batches, where there are several processes
+    _counts: Sequence[float] = ()  # what the micro-batches of this step that are still to come count
+    _count: float = 1.0  # and the present one
     alongside = None  # what the method does beside the optimizer, from when training begins
     _resumed_from: Path | None = None
     _into: Path | None = None
@@ -54,8 +59,36 @@ class StageTrainer:
         args, strategy = self.args, self.context.effective("train_sampling_strategy")
         if strategy not in ("group_by_length", "random"):
             return super()._get_train_sampler(train_dataset)
-        batch = args.train_batch_size * args.gradient_accumulation_steps
+        batch = args.train_batch_size * args.gradient_accumulation_steps * self.context.ranks.size
         return Order(self.lengths, batch, args.seed, group=strategy == "group_by_length")
+
+    def _get_dataloader(self, *given, is_training=False, **named):
+        loader = super()._get_dataloader(*given, is_training=is_training, **named)
+        if is_training and not self.context.ranks.alone:
+            loader = dealing.dealt(loader, self.context.ranks)
+            self._dealt = loader.batch_sampler.batch_sampler
+        return loader
+
+    def _get_num_items_in_batch(self, batch_samples, device):
+        """Also how much each micro-batch of the step counts, where several processes share it."""
+        if self._dealt is None or not batch_samples:
+            return super()._get_num_items_in_batch(batch_samples, device)
+        number, passes = len(batch_samples), self.args.gradient_accumulation_steps
+        in_epoch = self.state.global_step % -(-len(self._dealt) // passes)
+        self._counts = dealing.counts(number, passes, in_epoch, self._dealt)
+        for sample, counts in zip(batch_samples, self._counts, strict=True):
+            if not counts:
+                dealing.without_labels(sample)
+        items = super()._get_num_items_in_batch(batch_samples, device)
+        if items is not None:  # its loss is a sum over tokens, divided by those of the whole step
+            self._counts = [float(bool(one)) for one in self._counts]
+        return items
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if self._count == 1:
+            return found
+        return (found[0] * self._count, found[1]) if return_outputs else found * self._count
 
     def create_optimizer(self, model=None):
         new = self.optimizer is None
@@ -67,6 +100,7 @@ class StageTrainer:
     def begin(self, steps: int) -> None:
         """Before the first of so many steps, or the first after a checkpoint."""
         self.begun = time.monotonic()
+        self.tokens_of_all = sum(self.context.ranks.of_all(self.tokens))
         if self.kept_from_before:
             give_back(self, self.kept_from_before)
         if method := method_on(self.model):
@@ -93,7 +127,10 @@ class StageTrainer:
         return None
 
     def training_step(self, model, inputs, num_items_in_batch=None):
-        if masks := [inputs[name] for name in MASKS if name in inputs]:
+        self._count = self._counts.pop(0) if self._counts else 1.0
+        if not self._count:
+            pass  # its rows are trained on by another process
+        elif masks := [inputs[name] for name in MASKS if name in inputs]:
             self.tokens += int(sum(mask.sum() for mask in masks))
         elif "input_ids" in inputs:  # rows in one sequence have no padding
             self.tokens += inputs["input_ids"].numel()
@@ -144,25 +181,38 @@ class StageTrainer:
         if (folder / name).is_dir():
             return
         self.context.report("phase", name="checkpoint", step=self.state.global_step)
-        self._into = folder / ".partial"
+        self._into, ranks = folder / ".partial", self.context.ranks
         try:
-            shutil.rmtree(self._into, ignore_errors=True)
+            if ranks.first:
+                shutil.rmtree(self._into, ignore_errors=True)
+            ranks.wait()
             Trainer._save_checkpoint(self, model, trial)
-            so_far = {"tokens": self.tokens, "seconds": self.seconds, "gathered": gathered(self)}
-            write_json(self._into / name / SO_FAR, so_far)
+            tokens = {"tokens": self.tokens, "of_all": sum(ranks.of_all(self.tokens)), "processes": ranks.size}
+            so_far = {**tokens, "seconds": self.seconds, "gathered": gathered(self)}
+            write_json(self._into / name / self._of_process(SO_FAR), so_far)
             if self.alongside:
                 save_file(self.alongside.kept(), self._into / name / ALONGSIDE)
-            seal(self._into / name)
-            os.replace(self._into / name, folder / name)
+            ranks.wait()
+            if ranks.first:
+                seal(self._into / name)
+                os.replace(self._into / name, folder / name)
+            ranks.wait()
         except (OSError, RuntimeError, SafetensorError) as error:
+            if lost_another(error):
+                raise
             shutil.rmtree(self._into, ignore_errors=True)
             raise could_not_save(folder, error) from error
         finally:
             self._into = None
-        if limit := self.args.save_total_limit:
+        if (limit := self.args.save_total_limit) and ranks.first:
             for _, old in Attempt(self.context.folder).checkpoints()[limit:]:
                 shutil.rmtree(old)
         self.context.report("phase", name="training", step=self.state.global_step)
+
+    def _of_process(self, name: str) -> str:
+        """What each process keeps for itself in a checkpoint, under its own name."""
+        rank = self.context.ranks.rank
+        return f"{rank}-{name}" if rank else name
 
     def _save(self, output_dir=None, state_dict=None):
         save_weights(self.model, Path(output_dir))
@@ -175,9 +225,11 @@ class StageTrainer:
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         """The policy alone: the reference is loaded from the parent, whatever a checkpoint holds."""
         self._resumed_from = Path(resume_from_checkpoint)
-        if (file := Path(resume_from_checkpoint) / SO_FAR).is_file():
+        if (file := Path(resume_from_checkpoint) / self._of_process(SO_FAR)).is_file():
             so_far = json.loads(file.read_text(encoding="utf-8"))
             self.tokens, self.before = so_far["tokens"], so_far["seconds"]
+            if so_far.get("processes", 1) != self.context.ranks.size:  # the first takes over what all have trained
+                self.tokens = so_far["of_all"] if self.context.ranks.first else 0
             self.kept_from_before = so_far.get("gathered")
         self.put(self._resumed_from)
 

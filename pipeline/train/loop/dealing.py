@@ -1,0 +1,84 @@
+"""A step's micro-batches dealt out to the processes of a stage, as one process would have made them and in its order.
+
+Process r of n has micro-batches r, r + n, r + 2n, ... of an epoch. Where the last round has fewer than n, those without one
+repeat the first of the round, and it counts for nothing: no process may wait for another that has nothing to do.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from accelerate.utils import DistributedType
+from torch.utils.data import BatchSampler, Sampler
+
+from pipeline.data.tokens.encoded import IGNORED
+from pipeline.errors import MachineError
+from pipeline.ranks import Ranks
+
+
+class Dealt(BatchSampler):
+    """The micro-batches of one process. `sampler` gives the rows of all."""
+
+    def __init__(self, sampler: Sampler[int], batch_size: int, drop_last: bool, ranks: Ranks):
+        super().__init__(sampler, batch_size, drop_last)
+        self.ranks = ranks
+
+    @property
+    def of_all(self) -> int:
+        """How many micro-batches an epoch has."""
+        return super().__len__()
+
+    def __len__(self) -> int:
+        return -(-self.of_all // self.ranks.size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        round_: list[list[int]] = []
+        for batch in super().__iter__():
+            round_.append(batch)
+            if len(round_) == self.ranks.size:
+                yield round_[self.ranks.rank]
+                round_ = []
+        if round_:
+            yield round_[self.ranks.rank if self.ranks.rank < len(round_) else 0]
+
+
+def dealt(loader, ranks: Ranks):
+    """A data loader of accelerate's, with the micro-batches of this process in place of its own choice, which would fill up
+    the last ones with rows from the beginning.
+    """
+    shard = loader.batch_sampler
+    own = shard.batch_sampler
+    shard.batch_sampler = Dealt(own.sampler, own.batch_size, own.drop_last, ranks)
+    shard.num_processes, shard.process_index, shard.even_batches = 1, 0, False  # it hands on what it gets
+    return loader
+
+
+def counts(number: int, passes: int, in_epoch: int, dealt: Dealt) -> list[float]:
+    """What each of this process's micro-batches of a step counts, whose loss is a mean over its rows, so that all of them
+    together weigh what they would in one process; 0 for one that is only repeated.
+
+    `number` of them make up the step, which is step `in_epoch` (from 0) of its epoch, and `passes` a full one.
+    """
+    n, r = dealt.ranks.size, dealt.ranks.rank
+    there = min(dealt.of_all - in_epoch * passes * n, number * n)  # of all processes
+    return [number * n / there if place * n + r < there else 0.0 for place in range(number)]
+
+
+def without_labels(sample: dict) -> None:
+    """Have a batch of tokens count for nothing where tokens are counted."""
+    for name in ("labels", "shift_labels"):
+        if name in sample:
+            sample[name] = torch.full_like(sample[name], IGNORED)
+
+
+def check_processes(trainer, ranks: Ranks) -> None:
+    """Raises MachineError where the libraries have not made of it what was asked for: they fall back without a word."""
+    if ranks.alone:
+        return
+    state = trainer.accelerator.state
+    expected = DistributedType.MULTI_GPU if trainer.args.device.type == "cuda" else DistributedType.MULTI_CPU
+    if state.num_processes != ranks.size or trainer.args.world_size != ranks.size or state.distributed_type != expected:
+        raise MachineError(
+            f"{ranks.size} processes were started, and accelerate made {state.num_processes} of them "
+            f"({state.distributed_type.value}).",
+            "Please report it with stage.log; --processes 1 (PROCESSES=1) trains in one process.",
+        )

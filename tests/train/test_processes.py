@@ -1,0 +1,204 @@
+"""Several processes train what one trains, go on when one of them is killed, and say what they cannot do."""
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import align, attempt, manifest, refused
+from processes import start, wait_for, wait_until_gone
+from stage_runs import adapter_of, without_clock
+
+from pipeline.ranks import Ranks
+from pipeline.recipe.launch import divided, visible_gpus
+from pipeline.stage import specs
+from pipeline.train.loop.dealing import Dealt, counts
+
+TWO = ("--processes", "2")
+
+
+@pytest.fixture(scope="module")
+def by_two(chain, tmp_path_factory):
+    """The folder of a chain whose sft was trained by two processes and its dpo by one, from the pretrain of `chain`."""
+    import shutil
+
+    from conftest import write_micro
+
+    folder = tmp_path_factory.mktemp("by_two")
+    write_micro(folder)
+    shutil.copytree(chain / "runs" / "micro" / "pretrain", folder / "runs" / "micro" / "pretrain", symlinks=True)
+    align("run", "sft", "-r", "micro.yaml", *TWO, cwd=folder, alone=True)
+    return folder
+
+
+def test_two_processes_train_what_one_trains(chain, by_two):
+    one, two = (adapter_of(folder, "sft") for folder in (chain, by_two))
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-5
+    log = [lines(folder) for folder in (chain, by_two)]
+    for single, both in zip(*log, strict=True):
+        assert both["step"] == single["step"]
+        if "loss" in single:
+            assert both["loss"] == pytest.approx(single["loss"], abs=1e-4)
+            assert both["num_tokens"] == single["num_tokens"]
+    single, both = manifest(chain, "sft"), manifest(by_two, "sft")
+    assert both["fingerprint"] == single["fingerprint"]
+    assert both["tokens"] == single["tokens"]
+    assert both["metrics"]["before"] == single["metrics"]["before"]
+    assert both["metrics"]["after"]["loss"] == pytest.approx(single["metrics"]["after"]["loss"], abs=1e-4)
+    assert (both["run"]["processes"], both["run"]["strategy"], both["run"]["threads"]) == (2, "ddp", 1)
+    assert single["run"]["processes"] == 1
+
+
+def lines(folder) -> list[dict]:
+    return without_clock([json.loads(line) for line in (attempt(folder, "sft") / "log.jsonl").read_text().splitlines()])
+
+
+def test_a_killed_process_takes_the_stage_down_and_it_goes_on_to_the_bit(chain, by_two, copied):
+    folder = copied("sft")
+    process = start(folder, "sft", *TWO)
+    wait_for(folder, "sft/*/checkpoints/checkpoint-4", process)
+    kill_rank(1, process.pid)
+    said = process.stdout.read()
+    assert process.wait() == 1
+    assert "process 2 of 2 was killed by SIGKILL" in said and "The same command continues." in said
+    assert "Traceback" not in said
+    wait_until_gone(folder)
+    assert not below(process.pid)
+    said = align("run", "sft", "-r", "micro.yaml", *TWO, cwd=folder, alone=True).stdout
+    assert "from step" in said
+    assert manifest(folder, "sft")["weights_sha256"] == manifest(by_two, "sft")["weights_sha256"]
+    assert manifest(folder, "sft")["tokens"] == manifest(by_two, "sft")["tokens"]
+    assert lines(folder) == lines(by_two)
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_once_and_another_number_of_processes_goes_on(chain, copied):
+    folder = copied("sft")
+    process = start(folder, "sft", *TWO)
+    wait_for(folder, "sft/*/checkpoints/checkpoint-4", process)
+    os.kill(process.pid, signal.SIGINT)
+    assert "saved a checkpoint at step" in process.stdout.read()
+    assert process.wait() == 130
+    said = align("run", "sft", "-r", "micro.yaml", cwd=folder, alone=True).stdout
+    assert "begun with 2 processes, continued with 1" in said
+    assert manifest(folder, "sft")["tokens"] == manifest(chain, "sft")["tokens"]
+    one, other = adapter_of(chain, "sft"), adapter_of(folder, "sft")
+    assert max(float((one[name] - other[name]).abs().max()) for name in one) < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["reward", "dpo"])
+def test_other_stages_too(chain, copied, stage):
+    folder = copied(stage)
+    align("run", stage, "-r", "micro.yaml", *TWO, cwd=folder, alone=True)
+    one, two = (adapter_of(where, stage) for where in (chain, folder))
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-4
+
+
+@pytest.mark.slow
+def test_ppo_keeps_one_policy(copied):
+    folder = copied("ppo")
+    align("run", "ppo", "-r", "micro.yaml", *TWO, cwd=folder, alone=True)
+    log = [json.loads(line) for line in (attempt(folder, "ppo") / "log.jsonl").read_text().splitlines()]
+    assert log[0]["objective/kl"] == 0 and log[0]["val/ratio"] == 1
+    assert manifest(folder, "ppo")["run"]["processes"] == 2
+
+
+def processes() -> dict[int, tuple[int, str]]:
+    """By its number the parent and the command of every process."""
+    said = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in said.splitlines()[1:]]
+    return {int(pid): (int(parent), command) for pid, parent, command in rows}
+
+
+def below(pid: int) -> list[int]:
+    """The processes that a process has started, and those that they have."""
+    there = processes()
+    own = [one for one, (parent, _) in there.items() if parent == pid]
+    return own + [other for one in own for other in below(one)]
+
+
+def kill_rank(rank: int, run: int) -> None:
+    for pid in below(run):
+        said = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        if f"RANK={rank}".encode() in said:
+            os.kill(pid, signal.SIGKILL)
+            return
+    raise AssertionError(f"no process of rank {rank}")
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 8, 13])
+@pytest.mark.parametrize("size", [2, 3])
+def test_each_row_counts_once_and_as_much_as_in_one_process(rows, size):
+    each, passes = 2, 2
+    parts = [Dealt(range(rows), each, False, Ranks(rank, size)) for rank in range(size)]
+    assert len({len(list(part)) for part in parts}) == 1  # no process waits for one that has less to do
+    batches = [list(part) for part in parts]
+    steps = -(-len(parts[0]) // passes)
+    for step in range(steps):
+        there = slice(step * passes, (step + 1) * passes)
+        number = len(batches[0][there])
+        weight: dict[int, float] = {}
+        for part, own in zip(parts, batches, strict=True):
+            for batch, count in zip(own[there], counts(number, passes, step, part), strict=True):
+                for row in batch:
+                    # The loss is a mean over the batch, then over the passes, then over the processes.
+                    weight[row] = weight.get(row, 0) + count / len(batch) / number / size
+        one = range(step * each * passes * size, min((step + 1) * each * passes * size, rows))
+        pieces = [one[at : at + each] for at in range(0, len(one), each)]
+        expected = {row: 1 / len(piece) / len(pieces) for piece in pieces for row in piece}
+        assert {row: count for row, count in weight.items() if count} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("stage", "given", "size", "split"),
+    [
+        ("sft", {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}, 2, (4, 2)),
+        ("sft", {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}, 2, (2, 1)),
+        ("sft", {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 1}, 2, None),
+        # KTO estimates its KL over a piece of all processes, so the piece stays and its rows are dealt out.
+        ("kto", {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}, 2, (2, 2)),
+        ("kto", {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}, 2, None),
+        # ORPO's loss is a mean over the tokens of a piece, so each piece stays in one process.
+        ("orpo", {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}, 2, (4, 1)),
+        ("orpo", {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}, 2, None),
+    ],
+)
+def test_a_step_is_dealt_out_or_refused(stage, given, size, split):
+    if split is None:
+        with pytest.raises(ValueError):
+            divided(specs()[stage], given, size)
+        return
+    made = divided(specs()[stage], given, size)
+    assert (made["per_device_train_batch_size"], made["gradient_accumulation_steps"]) == split
+
+
+def test_what_cannot_be_shared_is_refused_by_the_plan(built):
+    assert "its steps cannot be shared by 3 processes" in refused(
+        built, "plan", "pretrain", "-r", "micro.yaml", "--runs", "new", "--processes", "3"
+    )
+    said = refused(built, "plan", "sft", "-r", "micro.yaml", "--fresh", *TWO, "--unsloth")
+    assert "it trains in one process, not in several" in said
+    said = refused(
+        built,
+        "plan",
+        "sft",
+        "-r",
+        "micro.yaml",
+        *TWO,
+        "--set",
+        "adapter={method: adalora}",
+        "--set",
+        "train.max_steps=2000",
+    )
+    assert "launch.processes does not go with adapter.method adalora" in said
+    assert "launch.processes: must be a number of processes or auto" in refused(
+        built, "plan", "-r", "micro.yaml", "--processes", "many"
+    )
+
+
+def test_auto_is_a_process_for_each_gpu(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_gpus() == 0
