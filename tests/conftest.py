@@ -11,6 +11,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from copies import loaded
 
 from pipeline.recipe.problem import RecipeError
 from pipeline.recipe.reading import load_recipe
@@ -62,11 +63,18 @@ def write_micro(folder: Path) -> Path:
     return folder / "micro.yaml"
 
 
-def align(*arguments: object, cwd: Path, check: bool = True, **options) -> subprocess.CompletedProcess:
-    """`align` as a user calls it, in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, **options
-    )
+def align(
+    *arguments: object, cwd: Path, check: bool = True, alone: bool = False, **options
+) -> subprocess.CompletedProcess:
+    """`align` as a user calls it, in a copy of a process that has loaded the libraries (see copies.py). With `alone`,
+    or `options` of subprocess.run, in a process of its own.
+    """
+    words = [*map(str, arguments)]
+    if alone or options or not loaded().fits:
+        command = [sys.executable, "-m", "pipeline.cli", *words]
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, **options)
+    else:
+        done = loaded().align(words, cwd)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
 

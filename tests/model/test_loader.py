@@ -86,7 +86,17 @@ def test_new_tokens_of_a_template_are_trained_saved_and_reload_to_the_same_logit
 @pytest.mark.slow
 def test_a_4_bit_base_in_bf16_trains_adapters_that_stay_fp32(tmp_path, shared):
     chatml_recipe(tmp_path, shared)
-    align("run", "-r", "chatml.yaml", "--set", "model.load_in_4bit=true", "--set", "model.dtype=bfloat16", cwd=tmp_path)
+    align(
+        "run",
+        "-r",
+        "chatml.yaml",
+        "--set",
+        "model.load_in_4bit=true",
+        "--set",
+        "model.dtype=bfloat16",
+        cwd=tmp_path,
+        alone=True,
+    )
     for stage in ("sft", "dpo", "reward"):
         adapter = load_file(tmp_path / "runs" / "chatml" / stage / "latest" / "adapter" / "adapter_model.safetensors")
         assert {tensor.dtype for tensor in adapter.values()} == {torch.float32}

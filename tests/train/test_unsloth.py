@@ -58,7 +58,7 @@ def fast(chain, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("unsloth")
     write_micro(folder)
     shutil.copytree(chain / "runs/micro/pretrain", folder / "runs/micro/pretrain", symlinks=True)
-    align("run", "sft", "dpo", "-r", "micro.yaml", "--unsloth", cwd=folder)
+    align("run", "sft", "dpo", "-r", "micro.yaml", "--unsloth", cwd=folder, alone=True)
     return folder
 
 
@@ -105,7 +105,7 @@ def test_a_chain_may_switch_in_the_middle(chain, fast, tmp_path):
     for source, switch in ((fast, "--no-unsloth"), (chain, "--unsloth")):
         policy = attempt(source, "sft")
         runs = tmp_path / switch.strip("-")
-        align("run", "dpo", "-r", "micro.yaml", switch, "--policy", policy, "--runs", runs, cwd=tmp_path)
+        align("run", "dpo", "-r", "micro.yaml", switch, "--policy", policy, "--runs", runs, cwd=tmp_path, alone=True)
         found = json.loads(next(runs.glob("micro/dpo/*/manifest.json")).read_text())
         assert found["metrics"]["before"]["loss"] == pytest.approx(0.693147, abs=1e-6)
         logged = [json.loads(line) for line in next(runs.glob("micro/dpo/*/log.jsonl")).read_text().splitlines()]
@@ -123,7 +123,7 @@ def test_killed_and_continued(fast, tmp_path):
     wait_until_gone(tmp_path)
     refused = align("run", "sft", "-r", "micro.yaml", "--no-unsloth", cwd=tmp_path, check=False)
     assert refused.returncode == 2 and "was begun with unsloth" in refused.stdout and "--fresh" in refused.stdout
-    align("run", "sft", "-r", "micro.yaml", cwd=tmp_path)  # goes on as it was begun
+    align("run", "sft", "-r", "micro.yaml", cwd=tmp_path, alone=True)  # goes on as it was begun
     assert manifest(tmp_path, "sft")["run"]["backend"] == "unsloth"
     assert manifest(tmp_path, "sft")["weights_sha256"] == manifest(fast, "sft")["weights_sha256"]
 
@@ -137,7 +137,7 @@ def test_another_backend_is_no_reason_to_train_again(fast):
 @needs_unsloth
 def test_comparison(fast):
     options = ("-r", "micro.yaml", "--steps", 6, "--repeats", 1, "--json")
-    result = json.loads(align("compare", "sft", *options, cwd=fast).stdout)
+    result = json.loads(align("compare", "sft", *options, cwd=fast, alone=True).stdout)
     ran = {name: {trial["run"]["backend"] for trial in trials} for name, trials in result["trials"].items()}
     assert ran == {"transformers": {"transformers"}, "unsloth": {"unsloth"}}
     assert result["loss"]["largest_difference"] < 1e-4 and result["loss"]["first_step_beyond"] is None
