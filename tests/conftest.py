@@ -64,17 +64,18 @@ def write_micro(folder: Path) -> Path:
 
 
 def align(
-    *arguments: object, cwd: Path, check: bool = True, alone: bool = False, **options
+    *arguments: object, cwd: Path, check: bool = True, alone: bool = False, first: str = "", **options
 ) -> subprocess.CompletedProcess:
-    """`align` as a user calls it, in a copy of a process that has loaded the libraries (see copies.py). With `alone`,
-    or `options` of subprocess.run, in a process of its own.
+    """`align` as a user calls it, in a copy of a process that has loaded the libraries (see copies.py), which runs the
+    code `first` before all else. With `alone`, or `options` of subprocess.run, in a process of its own.
     """
     words = [*map(str, arguments)]
     if alone or options or not loaded().fits:
+        assert not first
         command = [sys.executable, "-m", "pipeline.cli", *words]
         done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, **options)
     else:
-        done = loaded().align(words, cwd)
+        done = loaded().align(words, cwd, first)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
 

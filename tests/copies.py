@@ -2,8 +2,8 @@
 
 Each stage has a process of its own, and to load TRL takes it several seconds, in which nothing is tested. Here one
 process loads it once (`Loaded`); each command is a copy of that one (a fork), and so are the processes of its stages.
-All else is as ever: the files, the pipes, the exit codes, the memory. That such a chain leaves what real processes
-leave, to the bit, is held by tests/train/test_chain.py. What depends on how a process starts (a kill, Unsloth,
+All else is as ever: the files, the pipes, the exit codes, the memory. That real processes leave the same, to the bit,
+is held by tests/train/test_chain.py and test_resume.py. What depends on how a process starts (a kill, Unsloth,
 bitsandbytes, another environment) is tested with real ones.
 """
 
@@ -42,9 +42,10 @@ class Loaded:
         """Whether it loaded the libraries as they would be loaded now."""
         return as_loaded() == self.loaded_with
 
-    def align(self, arguments: list[str], cwd: Path) -> subprocess.CompletedProcess:
+    def align(self, arguments: list[str], cwd: Path, first: str) -> subprocess.CompletedProcess:
         with TemporaryDirectory() as folder:
-            job = {"arguments": arguments, "cwd": str(cwd), "said": folder, "environment": dict(os.environ)}
+            job = {"arguments": arguments, "cwd": str(cwd), "said": folder, "first": first}
+            job |= {"environment": dict(os.environ)}
             self.process.stdin.write(json.dumps(job) + "\n")
             self.process.stdin.flush()
             code = int(self.process.stdout.readline())
@@ -124,6 +125,7 @@ def _do(job: dict) -> NoReturn:
     sys.path.insert(0, job["cwd"])  # as `python -m` does
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(Path(job["said"]) / name, os.O_WRONLY | os.O_CREAT), number)
+    exec(job["first"], {"__name__": "first"})
     from pipeline.run import process
 
     process.subprocess = SimpleNamespace(Popen=StageProcess, PIPE=subprocess.PIPE)

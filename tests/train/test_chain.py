@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import attempt, manifest
+from conftest import align, attempt, manifest
 from safetensors.torch import load_file
 from stage_runs import adapter_of, trainer_of
 
@@ -31,6 +31,17 @@ def test_dpo_starts_at_ln_2_with_the_sft_adapter_as_reference(stage_of, chain):
         expected, _ = log_probabilities(parent.eval(), sequences, 3)
         found, _ = log_probabilities(trainer.model.eval(), sequences, 3)
     assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_processes_that_load_the_libraries_themselves_leave_the_same(chain, micro):
+    """As a user runs it: the chain of the tests is made by copies of a process that has loaded them (see copies.py). That
+    the other stages go on to the same weights after a real process was killed stands in test_resume.py.
+    """
+    said = align("run", "sft", "-r", "micro.yaml", cwd=micro, alone=True).stdout
+    assert "What was learned" in said and "12/12" in said
+    for stage in ("pretrain", "sft"):
+        for what in ("weights_sha256", "metrics", "tokens", "data"):
+            assert manifest(micro, stage)[what] == manifest(chain, stage)[what]
 
 
 def test_the_reference_is_frozen_and_the_policy_is_not(stage_of):

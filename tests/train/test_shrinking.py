@@ -1,12 +1,11 @@
-"""Memory that runs out in a real process: it continues with fewer rows at a time, and learns the same."""
+"""Memory that runs out in a stage's process: it continues with fewer rows at a time, and learns the same."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import PROJECT, align, attempt, manifest, refused
+from conftest import align, attempt, manifest, refused
 from rollouts import write_rollouts
 from stage_runs import adapter_of
 
@@ -14,52 +13,33 @@ from pipeline.recipe.sections import Evaluation
 from pipeline.stage import specs
 from pipeline.train.job.shrinking import Shrinking
 
-# Found by every Python of the run before anything else: a forward pass of too many rows fails as on a full GPU.
+# What each process of the run does first: a forward pass of too many rows fails as on a full GPU.
 FULL = """
-import importlib.abc, importlib.util, os, sys
+import torch
+from transformers.models.llama.modeling_llama import LlamaModel
 
-LLAMA, passes = "transformers.models.llama.modeling_llama", 0
+passes, forward = 0, LlamaModel.forward
 
-class Finder(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name != LLAMA:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        load = spec.loader.exec_module
-        spec.loader.exec_module = lambda module: (load(module), fill(module.LlamaModel))
-        return spec
+def on_a_full_card(self, input_ids=None, **named):
+    global passes
+    learning = torch.is_grad_enabled()
+    passes += learning
+    fits = LEARNED if learning and passes > 6 else ROWS
+    if input_ids.shape[0] > fits:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+    return forward(self, input_ids=input_ids, **named)
 
-def fill(model):
-    import torch
-    forward = model.forward
-
-    def on_a_full_card(self, input_ids=None, **named):
-        global passes
-        learning = torch.is_grad_enabled()
-        passes += learning
-        fits = int(os.environ["ROWS_LEARNED"]) if learning and passes > 6 else int(os.environ["ROWS"])
-        if input_ids.shape[0] > fits:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
-        return forward(self, input_ids=input_ids, **named)
-
-    model.forward = on_a_full_card
-
-sys.meta_path.insert(0, Finder())
+LlamaModel.forward = on_a_full_card
 """
 
 
-def card(folder: Path, learned: int, rows: int = 99) -> dict[str, str]:
-    """An environment in which so many rows fit: after a few passes of a process's training, and at all."""
-    site = folder / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(FULL)
-    path = os.pathsep.join([str(site), str(PROJECT), os.environ.get("PYTHONPATH", "")])
-    return os.environ | {"ROWS_LEARNED": str(learned), "ROWS": str(rows), "PYTHONPATH": path}
+def card(learned: int, rows: int = 99) -> str:
+    """Of a card on which so many rows fit: after a few passes of a process's training, and at all."""
+    return f"LEARNED, ROWS = {learned}, {rows}\n{FULL}"
 
 
-def run(folder: Path, *arguments: str, env: dict[str, str]) -> str:
-    return " ".join(align("run", "-r", "micro.yaml", *arguments, "--fresh", cwd=folder, env=env).stdout.split())
+def run(folder: Path, *arguments: str, first: str) -> str:
+    return " ".join(align("run", "-r", "micro.yaml", *arguments, "--fresh", cwd=folder, first=first).stdout.split())
 
 
 def same(one: dict, other: dict) -> bool:
@@ -68,7 +48,7 @@ def same(one: dict, other: dict) -> bool:
 
 def test_training_goes_on_with_fewer_rows_at_a_time_and_learns_the_same(built):
     there = adapter_of(built, "sft")
-    said = run(built, "sft", env=card(built, learned=2))
+    said = run(built, "sft", first=card(learned=2))
     assert "memory ran out (training): train.per_device_train_batch_size 4 -> 2, in as many passes" in said
     shrunk = manifest(built, "sft")["run"]["shrunk"]
     assert shrunk == [{"key": "train.per_device_train_batch_size", "from": 4, "to": 2, "while": "training"}]
@@ -80,7 +60,7 @@ def test_training_goes_on_with_fewer_rows_at_a_time_and_learns_the_same(built):
 
 def test_evaluation_takes_fewer_rows_at_a_time(built):
     before = manifest(built, "sft")["metrics"]
-    said = run(built, "sft", "--set", "evaluation.batch_size=2", env=card(built, learned=4, rows=4))
+    said = run(built, "sft", "--set", "evaluation.batch_size=2", first=card(learned=4, rows=4))
     assert "memory ran out (evaluation before): evaluation.batch_size 2 -> 1; it continues in a fresh process" in said
     after = manifest(built, "sft")["metrics"]
     assert after["after"]["loss"] == pytest.approx(before["after"]["loss"], abs=1e-5)
@@ -88,14 +68,14 @@ def test_evaluation_takes_fewer_rows_at_a_time(built):
 
 
 def test_a_single_row_that_does_not_fit_stops_it(built):
-    said = refused(built, "run", "-r", "micro.yaml", "sft", "--fresh", code=1, env=card(built, learned=0))
+    said = refused(built, "run", "-r", "micro.yaml", "sft", "--fresh", code=1, first=card(learned=0))
     assert "4 -> 2" in said and "2 -> 1" in said
     assert "sft: memory ran out (training). Lower train.per_device_train_batch_size" in said
 
 
 def test_stop_is_heard(built):
     wanted = ("--set", "on_out_of_memory=stop")
-    said = refused(built, "run", "-r", "micro.yaml", "sft", "--fresh", *wanted, code=1, env=card(built, learned=2))
+    said = refused(built, "run", "-r", "micro.yaml", "sft", "--fresh", *wanted, code=1, first=card(learned=2))
     assert "4 -> 2" not in said and "sft: memory ran out (training)." in said
 
 
@@ -103,7 +83,7 @@ def test_a_rollout_is_cut_anew(chain, tmp_path):
     write_rollouts(tmp_path, chain)
     align("run", "grpo", "-r", "micro.yaml", cwd=tmp_path)
     there = adapter_of(tmp_path, "grpo")
-    said = run(tmp_path, "grpo", env=card(tmp_path, learned=2))
+    said = run(tmp_path, "grpo", first=card(learned=2))
     assert "memory ran out (training): train.per_device_train_batch_size" in said
     assert same(adapter_of(tmp_path, "grpo"), there)
 
