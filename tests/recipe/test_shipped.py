@@ -37,6 +37,7 @@ def test_the_sentiment_tutorial_runs_on_a_readers_csv_and_tells_the_share_of_rig
         *("--set", f"model.id={attempt(chain, 'pretrain') / 'model'}", "--set", "model.dtype=float32"),
         *(argument for key, value in few.items() for argument in ("--set", f"stages.sft.train.{key}={value}")),
         cwd=tmp_path,
+        alone=True,  # with bitsandbytes
     ).stdout
     steps = [line.split()[3] for line in said.splitlines() if line.startswith("  held out at")]
     assert len(steps) == 2  # after every epoch
