@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from transformers import TrainerCallback
 
 from pipeline.artifact.writing import write_atomically
+from pipeline.train.loop import dealing
 
 if TYPE_CHECKING:
     from pipeline.train.loop.context import Context
@@ -44,8 +45,8 @@ class StageCallback(TrainerCallback):
     def on_step_end(self, args, state, control, **_):
         said = self.context.ranks.of_all((self.context.interruption.is_set(), self.trainer.tokens))
         self.trainer.tokens_of_all = sum(tokens for _, tokens in said)
-        if len(said) > 1 and hasattr(self.trainer, "_total_train_tokens"):
-            self.trainer._total_train_tokens = self.trainer.tokens_of_all  # TRL's would count what is only repeated
+        if len(said) > 1:
+            dealing.correct_count(self.trainer)
         self.context.report("step", step=state.global_step, tokens=self.trainer.tokens_of_all)
         if any(asked for asked, _ in said):
             self.context.interruption.set()

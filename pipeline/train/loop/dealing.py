@@ -70,6 +70,15 @@ def without_labels(sample: dict) -> None:
             sample[name] = torch.full_like(sample[name], IGNORED)
 
 
+def correct_count(trainer) -> None:
+    """TRL counts tokens for its log, and with them those of a micro-batch that is only repeated."""
+    if hasattr(trainer, "_total_train_tokens"):
+        trainer._total_train_tokens = trainer.tokens_of_all
+        figures = trainer._metrics["train"]
+        if "num_tokens" in figures:
+            figures["num_tokens"] = [trainer.tokens_of_all]
+
+
 def check_processes(trainer, ranks: Ranks) -> None:
     """Raises MachineError where the libraries have not made of it what was asked for: they fall back without a word."""
     if ranks.alone:
