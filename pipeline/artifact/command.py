@@ -20,9 +20,10 @@ class Command:
 
     @property
     def options(self) -> list[str]:
-        """Those that change what is trained; the backend does not, nor how often a prompt is run."""
+        """Those that change what is trained; how it is run does not: the backend, how often a prompt is, the processes."""
         how = ("use_unsloth", "share_prompt")
-        changing = [one for one in self.overrides if not one.partition("=")[0].endswith(how)]
+        keys = [(one, one.partition("=")[0]) for one in self.overrides]
+        changing = [one for one, key in keys if not key.endswith(how) and not key.startswith("launch.")]
         return [f"--set {one}" for one in changing] + ([f"--policy {self.policy}"] if self.policy else [])
 
 

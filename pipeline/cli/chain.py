@@ -13,10 +13,13 @@ from pipeline.cli.options import (
     GpuOption,
     JsonOption,
     MemoryOption,
+    NodeRankOption,
+    NodesOption,
     NoLookAheadOption,
     PolicyOption,
     ProcessesOption,
     RecipeOption,
+    RendezvousOption,
     RunsOption,
     SetOption,
     Stages,
@@ -35,6 +38,7 @@ from pipeline.plan.planner import Planner
 from pipeline.plan.step import CONTINUE, EVALUATE, RUN, UP_TO_DATE
 from pipeline.recipe.reading import load_recipe
 from pipeline.report import benchmarks
+from pipeline.run.follow import Follow
 from pipeline.run.run import Run
 
 
@@ -46,12 +50,18 @@ def run(
     policy: PolicyOption = None,
     unsloth: UnslothOption = None,
     processes: ProcessesOption = None,
+    nodes: NodesOption = None,
+    node_rank: NodeRankOption = None,
+    rendezvous: RendezvousOption = None,
     fresh: FreshOption = False,
     no_look_ahead: NoLookAheadOption = False,
 ) -> None:
     """Run stages, and first those that they stand on, as far as they are not up to date."""
     display = Display(make_console())
-    overrides = with_switches(recipe, overrides or [], unsloth, processes)
+    machines = {"nodes": nodes, "node_rank": node_rank, "rendezvous": rendezvous}
+    overrides = with_switches(recipe, overrides or [], unsloth, processes, **machines)
+    if load_recipe(recipe, overrides).launch.node_rank:
+        raise typer.Exit(Follow(recipe, overrides, runs, stages or [], policy=policy, display=display).execute())
     run = Run(
         recipe,
         overrides,

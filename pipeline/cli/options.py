@@ -1,11 +1,13 @@
 """Options that several commands take, each said once."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pipeline.recipe import shipped
+from pipeline.recipe.launch import of_slurm
 from pipeline.recipe.reading import load_recipe
 from pipeline.stage import specs
 
@@ -32,6 +34,13 @@ UnslothOption = Annotated[
 ProcessesOption = Annotated[
     str | None, typer.Option("--processes", help="Train with so many processes, or auto: one for each GPU.")
 ]
+NodesOption = Annotated[int | None, typer.Option("--nodes", help="Train on so many machines. (SLURM's by default)")]
+NodeRankOption = Annotated[
+    int | None, typer.Option("--node-rank", help="Which of the machines this is, from 0; the first shows the progress.")
+]
+RendezvousOption = Annotated[
+    str | None, typer.Option("--rendezvous", help="Where they meet: the first one's address and port, host:29500.")
+]
 NoLookAheadOption = Annotated[
     bool, typer.Option("--no-look-ahead", help="Train at once, without preparing the rows of the later stages first.")
 ]
@@ -49,8 +58,15 @@ Stages = Annotated[
 ]
 
 
-def with_switches(recipe: Path, overrides: list[str], unsloth: bool | None, processes: str | None = None) -> list[str]:
-    """The switches of the command line go before all that the recipe says of them, for the chain and for a stage."""
+def with_switches(
+    recipe: Path, overrides: list[str], unsloth: bool | None, processes: str | None = None, **machines: object
+) -> list[str]:
+    """The switches of the command line go before all that the recipe says of them, for the chain and for a stage.
+
+    `machines` are nodes, node_rank and rendezvous, as far as they are given; else SLURM's.
+    """
+    said = [f"launch.{key}={value}" for key, value in machines.items() if value is not None]
+    overrides = [*overrides, *(said or of_slurm(os.environ))]
     if processes is not None:
         overrides = [*overrides, f"launch.processes={processes}"]
     if unsloth is None:

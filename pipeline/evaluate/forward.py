@@ -77,15 +77,15 @@ def padded_rows(rows: Sequence[list[int]], value: int, *, left: bool = False) ->
 def untouched_random_state():
     """Gives every random state back as it was: an evaluation must not change what is trained after it."""
     states = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
-    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    gpu = torch.cuda.get_rng_state() if torch.cuda.is_available() else None  # its own: others belong to other processes
     try:
         yield
     finally:
         random.setstate(states[0])
         numpy.random.set_state(states[1])
         torch.set_rng_state(states[2])
-        if devices:
-            torch.cuda.set_rng_state_all(devices)
+        if gpu is not None:
+            torch.cuda.set_rng_state(gpu)
 
 
 def precision_of(model):

@@ -124,7 +124,7 @@ class Loader:
             options["num_labels"] = 1
         if wanted.bits:
             options["quantization_config"] = quantization(wanted.bits, dtype)
-            options["device_map"] = {"": 0 if torch.cuda.is_available() else "cpu"}
+            options["device_map"] = {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
         if wanted.attn_implementation:
             options["attn_implementation"] = wanted.attn_implementation
         with loading(self.base.source, "It has to be a causal language model in safetensors form."):

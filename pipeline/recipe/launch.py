@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.recipe.fields import effective
 from pipeline.section import Section
@@ -23,21 +23,51 @@ def _processes(value: object) -> object:
     raise ValueError(must_be("a number of processes or auto (one for each GPU)", value))
 
 
+def _address(value: object) -> object:
+    if value is None or (isinstance(value, str) and re.fullmatch(r"[^\s:]+:\d+", value)):
+        return value
+    raise ValueError(must_be("the first machine's address and a free port of it, as in host:29500", value))
+
+
 class Launch(Section):
-    """One process for each GPU, or so many; `strategy` is what each of them holds."""
+    """One process for each GPU of a machine, or so many; `strategy` is what each of them holds.
+
+    Of several machines each is told which of them it is, from 0, and where they meet: at an address of the first.
+    """
 
     processes: Annotated[int | str, BeforeValidator(_processes)] = 1
     strategy: Literal["ddp"] = DDP
+    nodes: Annotated[int, Field(ge=1)] = 1
+    node_rank: Annotated[int, Field(ge=0)] = 0
+    rendezvous: Annotated[str | None, BeforeValidator(_address)] = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Launch":
+        if self.node_rank >= self.nodes:
+            raise ValueError(
+                f"node_rank is {self.node_rank}, and of {self.nodes} machines the last is {self.nodes - 1}"
+            )
+        if self.nodes > 1 and not self.rendezvous:
+            raise ValueError(
+                "several machines need rendezvous: the first one's address and a free port of it, host:29500"
+            )
+        return self
+
+    @property
+    def here(self) -> int:
+        """How many processes this machine has."""
+        return max(visible_gpus(), 1) if self.processes == "auto" else int(self.processes)
 
     @property
     def size(self) -> int:
-        """How many processes that is on this machine."""
-        return max(visible_gpus(), 1) if self.processes == "auto" else self.processes
+        """How many processes there are: every machine has as many as this one."""
+        return self.here * self.nodes
 
     @property
     def words(self) -> str:
         """What a plan says of it; nothing of one process."""
-        return f", with {self.size} processes ({self.strategy})" if self.size > 1 else ""
+        machines = f" on {self.nodes} machines" if self.nodes > 1 else ""
+        return f", with {self.size} processes{machines} ({self.strategy})" if self.size > 1 else ""
 
 
 def visible_gpus() -> int:
@@ -72,3 +102,17 @@ def divided(spec: Spec, given: Mapping[str, object], size: int) -> dict[str, obj
             raise ValueError(f"{SLICES}: {slices} is no multiple of {size}")
         split[SLICES] = slices // fewer
     return dict(given) | split
+
+
+def of_slurm(environment: Mapping[str, str]) -> list[str]:
+    """The overrides that place this machine among those of a SLURM job; none where it is no job of several.
+
+    `srun` starts one task on each of them.
+    """
+    nodes = int(environment.get("SLURM_NNODES", 1))
+    if nodes == 1 or environment.get("SLURM_NTASKS") != str(nodes):
+        return []
+    first = re.sub(r"\[(\d+).*", r"\1", environment["SLURM_JOB_NODELIST"].partition(",")[0])
+    port = 20_000 + int(environment["SLURM_JOB_ID"]) % 10_000
+    rank = environment["SLURM_NODEID"]
+    return [f"launch.nodes={nodes}", f"launch.node_rank={rank}", f"launch.rendezvous={first}:{port}"]

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from pipeline.console.display import Display
 from pipeline.errors import MachineError, PipelineError
+from pipeline.plan.step import EVALUATE, Step
+from pipeline.recipe.recipe import Recipe
 from pipeline.train.job.job import AGAIN, INTERRUPTED, Job
 
 
@@ -29,6 +31,15 @@ def start_worker(options: Sequence[str] = (), processes: int = 1) -> subprocess.
         encoding="utf-8",
         start_new_session=True,  # Ctrl-C reaches it through us alone
     )
+
+
+def launched(recipe: Recipe, step: Step) -> dict[str, object]:
+    """What a job says of its processes: an evaluation has one."""
+    launch = recipe.launch
+    if step.state == EVALUATE or launch.size == 1:
+        return {}
+    machines = {"nodes": launch.nodes, "node_rank": launch.node_rank, "rendezvous": launch.rendezvous}
+    return {"processes": launch.size, "strategy": launch.strategy} | machines
 
 
 def give(process: subprocess.Popen, job: Job) -> None:

@@ -10,10 +10,10 @@ from pipeline.console import confusion, tables
 from pipeline.console.display import Display
 from pipeline.errors import PipelineError
 from pipeline.plan.planner import Planner
-from pipeline.plan.step import EVALUATE, UP_TO_DATE, Step
+from pipeline.plan.step import UP_TO_DATE, Step
 from pipeline.recipe.reading import load_recipe
 from pipeline.run.pending import Pending
-from pipeline.run.process import start_worker, watch
+from pipeline.run.process import launched, start_worker, watch
 from pipeline.run.report import Report
 from pipeline.train.job.job import Job
 
@@ -98,7 +98,6 @@ class Run:
 
     def _run_stage(self, step: Step, coming: Sequence[Step], *, ahead: bool) -> int:
         """`coming` are the steps to be run after it; with `ahead` it looks at them first."""
-        processes = self.recipe.launch.size if step.state != EVALUATE else 1
         job = Job(
             recipe=str(self.recipe_path),
             overrides=self.overrides,
@@ -113,14 +112,13 @@ class Run:
             goals=tuple(self.goals),
             goals_policy=self.policy,
             ahead=tuple(later.stage for later in coming) if ahead else (),
-            processes=processes,
-            strategy=self.recipe.launch.strategy,
+            **launched(self.recipe, step),
         )
         command.record(step.attempt.folder, self.recipe_path, self.overrides, self.policy)
         self.display.begin(step)
-        if self._warm and (processes > 1 or self._warm[1] != step.backend.name):
+        if self._warm and (job.processes > 1 or self._warm[1] != step.backend.name):
             self._cool_down()
-        process, self._warm = self._warm[0] if self._warm else start_worker(processes=processes), None
+        process, self._warm = self._warm[0] if self._warm else start_worker(processes=job.processes), None
         listeners = [self.report.of(step.stage)]
         listeners += [self._get_ready(coming[0].backend.name)] if coming and self.recipe.launch.size == 1 else []
         return watch(process, job, self.display, listeners)

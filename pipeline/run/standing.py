@@ -9,9 +9,10 @@ from pathlib import Path
 from pipeline.console.display import Display
 from pipeline.model.backend import TRANSFORMERS, Backend
 from pipeline.plan.planner import Planner
-from pipeline.plan.step import EVALUATE, UP_TO_DATE, Step
+from pipeline.plan.step import UP_TO_DATE, Step
 from pipeline.recipe.recipe import Recipe
 from pipeline.run.contestants import Contestant, common_start
+from pipeline.run.process import launched
 from pipeline.run.run import Run
 from pipeline.train.job.job import Job
 
@@ -67,7 +68,7 @@ class Standing:
             mode=step.state,
             backend=chosen.name,
             backend_why=chosen.why,
-            processes=one.load(overrides).launch.size if step.state != EVALUATE else 1,
+            **launched(one.load(overrides), step),
         )
 
     def _folder(self, recipe: Recipe, name: str | None) -> str | None:

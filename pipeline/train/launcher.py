@@ -9,8 +9,10 @@ import os
 import signal
 import sys
 import uuid
+from datetime import timedelta
 from pathlib import Path
 
+from torch.distributed import DistNetworkError, DistStoreError
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -18,6 +20,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from pipeline.train.job.events import Channel
 from pipeline.train.job.job import AGAIN, INTERRUPTED, JOB, Job, log_name
 
+PATIENCE = timedelta(minutes=float(os.environ.get("ALIGN_PATIENCE", 10)))  # that one machine has with the others
 TOLD = (AGAIN, INTERRUPTED)  # exit codes that say all there is to say
 
 
@@ -27,37 +30,54 @@ def main() -> None:
     if not line:
         return
     job = Job(**json.loads(line))
-    _log_into(Path(job.folder))
+    _log_into(Path(job.folder), job.node_rank)
     os.environ[JOB] = line
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=job.processes,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        local_addr="localhost",
-        max_restarts=0,
-    )
     command = ("-P", "-u", "-m", "pipeline.train.worker")
     try:
-        elastic_launch(config, sys.executable)(*command)
+        elastic_launch(_config(job), sys.executable)(*command)
         code = 0
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         code = failure.exitcode if failure.exitcode > 0 else 1
         if code not in TOLD:  # what it has told of itself came before this, and is what the run goes by
             channel.report("error", **_died(job, rank, failure.exitcode))
+    except (DistNetworkError, DistStoreError) as error:
+        channel.report("error", **_alone(job, error))
+        code = 1
     except SignalException:
         code = INTERRUPTED
     sys.stderr.flush()
     os._exit(code)
 
 
-def _log_into(folder: Path) -> None:
+def _config(job: Job) -> LaunchConfig:
+    here = {"nproc_per_node": job.processes // job.nodes, "max_restarts": 0}
+    if job.nodes == 1:
+        alone = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "local_addr": "localhost"}
+        return LaunchConfig(min_nodes=1, max_nodes=1, run_id=uuid.uuid4().hex, **alone, **here)
+    # The machines are counted by hand, so that rank 0 is on the one that tells and keeps everything.
+    meeting = {"rdzv_backend": "static", "rdzv_endpoint": job.rendezvous}
+    settings = {"rank": job.node_rank, "timeout": int(PATIENCE.total_seconds())}
+    return LaunchConfig(
+        job.nodes, job.nodes, run_id=f"{job.stage}-{job.fingerprint}", rdzv_configs=settings, **meeting, **here
+    )
+
+
+def _alone(job: Job, error: Exception) -> dict:
+    said = str(error)
+    if "EADDRINUSE" in said or "address already in use" in said:
+        what, fix = f"{job.rendezvous}: the port is in use.", "Name another one on every machine, in launch.rendezvous."
+    else:
+        seconds = PATIENCE.total_seconds()
+        what = f"{job.stage}: the {job.nodes} machines did not meet at {job.rendezvous} within {seconds:.0f} seconds."
+        fix = f"Start the same command on each, with --node-rank 0 to {job.nodes - 1}; see whether they reach that address."
+    return {"what": what, "fix": fix}
+
+
+def _log_into(folder: Path, machine: int) -> None:
     """Torch's launcher writes to the screen what belongs to the stage's log."""
     folder.mkdir(parents=True, exist_ok=True)
-    log = (folder / "stage.log").open("a", encoding="utf-8")
+    log = (folder / ("stage.log" if not machine else f"machine-{machine + 1}.log")).open("a", encoding="utf-8")
     os.dup2(log.fileno(), 2)
 
 

@@ -92,6 +92,11 @@ def _die_with_the_launcher(launcher: int) -> None:
 def _failure(job: Job, error: BaseException, ranks: Ranks) -> dict:
     log = Path(job.folder) / log_name(ranks.rank)
     which = "" if ranks.alone else f" ({ranks.name})"
+    if not ranks.alone and lost_another(error):
+        return {
+            "what": f"{job.stage}: {ranks.name} lost another one, which is gone or cannot be reached.",
+            "fix": f"The same command, on every machine, continues; see {log}.",
+        }
     return {
         "what": f"{job.stage} failed{which}: {type(error).__name__}: {error}",
         "fix": f"The whole story is in {log}.",

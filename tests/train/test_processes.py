@@ -12,7 +12,7 @@ from processes import start, wait_for, wait_until_gone
 from stage_runs import adapter_of, without_clock
 
 from pipeline.ranks import Ranks
-from pipeline.recipe.launch import divided, visible_gpus
+from pipeline.recipe.launch import divided, of_slurm, visible_gpus
 from pipeline.stage import specs
 from pipeline.train.loop.dealing import Dealt, counts
 
@@ -202,3 +202,44 @@ def test_what_cannot_be_shared_is_refused_by_the_plan(built):
 def test_auto_is_a_process_for_each_gpu(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert visible_gpus() == 0
+
+
+@pytest.mark.slow
+def test_two_machines_train_what_one_trains(chain, copied):
+    folder = copied("sft")
+    options = ("sft", "--nodes", "2", "--rendezvous", "127.0.0.1:29519", "--node-rank")
+    machines = [start(folder, *options, rank) for rank in ("0", "1")]
+    said = [machine.communicate()[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], said
+    assert "machine 2 of 2" in said[1]
+    one, two = (adapter_of(where, "sft") for where in (chain, folder))
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-4
+
+
+def test_a_machine_that_does_not_come_is_waited_for_no_longer_than_said(copied, monkeypatch):
+    folder = copied("sft")
+    monkeypatch.setenv("ALIGN_PATIENCE", "0.05")
+    said = refused(
+        folder, "run", "sft", "-r", "micro.yaml", "--nodes", "2", "--rendezvous", "127.0.0.1:29517", alone=True, code=1
+    )
+    assert "the 2 machines did not meet at 127.0.0.1:29517 within 3 seconds" in said
+
+
+def test_machines_are_told_where_they_meet(built):
+    said = refused(built, "run", "sft", "-r", "micro.yaml", "--nodes", "2")
+    assert "several machines need rendezvous" in said
+    said = refused(built, "run", "sft", "-r", "micro.yaml", "--nodes", "2", "--node-rank", "2")
+    assert "of 2 machines the last is 1" in said
+
+
+def test_slurm_says_which_machine_this_is():
+    job = {"SLURM_NNODES": "2", "SLURM_NTASKS": "2", "SLURM_NODEID": "1", "SLURM_JOB_ID": "123456"}
+    listed = {"gpu[03-04]": "gpu03", "gpu7,gpu9": "gpu7", "a-b[1,5]": "a-b1"}
+    for nodes, first in listed.items():
+        assert of_slurm(job | {"SLURM_JOB_NODELIST": nodes}) == [
+            "launch.nodes=2",
+            "launch.node_rank=1",
+            f"launch.rendezvous={first}:23456",
+        ]
+    assert not of_slurm(job | {"SLURM_NTASKS": "8"})  # eight tasks are no two machines
+    assert not of_slurm({})

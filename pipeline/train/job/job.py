@@ -28,7 +28,10 @@ class Job:
     goals_policy: str | None = None  # what the first of them starts from
     ahead: tuple[str, ...] = ()  # the stages to be run after this one that it looks ahead at
     judged: tuple[str, ...] = ()  # the folders of the attempts to be measured
-    processes: int = 1
+    processes: int = 1  # in all
+    nodes: int = 1
+    node_rank: int = 0
+    rendezvous: str | None = None
     strategy: str = "ddp"  # what several processes have in common, see pipeline.recipe.launch
 
 

@@ -47,13 +47,32 @@ def agreed(job: Job, recipe: Recipe, attempt: Attempt, ranks: Ranks = ALONE) -> 
     threads = begun["threads"] if begun and begun["processes"] == ranks.size else _threads(recipe, ranks)
     device = _start(job, recipe, threads, ranks)
     ranks = joined(ranks, device)
+    _same_everywhere(job, ranks)
     now = {"backend": job.backend, "device": device, "processes": ranks.size, "threads": threads}
     if not ranks.alone:
         now["strategy"] = job.strategy
     attention.check(recipe.model.attn_implementation, now["device"])
     note = _settle(job, attempt, file, begun, now) if ranks.first else None
     ranks.wait()
+    if not file.is_file():
+        raise PipelineError(
+            f"{job.stage}: {file} is not on this machine ({ranks.name}).",
+            "Have all machines share one runs folder, and name it with --runs (RUNS=).",
+        )
     return ranks, now, note
+
+
+def _same_everywhere(job: Job, ranks: Ranks) -> None:
+    """Refuse where a machine has another recipe, other data or other versions than the first."""
+    if ranks.alone:
+        return
+    said = ranks.of_all({"inputs": job.fingerprint, "attempt": Path(job.folder).name} | versions(job.backend))
+    for rank, other in enumerate(said):
+        if unlike := [key for key in other if other[key] != said[0][key]]:
+            raise PipelineError(
+                f"{job.stage}: process {rank + 1} of {ranks.size} has other {', '.join(unlike)} than the first.",
+                "Bring recipe, data and packages of all machines to the same state, and run it again.",
+            )
 
 
 def _threads(recipe: Recipe, ranks: Ranks) -> int:

@@ -1,0 +1,73 @@
+"""A run on another machine than the first: the same stages, of which the first alone tells and keeps what comes out."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.console.display import Display
+from pipeline.errors import PipelineError
+from pipeline.plan.planner import Planner
+from pipeline.plan.step import EVALUATE, UP_TO_DATE, Step
+from pipeline.recipe.reading import load_recipe
+from pipeline.run.process import launched, start_worker, watch
+from pipeline.train.job.job import Job
+
+LOOK_AGAIN = 2  # seconds until it is seen whether the first machine has done what it does alone
+
+
+class Follow:
+    """One `align run` of machine 1, 2, ... of several."""
+
+    def __init__(
+        self,
+        recipe_path: Path,
+        overrides: Sequence[str],
+        runs: Path,
+        goals: Sequence[str],
+        *,
+        policy: str | None,
+        display: Display,
+    ):
+        self.recipe_path, self.overrides, self.runs = recipe_path, list(overrides), runs
+        self.recipe = load_recipe(recipe_path, overrides)
+        self.goals = list(goals) or list(self.recipe.stages)
+        self.policy, self.display = policy, display
+        self.planner = Planner(self.recipe, runs, policy)
+
+    def execute(self) -> int:
+        """Take part in what is not up to date. Returns the exit code; raises PipelineError."""
+        launch = self.recipe.launch
+        self.display.say(f"machine {launch.node_rank + 1} of {launch.nodes}: the first shows the progress")
+        while step := self._next():
+            if step.state == EVALUATE:
+                time.sleep(LOOK_AGAIN)
+                continue
+            self.display.say(f"  {step.stage}")
+            if code := self._take_part(step):
+                return code
+        return 0
+
+    def _next(self) -> Step | None:
+        steps = self.planner.plan(self.goals)
+        if self.planner.resolve_commits(steps):
+            steps = self.planner.plan(self.goals)
+        for step in steps:
+            if step.falls_short:
+                raise PipelineError(f"{step.stage}: {'; '.join(step.falls_short)}.", "The first machine says more.")
+            if step.state != UP_TO_DATE:
+                return step
+        return None
+
+    def _take_part(self, step: Step) -> int:
+        job = Job(
+            recipe=str(self.recipe_path),
+            overrides=self.overrides,
+            runs=str(self.runs),
+            stage=step.stage,
+            folder=str(step.attempt.folder),
+            fingerprint=step.fingerprint,
+            mode=step.state,
+            policy=self.policy if self.policy and step.stage == self.planner.overridden(self.goals) else None,
+            **launched(self.recipe, step),
+        )
+        return watch(start_worker(processes=job.processes), job, self.display)

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Two machines of four GPUs under SLURM: `sbatch recipes/slurm.sh`. srun starts one task on each machine, and align takes
+# from SLURM which one it is and where they meet. All of them need the same folder, `runs/` included.
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=4
+srun .venv/bin/align run sft dpo --recipe recipes/my.yaml --processes auto
