@@ -42,6 +42,7 @@ SHORT = [
     "evaluation.max_rows=40",
 ]
 VICTIMS = ("the command", "the stage's process", "both")
+OF_SEVERAL = ("the launcher", "the second process", "the command", "all")  # with --processes 2
 WHILE_TRAINING = ("training", "checkpoint", "rollout")
 CLOCK = ("step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second")
 TRIES = 4  # to hit a stage while it trains
@@ -82,11 +83,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--moments", type=int, default=10)
     parser.add_argument("--stages", nargs="*", choices=list(PARENTS), default=[one for one in PARENTS if PARENTS[one]])
+    parser.add_argument("--processes", type=int, default=1, help="by which a stage is trained")
     parser.add_argument("--around", action="store_true", help="also while it evaluates, saves and signs")
     parser.add_argument("--results", type=Path, default=RESULTS / f"kill-{datetime.now():%Y-%m-%d}.json")
     options = parser.parse_args()
     trials: list[Trial] = []
     seconds: dict[str, float] = {}
+    victims = VICTIMS
+    if options.processes > 1:
+        SHORT.append(f"launch.processes={options.processes}")
+        victims = OF_SEVERAL
     with tempfile.TemporaryDirectory(prefix="kills-") as scratch:
         whole = Path(scratch) / "whole"
         begin(whole)
@@ -95,7 +101,7 @@ def main() -> None:
             seconds[stage] = manifest(whole, stage)["seconds"]["training"]
             console.print(f"{stage}: {manifest(whole, stage)['steps']} steps in {seconds[stage]:.1f} s", soft_wrap=True)
             for number, moment in enumerate(moments(stage, options.moments)):
-                trials.append(tried(whole, stage, moment, VICTIMS[number % len(VICTIMS)], seconds[stage]))
+                trials.append(tried(whole, stage, moment, victims[number % len(victims)], seconds[stage]))
             if options.around:
                 trials += [around(whole, stage, *one) for one in phases_around(stage)]
             write(options.results, trials, seconds)
@@ -202,10 +208,16 @@ def until(process: subprocess.Popen, folder: Path, stage: str, come: Callable[[s
 def kill(process: subprocess.Popen, victim: str) -> bool:
     """SIGKILL to the victim; whether all of it was still alive to be hit."""
     try:
-        workers = [one.pid for one in psutil.Process(process.pid).children()]
+        below = psutil.Process(process.pid).children(recursive=True)
+        workers = [one.pid for one in below if "pipeline.train" in " ".join(one.cmdline())]
     except psutil.NoSuchProcess:
         return False
-    pids = {"the command": [process.pid], "the stage's process": workers}.get(victim, [process.pid, *workers])
+    pids = {
+        "the command": [process.pid],
+        "the stage's process": workers,
+        "the launcher": workers[:1],
+        "the second process": workers[-1:],
+    }.get(victim, [process.pid, *workers])
     alive = process.poll() is None and bool(workers)
     for pid in pids:
         try:
