@@ -30,6 +30,7 @@
 #                       bench-merge, bench-serving, bench-kills, bench-first-loss, bench-real-data,
 #                       bench-methods, bench-references, bench-memory, bench-prompts: see benchmarks/
 #   make readme         what README.md quotes of a run, by running it
+#   make reference      the pages of docs/reference/ anew, from the code
 #   make newest         the tests against the newest releases, in .venv-newest: ARGS="--keep torch"
 #   make clean          remove .venv
 #
@@ -59,7 +60,7 @@ GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
 # What is talked to, merged or published: make sft dpo chat means dpo. A reward model is no policy.
 USED    = $(or $(STAGE),$(lastword $(filter-out reward,$(GOALS))))
 
-.PHONY: help $(STAGES) all doctor plan status report compare methods trial unsloth-there unsloth test lint readme newest clean
+.PHONY: help $(STAGES) all doctor plan status report compare methods trial unsloth-there unsloth test lint readme reference newest clean
 .PHONY: chat serve merge export publish evaluate tensorboard wandb
 .PHONY: bench bench-ppo bench-rollouts bench-data bench-merge bench-serving bench-kills bench-first-loss bench-real-data
 .PHONY: bench-methods bench-references bench-memory bench-prompts
@@ -191,6 +192,9 @@ bench-merge: $(VENV)/.ready
 
 readme: $(VENV)/.ready
 	$(VENV)/bin/python tests/console/readme.py
+
+reference: $(VENV)/.ready
+	$(VENV)/bin/python -m pipeline.reference
 
 newest:
 	$(PYTHON) tests/newest.py $(ARGS)

@@ -4,6 +4,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+EXIT_CODES = {  # of `align`
+    0: "done",
+    1: "the machine failed: a full disk, memory that ran out, a process that was killed",
+    2: "a mistake, and the message says how to mend it",
+    3: "a stage has lost what it `must_keep`",
+    130: "interrupted by Ctrl-C; the same command goes on",
+}
 _TWO_ENDS = re.compile(r"(did you mean [^?\n]+\?)\.")  # a question that a sentence ends with
 
 

@@ -43,6 +43,7 @@ FLOORS = [
     "run",
     "use",
     "cli",
+    "reference",
 ]
 FLOOR = {f"pipeline.{room}": number for number, line in enumerate(FLOORS) for room in line.split()}
 HEAVY = {

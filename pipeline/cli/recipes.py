@@ -30,7 +30,8 @@ def list_recipes(
 
 
 def show_recipe(
-    recipe: Annotated[Path, typer.Argument(callback=found)] = DEFAULT_RECIPE, overrides: SetOption = None
+    recipe: Annotated[Path, typer.Argument(callback=found, help="The recipe.")] = DEFAULT_RECIPE,
+    overrides: SetOption = None,
 ) -> None:
     """Print a recipe as it is understood: every key that can be set, of every stage, with its value."""
     import yaml

@@ -75,7 +75,7 @@ def serve(
     host: Annotated[
         str, typer.Option("--host", help="Where to listen; anywhere but here demands a key.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8000,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Of the server on this machine.")] = 8000,
     api_key_file: Annotated[
         Path | None, typer.Option("--api-key-file", help="Holds the key to ask for; else ALIGN_API_KEY does.")
     ] = None,

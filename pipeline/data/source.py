@@ -56,9 +56,13 @@ class Rows(Section):
     """Where rows are: files, folders, globs and data sets of the hub, and what of them is meant."""
 
     path: Path_
-    config: str | None = None  # of a folder or a data set of the hub, as `datasets` tells them apart
+    """A file, a folder, a glob, a data set of the hub (`hub:owner/name`), or a list of these."""
+    config: str | None = None
+    """Which config of a folder or data set, where it has several."""
     split: str | None = None
-    revision: str = "main"  # of a data set of the hub
+    """Which split, where it has several: `train`, `test`."""
+    revision: str = "main"
+    """A branch, tag or commit of a data set of the hub. The commit is looked up once and recorded."""
 
     def pinned(self, folder: Path | None) -> "Rows":
         """With every data set of the hub at its commit, so that it stays what it is; asks the hub where that is new.
@@ -83,12 +87,14 @@ class Rows(Section):
 class Source(Rows):
     """Rows, and how they are written."""
 
-    shape: Annotated[str | None, BeforeValidator(_shape_name)] = None  # where it is not to be recognized
-    columns: Annotated[
-        dict[str, str], BeforeValidator(empty_for_null), Field(default_factory=dict)
-    ]  # the expected name: the file's name
+    shape: Annotated[str | None, BeforeValidator(_shape_name), Field(json_schema_extra={"enum": list(SHAPES)})] = None
+    """How the rows are written. Left out, it is recognized."""
+    columns: Annotated[dict[str, str], BeforeValidator(empty_for_null), Field(default_factory=dict)]
+    """Other names of fields, the expected one first: `{instruction: ask}`."""
     encoding: str = "utf-8"
-    separator: str | None = None  # between the documents of a plain text; None: a file is one document
+    """Of text files: `gb18030`, for one."""
+    separator: str | None = None
+    """What stands between the documents of a plain text. Left out, a file is one document."""
 
     def unusual(self) -> dict[str, Any]:
         """What says how rows are read, as far as it was set. A revision says only what its commit says."""
@@ -103,12 +109,14 @@ class Part(Source):
     """One of several sources; `weight` is its share of the trained rows, against the other parts' weights."""
 
     weight: Annotated[float, Field(gt=0, strict=False, allow_inf_nan=False)] | None = None
+    """Its share of the trained rows, against the other parts' weights. Without any, all rows are taken."""
 
 
 class HeldOut(Rows):
     """Rows to hold out that are not a share of the others; without a path they are like those but for what is named."""
 
     path: OptionalPath = None
+    """As in `data`. Left out, that of the rows to train on."""
 
 
 BadRows = Literal["error", "drop"]
@@ -121,10 +129,17 @@ class EveryData(Section):
     """What a recipe says of the rows of every stage; a stage's own `data` goes before it."""
 
     held_out: Annotated[float, BeforeValidator(_share)] = 0.05
+    """The share of the rows that is measured on and never trained on."""
     max_rows: MaxRows = None
+    """Use at most so many rows, the held-out share included."""
     on_bad_row: BadRows = "error"
+    """A row that cannot be trained on: stop, or leave it out and list it in `rejected.jsonl`."""
     on_too_long: LongRows = "truncate"
+    """A row longer than `max_length`: cut it (the prompt first) and list it in `truncated.jsonl`, leave it out, or
+    stop."""
     duplicates: SameRows = "keep"
+    """A row that says the same as an earlier one, but for case and white space. Both list it in
+    `duplicates.jsonl`."""
 
     def under(self, own: "Data") -> "Data":
         """A stage's data with what it does not say itself taken from here."""
@@ -136,18 +151,24 @@ class Data(Source):
     """A stage's rows."""
 
     path: OptionalPath = None
+    """A file, a folder, a glob, a data set of the hub (`hub:owner/name`), or a list of these."""
     mixture: Annotated[list[Part], Field(default_factory=list)]
-    streaming: bool = False  # read no more rows than max_steps need
+    """Instead of `path`: several sources, each with its own keys and, if wanted, its weight."""
+    streaming: bool = False
+    """Read no more rows than `max_steps` need."""
     held_out: Annotated[
         Annotated[float, Tag("share")] | Annotated[str, Tag("file")] | Annotated[HeldOut, Tag(ROWS_TAG)],
         Discriminator(lambda value: {float: "share", str: "file"}.get(type(value), ROWS_TAG)),
         BeforeValidator(_share_or_file),
     ] = 0.05
+    """What is measured on and never trained on: a share of the rows, a file, or rows of their own
+    (`{split: test}`)."""
     max_rows: MaxRows = None
     on_bad_row: BadRows = "error"
     on_too_long: LongRows = "truncate"
     duplicates: SameRows = "keep"
-    learn: Literal["answers", "last", "everything"] = "answers"  # what of a conversation carries loss
+    learn: Literal["answers", "last", "everything"] = "answers"
+    """What of a conversation carries loss: all answers, the last one, or the questions, too."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Data":

@@ -28,7 +28,7 @@ DEFAULTS = {
 }
 COMMON = "TrainingArguments"
 
-_KIND_WORDS = {
+KIND_WORDS = {
     "bool": "true or false",
     "int": "a whole number",
     "float": "a number",
@@ -67,12 +67,12 @@ class Field:
         if value is False and "no" in self.choices and "bool" not in self.kinds:
             return 'must be "no" in quotes: YAML reads a bare no as false'
         if not _is_of(value, self.kinds):
-            return must_be(" or ".join(_KIND_WORDS[kind] for kind in self.kinds), value)
+            return must_be(" or ".join(KIND_WORDS[kind] for kind in self.kinds), value)
         if self.name == "target_modules" and (wrong := _no_modules(value)):
             return wrong
         listed = value if isinstance(value, list) else [value]
         if self.items and isinstance(value, list) and not all(_is_of(item, self.items) for item in value):
-            return must_be(f"a list, each of it {' or '.join(_KIND_WORDS[kind] for kind in self.items)}", value)
+            return must_be(f"a list, each of it {' or '.join(KIND_WORDS[kind] for kind in self.items)}", value)
         wanted, possible = RANGES.get(f"{self.config}.{self.name}") or RANGES.get(self.name, ("", None))
         if possible and kind_of(value) in ("int", "float") and not possible(value):
             return must_be(wanted, value)

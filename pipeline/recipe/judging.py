@@ -44,17 +44,27 @@ class Judge(Section):
     """`options` go into each request as they are; what a judge does not take is left out there."""
 
     url: Annotated[str | None, BeforeValidator(_address)] = None
+    """The address of a server that speaks OpenAI's API: `http://127.0.0.1:8000/v1`."""
     model: str | None = None
+    """What the server calls the model that judges."""
     reward: bool = False
+    """The reward model judges; `judge: reward` says the same."""
     key_from: Annotated[str | None, BeforeValidator(_variable)] = None
+    """The environment variable that holds the server's key."""
     against: Literal["before", "reference"] = "before"
+    """What answers are held against: those of before the stage, or the reference answers."""
     criteria: str = CRITERIA
+    """What the judge is told to go by."""
     options: Annotated[dict[str, Any], BeforeValidator(_options)] = Field(
         default_factory=lambda: {"temperature": 0, "max_tokens": 512}
     )
-    timeout: Annotated[float, Field(gt=0)] = 60.0  # seconds for one answer
+    """What goes into each request as it is."""
+    timeout: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds for one answer of the judge."""
     tries: Annotated[int, Field(ge=1)] = 3
+    """How often one question is asked until it gets a verdict."""
     at_once: Annotated[int, Field(ge=1)] = 4
+    """Questions asked at a time."""
 
     @model_validator(mode="after")
     def _one_judge(self):

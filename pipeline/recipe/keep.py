@@ -30,6 +30,7 @@ class Keep(Section):
     """What a stage leaves: `best` is the figure that decides."""
 
     best: str
+    """The held-out figure that decides which step is kept; it needs `train.eval_strategy`."""
 
 
 def keep_of(value: object) -> object:

@@ -54,19 +54,31 @@ class Recipe(Section):
     """One whole chain. Its stages stand in the pipeline's order, whatever theirs was in the file."""
 
     name: Annotated[str, BeforeValidator(folder_name)]
+    """The folder under `runs/`. Left out, the file's name."""
     model: Annotated[Model, BeforeValidator(empty_for_null)]
+    """The base that everything stands on."""
     adapter: Annotated[Adapter, BeforeValidator(not_empty)] = Adapter()
+    """How the base is tuned, in every stage that says nothing else."""
     use_unsloth: Switch = "auto"
+    """Load and run models with Unsloth; `auto` does it where it gains, and `true` is an error where it cannot."""
     on_out_of_memory: Literal["shrink", "stop"] = "shrink"
+    """When memory runs out: go on with fewer rows at a time, or stop."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    """Of everything that is drawn by chance."""
     threads: Positive | None = None
+    """CPU threads. Left out, as many as there are cores, 8 at most; several processes share them."""
     launch: Annotated[Launch, BeforeValidator(empty_for_null)] = Launch()
+    """By how many processes each stage is trained, on how many machines."""
     data: Annotated[EveryData, BeforeValidator(empty_for_null)] = EveryData()
+    """How rows are treated in every stage that says nothing else."""
     train: Annotated[Keys, Field(default_factory=dict)]
+    """Fields that the trainers of all stages of the recipe have."""
     evaluation: Annotated[Evaluation, BeforeValidator(empty_for_null)] = Evaluation()
+    """How stages are measured, where they say nothing else."""
     stages: Annotated[
         dict[str, Annotated[StageSection, BeforeValidator(empty_for_null)]], BeforeValidator(empty_for_null)
     ]
+    """The stages by name. They run in the pipeline's order, whatever theirs is here."""
 
     _path: Path = PrivateAttr(default=Path())
     _overrides: tuple[str, ...] = PrivateAttr(default=())

@@ -24,8 +24,11 @@ class RewardFunction(Section):
     model_config = ConfigDict(extra="allow")
 
     function: str
+    """A function in a file (`rewards.py:exact_match`), or the name of a built-in one."""
     weight: float = 1.0
+    """What its reward is multiplied by before all are added."""
     timeout: Annotated[float, Field(gt=0)] = SECONDS
+    """Seconds that it may take for all responses of a rollout."""
 
     @property
     def named(self) -> "Named":

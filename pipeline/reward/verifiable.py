@@ -43,6 +43,7 @@ class Verifiable(Section):
 
 class _Answered(Verifiable):
     column: str = "answer"
+    """The field of the row that holds the right answer."""
 
     @property
     def reads(self) -> str:
@@ -56,6 +57,7 @@ class ExactMatch(_Answered):
     """1 where the response, or the part of it that the pattern finds, is the row's answer; else 0."""
 
     pattern: Pattern | None = None
+    """A regular expression that finds the part of the response to compare; its first group, where it has one."""
 
     def score(self, text: str, tokens: Sequence[int], answer: object) -> float:
         if self.pattern is not None:
@@ -65,7 +67,10 @@ class ExactMatch(_Answered):
 
 
 class Number(_Answered):
-    """1 where the response ends in the number that the row's answer ends in; else 0. `number_in` says which that is."""
+    """1 where the response ends in the number that the row's answer ends in; else 0.
+
+    The one behind `####` or in `\\boxed{}`, where there is one: see `number_in`.
+    """
 
     def problem(self, answer: object) -> str | None:
         return None if number_in(str(answer)) is not None else f"has no number in it: {str(answer)[:40]!r}"
@@ -97,6 +102,7 @@ class Format(Verifiable):
     """1 where the pattern is found in the response; else 0."""
 
     pattern: Pattern
+    """A regular expression."""
 
     def score(self, text: str, tokens: Sequence[int], answer: object) -> float:
         return float(re.search(self.pattern, text) is not None)
@@ -109,7 +115,9 @@ class Length(Verifiable):
     """
 
     at_most: Annotated[int, Field(ge=1)]
-    margin: Annotated[int, Field(ge=1)] | None = None  # None: as many as `at_most`
+    """Tokens that cost nothing."""
+    margin: Annotated[int, Field(ge=1)] | None = None
+    """Tokens more, over which the reward falls to -1. Left out, as many as `at_most`."""
 
     def score(self, text: str, tokens: Sequence[int], answer: object) -> float:
         return -min(max(len(tokens) - self.at_most, 0) / (self.margin or self.at_most), 1.0)
@@ -119,6 +127,7 @@ class NonRepetition(Verifiable):
     """The share of the response's runs of `n` tokens that occur once only or for the first time: 1 where nothing is repeated."""
 
     n: Annotated[int, Field(ge=1)] = 4
+    """Tokens of a run."""
 
     def score(self, text: str, tokens: Sequence[int], answer: object) -> float:
         runs = [tuple(tokens[at : at + self.n]) for at in range(len(tokens) - self.n + 1)]
