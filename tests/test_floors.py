@@ -41,6 +41,7 @@ FLOORS = [
     "console",
     "report",
     "run",
+    "chain",
     "use",
     "cli",
     "reference",
@@ -95,6 +96,8 @@ MAY_BE_HEAVY = {
     "pipeline.reward.reward",
 }
 LIGHT = (
+    "pipeline",
+    "pipeline.chain",
     "pipeline.cli.main",
     "pipeline.plan.planner",
     "pipeline.run.run",
