@@ -25,12 +25,13 @@
 #   make unsloth        install Unsloth beside the rest
 #   make wandb          install W&B, for train.report_to: wandb
 #   make test           the tests, offline: ARGS="-k resume"; UNSLOTH=0 leaves Unsloth out
-#   make lint           the style
+#   make lint           the style, and the types of what loads nothing heavy
+#   make docs           docs/ as a site in site/, every link checked; `make reference` first writes
+#                       docs/reference/ anew, from the code
 #   make bench          against TRL's own command line; bench-ppo, bench-rollouts, bench-data,
 #                       bench-merge, bench-serving, bench-kills, bench-first-loss, bench-real-data,
 #                       bench-methods, bench-references, bench-memory, bench-prompts: see benchmarks/
 #   make readme         what README.md quotes of a run, by running it
-#   make reference      the pages of docs/reference/ anew, from the code
 #   make newest         the tests against the newest releases, in .venv-newest: ARGS="--keep torch"
 #   make clean          remove .venv
 #
@@ -60,7 +61,7 @@ GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
 # What is talked to, merged or published: make sft dpo chat means dpo. A reward model is no policy.
 USED    = $(or $(STAGE),$(lastword $(filter-out reward,$(GOALS))))
 
-.PHONY: help $(STAGES) all doctor plan status report compare methods trial unsloth-there unsloth test lint readme reference newest clean
+.PHONY: help $(STAGES) all doctor plan status report compare methods trial unsloth-there unsloth test lint docs readme reference newest clean
 .PHONY: chat serve merge export publish evaluate tensorboard wandb
 .PHONY: bench bench-ppo bench-rollouts bench-data bench-merge bench-serving bench-kills bench-first-loss bench-real-data
 .PHONY: bench-methods bench-references bench-memory bench-prompts
@@ -147,9 +148,14 @@ wandb: $(VENV)/.ready-wandb
 test: $(VENV)/.ready-test $(if $(filter 0,$(UNSLOTH)),,$(VENV)/.ready-unsloth)
 	$(VENV)/bin/python -m pytest $(ARGS)
 
-lint: $(VENV)/.ready-test
+lint: $(VENV)/.ready-test $(VENV)/.ready-types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+docs: $(VENV)/.ready-docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+	@echo 'site/index.html; with its search: $(VENV)/bin/python -m http.server -b 127.0.0.1 -d site 8001'
 
 bench: $(VENV)/.ready
 	$(VENV)/bin/python benchmarks/against_trl.py $(ARGS)
@@ -214,7 +220,7 @@ $(VENV)/.ready-serve: $(VENV)/.ready
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[serve]
 	@touch $@
 
-$(addprefix $(VENV)/.ready-,gguf onnx tasks tensorboard wandb): $(VENV)/.ready-%: $(VENV)/.ready
+$(addprefix $(VENV)/.ready-,docs gguf onnx tasks tensorboard types wandb): $(VENV)/.ready-%: $(VENV)/.ready
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[$*]
 	@touch $@
 
