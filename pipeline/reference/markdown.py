@@ -33,7 +33,7 @@ def anchor(heading: str) -> str:
 
 
 def page(title: str, *parts: str) -> str:
-    made = f"<!-- made by `make reference`: edit the code it is made from -->\n\n# {title}"
+    made = f"# {title}\n\n<!-- made by `make reference`: edit the code it is made from -->"
     return "\n\n".join([made, *(part.strip() for part in parts if part.strip())]) + "\n"
 
 
