@@ -5,6 +5,7 @@ import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 import stages
 
@@ -30,10 +31,10 @@ class Spec:
     of_a_piece: tuple[str, ...] = ()  # losses that go by the tokens or rows of a piece of a step; "" is its only loss
     least: Mapping[str, int] = field(default_factory=dict)  # the least that a field may be in this stage
     key_figures: tuple[str, ...] = ()  # what the progress display shows beside the loss
-    defaults: Mapping[str, object] = field(default_factory=dict)  # of `train`: what makes the trainer this stage's
-    adapter_defaults: Mapping[str, object] = field(default_factory=dict)  # TRL's defaults are meant for full tuning
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # of `train`: what makes the trainer this stage's
+    adapter_defaults: Mapping[str, Any] = field(default_factory=dict)  # TRL's defaults are meant for full tuning
 
-    def cut_counts(self, values: Mapping[str, object]) -> bool:
+    def cut_counts(self, values: Mapping[str, Any]) -> bool:
         """Whether the same step, cut into other pieces, would teach otherwise. `values` are the arguments with their defaults.
 
         Without the rows that fill no piece there are other numbers of steps.

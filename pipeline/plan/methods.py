@@ -1,6 +1,7 @@
 """What a stage needs of its method of tuning, and what a method cannot give: refused before anything is loaded."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.model.adapters import METHODS, method_of
@@ -13,7 +14,7 @@ from pipeline.recipe.recipe import Recipe
 from pipeline.stage import Spec, specs
 
 
-def refuse(recipe: Recipe, name: str, parent: Parent | None, config: Mapping[str, object]) -> None:
+def refuse(recipe: Recipe, name: str, parent: Parent | None, config: Mapping[str, Any]) -> None:
     """Raises PipelineError for a stage that its method cannot serve.
 
     `parent` is None where that is still to be made; `config` is the base's, empty where it is not known.
@@ -39,7 +40,7 @@ def refuse(recipe: Recipe, name: str, parent: Parent | None, config: Mapping[str
             )
 
 
-def refuse_too_short(where: str, method: Method, fields: Mapping[str, object], number: int) -> None:
+def refuse_too_short(where: str, method: Method, fields: Mapping[str, Any], number: int) -> None:
     """Raises PipelineError where a method needs more than so many steps."""
     if said := method.too_short(fields, number):
         raise PipelineError(f"{where}: {said}.", "Change them, or train for longer.")
@@ -53,7 +54,7 @@ def tuning(recipe: Recipe, name: str, parent: Parent | None):
     return METHODS[fields["method"]].of(fields), fields
 
 
-def _needs(spec: Spec, train: Mapping[str, object], begins: bool, size: int) -> Iterator[str]:
+def _needs(spec: Spec, train: Mapping[str, Any], begins: bool, size: int) -> Iterator[str]:
     if size > 1:
         yield SEVERAL
     if spec.head == "score":

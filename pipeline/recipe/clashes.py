@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pipeline.recipe.owned import by_name
 
@@ -40,7 +41,7 @@ _OWN_FIELDS = {
 }
 
 
-def clashes(config: str, values: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+def clashes(config: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """(a field, what is wrong) where values cannot go together, or leave nothing to train."""
     if values.get("optim_args"):
         yield from (("optim_args", what) for what in _wrong_arguments(values["optim"], values["optim_args"]))
@@ -80,7 +81,7 @@ def _wrong_arguments(optimizer: str, written: str) -> Iterator[str]:
             yield f"cannot take effect: {optimizer} reads {', '.join(readable) or 'none'}, and not {one}{own}"
 
 
-def _wrong_of_schedule(schedule: str, written: Mapping[str, object]) -> Iterator[str]:
+def _wrong_of_schedule(schedule: str, written: Mapping[str, Any]) -> Iterator[str]:
     """What a schedule would not read of its arguments."""
     readable = SCHEDULE_ARGS[schedule].split() if schedule in SCHEDULE_ARGS else [*written]
     for name in written.keys() - {*readable}:
@@ -89,7 +90,7 @@ def _wrong_of_schedule(schedule: str, written: Mapping[str, object]) -> Iterator
         yield f"{schedule} {takes}" + (f"; it goes with {', '.join(others)}" if others else "")
 
 
-def _wrong_groups(values: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+def _wrong_groups(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Where the responses that are sampled together are no whole groups."""
     each, passes, number = (values[key] for key in (_EACH, _PASSES, "num_generations"))
     together, slices = values["generation_batch_size"], values["steps_per_generation"]

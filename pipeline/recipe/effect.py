@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.model.adapters import CONFIGS
 from pipeline.recipe import steps
@@ -65,7 +66,7 @@ _NAMES: Values = ("a list of names", lambda value: isinstance(value, list))
 _AGAIN: Values = ("more, or with several steps for each rollout", lambda value: value > 1)
 
 
-def _later_steps(values: Mapping[str, object]) -> bool:
+def _later_steps(values: Mapping[str, Any]) -> bool:
     """Whether a rollout lasts more than one step of the optimizer: in the first the policy is still the one that answered."""
     each, passes = values["per_device_train_batch_size"], values["gradient_accumulation_steps"]
     generated = values["generation_batch_size"]
@@ -76,7 +77,7 @@ _RATIO = "epsilon epsilon_high delta off_policy_mask_threshold importance_sampli
 _SAPO, _VESPO = "sapo_temperature_neg sapo_temperature_pos", "vespo_k_pos vespo_lambda_pos vespo_k_neg vespo_lambda_neg"
 
 
-def _ratio_counts(values: Mapping[str, object]) -> bool:
+def _ratio_counts(values: Mapping[str, Any]) -> bool:
     """Whether that of new and old probabilities is more than 1 in disguise; CISPO's bound may lie below 1."""
     return _later_steps(values) or values["loss_type"] == "cispo" or values["top_entropy_quantile"] < 1
 
@@ -169,7 +170,7 @@ NEVER = {
 }
 
 
-def idle(config: str, key: str, values: Mapping[str, object], written: Mapping[str, object]) -> str | None:
+def idle(config: str, key: str, values: Mapping[str, Any], written: Mapping[str, Any]) -> str | None:
     """Why a field would do nothing in a stage with these values, or None; `written` are those that its author gave."""
     if reason := NEVER.get(config, {}).get(key):
         return f"cannot take effect: {reason}"
@@ -190,7 +191,7 @@ def _shown(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def notes(values: Mapping[str, object], written: Mapping[str, object]) -> Iterator[str]:
+def notes(values: Mapping[str, Any], written: Mapping[str, Any]) -> Iterator[str]:
     """What is written, does nothing, and is no mistake where a run is cut short on purpose."""
     each = {"max_steps": values["max_steps"], "total_episodes": steps.of_episodes(values)}
     said = {key: number for key, number in each.items() if isinstance(number, int) and number > 0}

@@ -10,6 +10,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from pipeline.model.adapters import CONFIGS
 from pipeline.recipe.foreign import loss_meant
@@ -162,7 +163,7 @@ def fields_of(config_name: str) -> dict[str, Field]:
     return _configs()[config_name]
 
 
-def effective(config_name: str, given: Mapping[str, object]) -> dict[str, object]:
+def effective(config_name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Every field of a config with its value: the given one, else the default."""
     known = fields_of(config_name)
     defaults = {name: deepcopy(field.default) for name, field in known.items()}
@@ -170,7 +171,7 @@ def effective(config_name: str, given: Mapping[str, object]) -> dict[str, object
     return {name: known[name].normalized(value) if name in known else value for name, value in values.items()}
 
 
-def hashed(config_name: str, given: Mapping[str, object], also: Collection[str] = ()) -> dict[str, object]:
+def hashed(config_name: str, given: Mapping[str, Any], also: Collection[str] = ()) -> dict[str, Any]:
     """The effective values that say what is trained: they are what the fingerprint hashes.
 
     `also` are fields that elsewhere say how.

@@ -80,7 +80,7 @@ def _in_order(problems: Iterable[Problem], source: yaml_lines.Source) -> list[st
     return list(dict.fromkeys(lines))
 
 
-def _parsed(raw: Mapping[str, object]) -> tuple[Recipe | None, list[Problem]]:
+def _parsed(raw: Mapping[str, Any]) -> tuple[Recipe | None, list[Problem]]:
     stages = raw.get("stages")
     if isinstance(stages, dict):
         known = [name for name in stage.specs() if stages.get(name) is not None]  # what is empty is told elsewhere

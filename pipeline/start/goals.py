@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 CHAT, DOMAIN, PREFERENCES, VERIFIABLE = "chat", "domain", "preferences", "verifiable"
 
@@ -13,7 +14,7 @@ class Beginning:
     stage: str
     learning_rate: float
     rows: int = 16
-    train: Mapping[str, object] | None = None
+    train: Mapping[str, Any] | None = None
 
 
 GOALS = {

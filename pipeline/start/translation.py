@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pipeline import stage
 from pipeline.errors import PipelineError
@@ -40,7 +40,7 @@ class Translation:
     stage: str = ""
 
     @property
-    def given(self) -> Mapping[str, object]:
+    def given(self) -> Mapping[str, Any]:
         return self.source.value
 
     def value(self, key: str, default: object = None) -> object:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.model.adapters.method import ALL_LINEAR, NOT_ITSELF, ROLES, SEVERAL, Method
 
@@ -13,7 +14,7 @@ _FROM_THE_BASE = ("pissa", "olora")
 class Lora(Method):
     """A method of PEFT's LoraConfig."""
 
-    def of(self, fields: Mapping[str, object]) -> Method:
+    def of(self, fields: Mapping[str, Any]) -> Method:
         return FROM_THE_BASE if str(fields.get(_BEGINS)).lower().startswith(_FROM_THE_BASE) else self
 
     def spread(self, optimizer, model, learning: Mapping[str, float]) -> None:
@@ -48,7 +49,7 @@ class FromTheBase(Lora):
 
         return with_both_parts(model)
 
-    def left(self, fields: Mapping[str, object]) -> dict[str, object]:
+    def left(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         left = super().left(fields)
         del left[_BEGINS]
         for key in ("r", "lora_alpha"):
@@ -64,7 +65,7 @@ class FromTheBase(Lora):
 class AdaLora(Method):
     """Ranks that move to where they matter (arXiv:2303.10512): B E A instead of B A, and what E is 0 of is left out in the end."""
 
-    def settings(self, fields: Mapping[str, object], **fixed: object):
+    def settings(self, fields: Mapping[str, Any], **fixed: object):
         return super().settings(fields, total_step=_ENDLESS, **fixed)  # see `alongside`
 
     def put_on(self, base, config):
@@ -72,7 +73,7 @@ class AdaLora(Method):
 
         return adaptive(base, config)
 
-    def too_short(self, fields: Mapping[str, object], steps: int) -> str | None:
+    def too_short(self, fields: Mapping[str, Any], steps: int) -> str | None:
         first, last = (int(fields.get(key) or 0) for key in ("tinit", "tfinal"))
         if first + last < steps:
             return None
@@ -88,7 +89,7 @@ class AdaLora(Method):
 
         return with_the_ranks_left(model)
 
-    def left(self, fields: Mapping[str, object]) -> dict[str, object]:
+    def left(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         ranks = fields.get("target_r", 8)
         shared = {key: fields[key] for key in _KEPT_OF_ADALORA if key in fields}
         return {"method": LORA.name, "r": ranks, "lora_alpha": ranks} | ALL_LINEAR | shared

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Method:
     numbers: Mapping[str, int] = field(default_factory=dict)
     # Keys beside those of PEFT's config that say how a stage trains it, numbers of at least 1, with their defaults.
     learning: Mapping[str, float] = field(default_factory=dict)
-    defaults: Mapping[str, object] = field(default_factory=dict)  # where the pipeline departs from PEFT's
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # where the pipeline departs from PEFT's
     refused: Mapping[str, str] = field(default_factory=dict)  # fields that a recipe may not set here, and why
     changeable: tuple[str, ...] = ()  # fields that a later stage may set on an adapter that goes on
     beside: bool = True  # whether several stand on one base: reference, reward and value beside the policy
@@ -52,15 +53,15 @@ class Method:
         """What messages call it."""
         return self.called or f"method {self.name}"
 
-    def of(self, fields: Mapping[str, object]) -> "Method":
+    def of(self, fields: Mapping[str, Any]) -> "Method":
         """The method that these settings, of a recipe or a saved adapter, make of it."""
         return self
 
-    def obstacle(self, config: Mapping[str, object]) -> str | None:
+    def obstacle(self, config: Mapping[str, Any]) -> str | None:
         """Why it cannot be put onto a model of this config.json, as far as that tells."""
         return None
 
-    def settings(self, fields: Mapping[str, object], **fixed: object):
+    def settings(self, fields: Mapping[str, Any], **fixed: object):
         """A PEFT config of this method. Raises ValueError for values that PEFT does not take together."""
         return self.config_class()(**{key: fields[key] for key in fields if key not in self.learning}, **fixed)
 
@@ -77,7 +78,7 @@ class Method:
     def begin(self, model, tokenizer) -> None:
         """Give a new adapter what it starts from, where that is more than its config says."""
 
-    def too_short(self, fields: Mapping[str, object], steps: int) -> str | None:
+    def too_short(self, fields: Mapping[str, Any], steps: int) -> str | None:
         """Why it cannot be trained for so few steps; None where it can."""
         return None
 
@@ -91,11 +92,11 @@ class Method:
     def spread(self, optimizer, model, learning: Mapping[str, float]) -> None:
         """Give parameters the learning rates that `learning` says; it holds what is not at its default."""
 
-    def left(self, fields: Mapping[str, object]) -> dict[str, object]:
+    def left(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """The adapter that a stage leaves to those after it, as far as its own settings tell."""
         return {"method": self.name} | {key: value for key, value in fields.items() if key not in self.learning}
 
-    def positions(self, fields: Mapping[str, object]) -> int:
+    def positions(self, fields: Mapping[str, Any]) -> int:
         """How many of the model's positions it takes from the text."""
         return 0
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.model.adapters.method import BEGIN, ITS_OWN_DROPOUT, REENTRANT, ROLES, SCORE, Method
 
@@ -38,7 +39,7 @@ class Prompt(Method):
             )
         return Prompted(base, config)
 
-    def settings(self, fields: Mapping[str, object], **fixed: object):
+    def settings(self, fields: Mapping[str, Any], **fixed: object):
         if fields.get("prompt_tuning_init") == _TEXT:  # PEFT wants a name; see `begin`
             fixed["tokenizer_name_or_path"] = "the tokenizer beside the adapter"
         return super().settings(fields, **fixed)
@@ -50,7 +51,7 @@ class Prompt(Method):
                 raise ValueError("adapter.prompt_tuning_init_text has no tokens")
             model.begin_with(ids)
 
-    def positions(self, fields: Mapping[str, object]) -> int:
+    def positions(self, fields: Mapping[str, Any]) -> int:
         return fields.get("num_virtual_tokens") or self.defaults["num_virtual_tokens"]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.model.adapters.method import NOT_ITSELF, Method
 
@@ -17,7 +18,7 @@ _BIASES = {
 class Biases(Method):
     """A method that trains biases; see `bias_tuner`, which is heavy."""
 
-    def obstacle(self, config: Mapping[str, object]) -> str | None:
+    def obstacle(self, config: Mapping[str, Any]) -> str | None:
         kind = config.get("model_type")
         if kind not in _BIASES or any(config.get(key) for key in _BIASES[kind]):
             return None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 GIB = 2**30
 # What a process needs of a card before it does anything (the driver's context, cuBLAS and its kernels): 0.4 to 0.7 GiB are
@@ -36,7 +37,7 @@ class Need:
     """Bytes that a stage needs on a GPU, with what they were reckoned from."""
 
     phases: tuple[Phase, ...]
-    tokens: dict[str, object] = field(default_factory=dict)  # rows, length, and where that is from
+    tokens: dict[str, Any] = field(default_factory=dict)  # rows, length, and where that is from
     trained: int = 0  # numbers
     margin: float | None = None  # how many times what was planned earlier runs here reserved; None: too few tell
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
 
@@ -138,7 +139,7 @@ class Shape:
         return replace(self, tied=True)
 
 
-def shape_of(config: Mapping[str, object], vocabulary: int | None = None) -> Shape:
+def shape_of(config: Mapping[str, Any], vocabulary: int | None = None) -> Shape:
     """The sizes that a config.json gives; `vocabulary` where it leaves that to the tokenizer.
 
     Raises UnknownShape for an architecture that is not known here, and for keys that are missing or no numbers.
@@ -175,7 +176,7 @@ def shape_of(config: Mapping[str, object], vocabulary: int | None = None) -> Sha
     )
 
 
-def _whole(config: Mapping[str, object], key: str, default: int | None = None) -> int:
+def _whole(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
     value = config.get(key)
     value = default if value is None else value
     if value is None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pipeline.plan.memory import activations, loss, optimizer, weights
 from pipeline.plan.memory.activations import Pass
@@ -23,7 +24,7 @@ class Setting:
     spec: Spec
     shape: Shape
     tuned: Tuned
-    train: Mapping[str, object]  # every training argument, with its default
+    train: Mapping[str, Any]  # every training argument, with its default
     dtype: str
     bits: int | None
     length: int  # tokens of the longest row; with its response where it samples one

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import isqrt
+from typing import Any
 
 from pipeline.plan.memory.shape import Linear, Shape, UnknownShape, selected
 
@@ -47,7 +48,7 @@ class Tuned:
         return self.size * self.numbers
 
 
-def tuned(method: str, fields: Mapping[str, object], shape: Shape, size: int, *, score: bool = False) -> Tuned:
+def tuned(method: str, fields: Mapping[str, Any], shape: Shape, size: int, *, score: bool = False) -> Tuned:
     """What `method` with these settings trains of a model whose own numbers have `size` bytes.
 
     `score` adds the head of a reward model. Raises UnknownShape where no such layers are known.
