@@ -119,9 +119,11 @@ class Chain:
         A stage that is not trained yet, or is out of date, is left out.
         """
         return {
-            step.stage: Artifact(step.stage, step.attempt.folder, step.attempt.output, step.attempt.manifest)
+            step.stage: Artifact(
+                step.stage, step.known_attempt.folder, step.known_attempt.output, step.known_attempt.manifest
+            )
             for step in self.plan(*stages, policy=policy)
-            if step.attempt and step.state in (UP_TO_DATE, EVALUATE)
+            if step.state in (UP_TO_DATE, EVALUATE)
         }
 
     def _goals(self, stages: Sequence[str]) -> list[str]:

@@ -107,7 +107,7 @@ def _asked(repository: Repository) -> str:
     key = "data.path: hub:" if repository.kind == "dataset" else "model.id: "
     with asking(f"{key}{repository.name}@{repository.revision}"):
         ask = HfApi().dataset_info if repository.kind == "dataset" else HfApi().model_info
-        return ask(repository.name, revision=repository.revision, timeout=30).sha
+        return str(ask(repository.name, revision=repository.revision, timeout=30).sha)
 
 
 def _recorded(repository: Repository, folder: Path | None) -> str | None:

@@ -21,7 +21,7 @@ def requirements(extra: str = "") -> list:
     if not extra:
         return [one for one in every if not one.marker or one.marker.evaluate({"extra": ""})]
     of_extra = [one for one in every if f'extra == "{extra}"' in str(one.marker)]
-    return [one for one in of_extra if one.marker.evaluate({"extra": extra})]
+    return [one for one in of_extra if one.marker and one.marker.evaluate({"extra": extra})]
 
 
 def extra(name: str) -> str:

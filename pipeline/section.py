@@ -1,6 +1,7 @@
 """What all sections of a recipe are made of."""
 
 import re
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,7 +17,7 @@ def empty_for_null(value: object) -> object:
     return {} if value is None else value
 
 
-def regular_expression(value: object) -> object:
+def regular_expression(value: Any) -> Any:
     try:
         re.compile(value or "")
     except (re.error, TypeError) as error:

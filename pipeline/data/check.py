@@ -107,7 +107,7 @@ def _lengths(rows: pyarrow.Table, kind: type[Kind]) -> numpy.ndarray:
     first, *answers = kind.COLUMNS
     if "labels" in answers:
         answers = []
-    return long(first) + numpy.max([long(name) for name in answers] or [[0]], axis=0) + cut
+    return long(first) + (numpy.max([long(name) for name in answers], axis=0) if answers else 0) + cut
 
 
 def _wanted(*sides: pyarrow.Table) -> int:

@@ -2,7 +2,7 @@
 
 from os.path import normpath
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
@@ -30,7 +30,7 @@ def _share(value: object, wanted: str = "a share of the rows from 0 to below 1; 
 
 
 def _file_or_files(value: object) -> object:
-    files = value if isinstance(value, list) else [value]
+    files: list[Any] = value if isinstance(value, list) else [value]
     if not files or not all(isinstance(file, str) and file for file in files):
         raise ValueError(must_be("a file, a folder, a glob, or a list of them", value))
     for file in files:
@@ -48,14 +48,14 @@ def _shape_name(value: object) -> object:
     raise ValueError(must_be(f"one of {', '.join(SHAPES)}", value) + hint)
 
 
-Path_ = Annotated[str | list[str], BeforeValidator(_file_or_files)]
-OptionalPath = Annotated[str | list[str] | None, BeforeValidator(_file_or_files)]
+# None is what a section has that was not given one; to write it is refused.
+Paths = Annotated[str | list[str] | None, BeforeValidator(_file_or_files)]
 
 
 class Rows(Section):
     """Where rows are: files, folders, globs and data sets of the hub, and what of them is meant."""
 
-    path: Path_
+    path: Paths
     """A file, a folder, a glob, a data set of the hub (`hub:owner/name`), or a list of these."""
     config: str | None = None
     """Which config of a folder or data set, where it has several."""
@@ -64,7 +64,7 @@ class Rows(Section):
     revision: str = "main"
     """A branch, tag or commit of a data set of the hub. The commit is looked up once and recorded."""
 
-    def pinned(self, folder: Path | None) -> "Rows":
+    def pinned(self, folder: Path | None) -> Self:
         """With every data set of the hub at its commit, so that it stays what it is; asks the hub where that is new.
 
         `folder` is the recipe's own in runs/, where commits are recorded. Raises PipelineError.
@@ -77,7 +77,7 @@ class Rows(Section):
 
     @property
     def paths(self) -> list[str]:
-        return [self.path] if isinstance(self.path, str) else self.path
+        return [self.path] if isinstance(self.path, str) else self.path or []
 
     def data_sets(self) -> list[Repository]:
         """Those of the hub among the paths."""
@@ -115,7 +115,7 @@ class Part(Source):
 class HeldOut(Rows):
     """Rows to hold out that are not a share of the others; without a path they are like those but for what is named."""
 
-    path: OptionalPath = None
+    path: Paths = None
     """As in `data`. Left out, that of the rows to train on."""
 
 
@@ -150,7 +150,7 @@ class EveryData(Section):
 class Data(Source):
     """A stage's rows."""
 
-    path: OptionalPath = None
+    path: Paths = None
     """A file, a folder, a glob, a data set of the hub (`hub:owner/name`), or a list of these."""
     mixture: Annotated[list[Part], Field(default_factory=list)]
     """Instead of `path`: several sources, each with its own keys and, if wanted, its weight."""
@@ -192,38 +192,44 @@ class Data(Source):
     @property
     def parts(self) -> list[Source]:
         """Where the rows to train on come from, though a share of them may be held out."""
-        return self.mixture or [self]
+        return [*self.mixture] or [self]
 
     @property
     def sources(self) -> list[Source]:
         """Every place that rows come from: the parts, and that of held-out rows of their own."""
         return [*self.parts, *filter(None, [self.held_out_rows])]
 
+    def source_of(self, part: int | None) -> Source:
+        """That of a part's rows; of None that of the held-out rows, which then are rows of their own."""
+        source = self.held_out_rows if part is None else self.parts[part]
+        assert source is not None
+        return source
+
     @property
     def weights(self) -> list[float] | None:
         """Of the parts; None where all their rows are taken."""
-        weights = [part.weight for part in self.mixture]
-        return None if not weights or weights[0] is None else weights
+        weights = [part.weight for part in self.mixture if part.weight is not None]
+        return weights or None
 
     @property
     def held_out_rows(self) -> Source | None:
         """Where the held-out rows are, written like the others; None where they are a share of those."""
         if isinstance(self.held_out, float):
             return None
-        how = self.model_dump(include=Source.model_fields.keys() - Rows.model_fields.keys())
+        how = self.model_dump(include={*Source.model_fields} - {*Rows.model_fields})
         if isinstance(self.held_out, str):
             return Source(**how, path=self.held_out)
         where = self.held_out.model_dump()
         if self.held_out.path is None:
             named = self.held_out.model_dump(exclude_unset=True, exclude={"path"})
-            where = self.model_dump(include=Rows.model_fields.keys()) | named
+            where = self.model_dump(include={*Rows.model_fields}) | named
         return Source(**how, **where)
 
     def pinned(self, folder: Path | None) -> "Data":
         """Both the rows to train on and those held out."""
         held_out = self.held_out
         if rows := self.held_out_rows:
-            held_out = HeldOut(**rows.pinned(folder).model_dump(include=Rows.model_fields.keys()))
+            held_out = HeldOut(**rows.pinned(folder).model_dump(include={*Rows.model_fields}))
         update = {"held_out": held_out, "mixture": [part.pinned(folder) for part in self.mixture]}
         return (self if self.mixture else super().pinned(folder)).model_copy(update=update)
 

@@ -31,7 +31,7 @@ class Contents:
         found = []
         for path in files_of(rows):
             if one := data_set(path, rows.revision):
-                found.append((path, one.at(known_commit(one, self.folder))))
+                found.append((path, one.at(str(known_commit(one, self.folder)))))
             else:
                 suffix = container(path) if container(path) in DECIDING else ""
                 found.append((path, self.digests.of(Path(path)) + suffix))
@@ -39,9 +39,10 @@ class Contents:
 
     def _held_out(self, data: Data) -> float | str | list[str] | dict:
         """A share as it is; a file by its digest, as ever, and several by theirs; of a split also its name."""
-        rows = data.held_out_rows
-        if not rows:
+        if isinstance(data.held_out, float):
             return data.held_out
+        rows = data.held_out_rows
+        assert rows is not None  # only a share has none of its own
         digests = [what for _, what in self.identities(rows)]
         if rows.config is not None or rows.split is not None:
             return {"files": digests, "config": rows.config, "split": rows.split}

@@ -26,25 +26,26 @@ class Decisions:
         self.runs, self.contents, self.evaluations = runs, contents, evaluations
 
     def of(self, step: Step, folder: Path, backend_of: Callable[[], Backend], *, fresh: bool) -> Step:
-        """`step` is to be run, as far as can be told without its attempts, which lie in `folder`.
+        """`step` is to be run, as far as can be told without its attempts, which lie in `folder`; its inputs are known.
 
         `backend_of` raises PipelineError where the one that is asked for cannot be had. Raises PipelineError for an
         unfinished attempt that cannot go on.
         """
-        tries = attempts(folder, step.fingerprint)
+        inputs, name = step.known_inputs, step.known_fingerprint
+        tries = attempts(folder, name)
         newest, finished = (tries[-1] if tries else None), [one for one in tries if one.finished]
-        if fresh and tries and (newest.finished or newest.number == 1):
-            made = Attempt(folder / f"{step.fingerprint}-{newest.number + 1}")
+        if fresh and newest and (newest.finished or newest.number == 1):
+            made = Attempt(folder / f"{name}-{newest.number + 1}")
             why = f"FRESH: attempt {made.number}, beside {newest.folder.name}"
             return replace(step, why=why, attempt=made, backend=backend_of())
         if finished and not fresh:
             return self._finished(step, finished[-1], backend_of)
         if newest:
-            return self._unfinished(replace(step, attempt=newest, backend=backend_of()))
-        why, changes = self._why_new(folder, step.inputs)
-        if specs()[step.stage].reference_columns and self._reference_is_kept(step.inputs):
+            return self._unfinished(step, newest, backend_of())
+        why, changes = self._why_new(folder, inputs)
+        if specs()[step.stage].reference_columns and self._reference_is_kept(inputs):
             why = f"{why}; what its reference says of the rows is kept"
-        made = Attempt(folder / step.fingerprint)
+        made = Attempt(folder / name)
         return replace(step, why=why, changes=changes, attempt=made, backend=backend_of())
 
     def _finished(self, step: Step, attempt: Attempt, backend_of: Callable[[], Backend]) -> Step:
@@ -62,8 +63,8 @@ class Decisions:
                 why = f"trained with {trained_with}; FRESH=1 (--fresh) trains it with {chosen.name}"
         return replace(step, state=UP_TO_DATE, why=why, attempt=attempt)
 
-    def _unfinished(self, step: Step) -> Step:
-        attempt, chosen = step.attempt, step.backend
+    def _unfinished(self, step: Step, attempt: Attempt, chosen: Backend) -> Step:
+        step = replace(step, attempt=attempt, backend=chosen)
         if held(attempt):
             return replace(step, state=RUNNING, why="another run is working on it")
         checkpoints = attempt.checkpoints()
@@ -82,10 +83,10 @@ class Decisions:
 
     def _why_new(self, folder: Path, inputs: dict) -> tuple[str, tuple[str, ...]]:
         """What is other than in the last attempt: in a few words, and one line a key."""
-        earlier = next((one for one in all_attempts(folder) if one.inputs), None)
+        earlier = next((said for one in all_attempts(folder) if (said := one.inputs)), None)
         if earlier is None:
             return "never run before", ()
-        found = tuple(changes(self.contents, inputs["stage"], earlier.inputs, inputs))
+        found = tuple(changes(self.contents, inputs["stage"], earlier, inputs))
         return _first(found), found
 
     def _reference_is_kept(self, inputs: dict) -> bool:

@@ -76,8 +76,8 @@ class Garbage:
             if latest.is_symlink() and not latest.exists():
                 latest.unlink()
                 step = self._resolved.get(stage.name)
-                if step and step.attempt.finished:
-                    point_latest(step.attempt)
+                if step and step.known_attempt.finished:
+                    point_latest(step.known_attempt)
 
     def _resolve(self, planner: Planner) -> dict[str, Step]:
         """Keep what a recipe resolves to, stage by stage: a mistake in one says nothing of the others."""
@@ -144,7 +144,7 @@ class Garbage:
     def _judged(self, attempt: Attempt) -> Unneeded:
         step = self._resolved.get(_stage(attempt))
         if attempt.finished and step and attempt.folder.name.partition("-")[0] == step.fingerprint:
-            return Unneeded(attempt, f"finished, {step.attempt.folder.name} is in its place", by_option=False)
+            return Unneeded(attempt, f"finished, {step.known_attempt.folder.name} is in its place", by_option=False)
         if not attempt.finished and not attempt.checkpoints():
             return Unneeded(attempt, "unfinished, without a checkpoint", by_option=False)
         made, own = command.of(attempt), str(self.recipe.path.resolve())
@@ -162,7 +162,7 @@ class Garbage:
         """Which keys made it another artifact than the recipe's."""
         if step is None:
             return " (the recipe has no such stage)" if _stage(attempt) in specs() else " (a run of a trial)"
-        if attempt.inputs is None:
+        if attempt.inputs is None or step.inputs is None:
             return ""
         found = list(changes(self.planner.contents, step.stage, step.inputs, attempt.inputs))
         found.sort(key=lambda change: re.match(INHERITED, change) is not None)

@@ -53,7 +53,7 @@ class Inputs:
         if evaluation["score_function"]:
             file, _, function = evaluation["score_function"].rpartition(":")
             evaluation["score_function"] = {"sha256": self.digests.of(Path(file)), "name": function}
-        return keep.inputs(stage.best, specs()[stage.name], given, evaluation)
+        return keep.inputs(str(stage.best), specs()[stage.name], given, evaluation)
 
     def _model(self, parent: Parent | None) -> dict:
         model = self.recipe.model

@@ -26,7 +26,7 @@ class Parents:
 
     def policy(self, name: str, above: Step | None, policy: str | None) -> Parent | None:
         if above:
-            found = Parent(above.attempt.output, above.attempt.manifest["weights_sha256"], above.stage, above.attempt)
+            found = _of_step(above)
         elif policy := policy or self.recipe.stage(name).policy:
             found = self._of_folder(name, Path(policy).expanduser())
         else:
@@ -41,7 +41,7 @@ class Parents:
     def reward(self, name: str, step: Step | None, base: Base) -> Parent | None:
         """The reward model of a stage; it has to stand on the policy's base."""
         if step:
-            found = Parent(step.attempt.output, step.attempt.manifest["weights_sha256"], step.stage, step.attempt)
+            found = _of_step(step)
         elif (folder := self.recipe.reward(name)) is not None:
             found = self._of_folder(name, Path(folder).expanduser(), "reward")
         else:
@@ -116,8 +116,9 @@ class Parents:
             return identity.get("id") == own.source
         if identity == own.identity:
             return True
-        local = own.source is not None and own.commit is None
-        return local and identity == {"sha256": weights_sha256(Path(own.source), self.digests)}
+        if own.source is None or own.commit is not None:
+            return False
+        return identity == {"sha256": weights_sha256(Path(own.source), self.digests)}
 
     def _of_folder(self, name: str, folder: Path, role: str = "policy") -> Parent:
         """A parent that the user names by its folder: an artifact of this pipeline, or any adapter."""
@@ -161,3 +162,9 @@ def where_it_lies(source: str, attempt: Attempt) -> str:
     """Where what an earlier stage made lies now: beside what stands on it, wherever runs/ was moved to."""
     here = attempt.folder.resolve().parent.parent.joinpath(*Path(source).parts[-3:])
     return str(here) if (here.parent / MANIFEST).is_file() else source
+
+
+def _of_step(step: Step) -> Parent:
+    """What a stage of the recipe has left."""
+    attempt = step.known_attempt
+    return Parent(attempt.output, attempt.manifest["weights_sha256"], step.stage, attempt)

@@ -73,14 +73,14 @@ class Planner:
             above = self.recipe.parent(name) if name != overridden else None
             step = self.step(
                 name,
-                steps.get(above),
-                steps.get(self.recipe.reward(name)),
+                steps.get(above or ""),
+                steps.get(self.recipe.reward(name) or ""),
                 fresh=name in fresh,
                 policy=self.policy if name == overridden else None,
             )
             step = replace(step, notes=(*step.notes, *checks.notes(self.recipe, step)))
             if step.state == UP_TO_DATE:
-                lost = gates.shortfalls(self.recipe.stages[name].must_keep, step.attempt.manifest)
+                lost = gates.shortfalls(self.recipe.stages[name].must_keep, step.known_attempt.manifest)
                 step = replace(step, falls_short=tuple(lost))
             steps[name] = step
         self.digests.save()

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from pipeline.artifact.attempt import Attempt
 from pipeline.artifact.digests import fingerprint
@@ -10,6 +11,7 @@ from pipeline.errors import PipelineError
 from pipeline.model.backend import Backend
 from pipeline.model.base import Base
 
+T = TypeVar("T")
 RUN, CONTINUE, EVALUATE, UP_TO_DATE = "run", "continue", "evaluate", "up to date"
 
 
@@ -60,6 +62,29 @@ class Step:
     backend: Backend | None = None  # None: nothing is trained
     falls_short: tuple[str, ...] = ()  # of what it must keep: nothing is built on it
     notes: tuple[str, ...] = ()  # what is no reason to stop, and should be known
+
+    # What is there as soon as the inputs are known. Each raises ValueError where the parent has to be built first.
+
+    @property
+    def known_attempt(self) -> Attempt:
+        return self._known(self.attempt)
+
+    @property
+    def known_backend(self) -> Backend:
+        return self._known(self.backend)
+
+    @property
+    def known_inputs(self) -> dict:
+        return self._known(self.inputs)
+
+    @property
+    def known_fingerprint(self) -> str:
+        return fingerprint(self.known_inputs)
+
+    def _known(self, value: T | None) -> T:
+        if value is None:
+            raise ValueError(f"{self.stage}: is not known before {self.after or 'the base'} is there")
+        return value
 
     @property
     def fingerprint(self) -> str | None:

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 from collections.abc import Iterator
+from typing import Any
 
 from pipeline import installing
 from pipeline.wording import not_among
@@ -63,7 +64,7 @@ def _silent() -> str | None:
         if settings.mode == "disabled":
             return "does nothing: W&B is switched off here (WANDB_MODE or its settings say disabled)"
         # Without a prompt, and only looked for, not kept or sent.
-        keys = {"host": settings.base_url, "source": "align", "prompt": False, "update_session": False}
+        keys: dict[str, Any] = {"host": settings.base_url, "source": "align", "prompt": False, "update_session": False}
         if settings.mode == "online" and wbauth.authenticate_session(**keys) is None:
             return f"has no key for {settings.base_url}"
     except wandb.Error as error:

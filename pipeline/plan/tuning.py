@@ -24,7 +24,7 @@ class Tuning:
             return "the parent's"
         fields = dict(self.recipe.stage(name).adapter)
         method = METHODS[fields.pop("method")]
-        return {"method": method.name} | hashed(method.config, fields)
+        return {"method": method.name} | hashed(method.config_name, fields)
 
     def _numbered(self, name: str, parent: Parent | None) -> dict | None:
         """Of a method that trains a part of the model's own weights what it says; a model from scratch is trained whole."""
@@ -95,7 +95,7 @@ class Tuning:
                 f"{method.name}, not {wanted}.",
                 "Leave it out, or name the method of that adapter.",
             )
-        fields = fields_of(method.config)
+        fields = fields_of(method.config_name)
         for key, value in own.items():
             if key in (*method.changeable, *method.learning, "method"):
                 continue

@@ -15,7 +15,7 @@ from pipeline.recipe.fields import COMMON
 from pipeline.recipe.owned import by_name
 
 ADAPTER = "adapter"  # the rules of every config of PEFT's
-Values = tuple[str, Callable[[object], bool]]  # in words, and whether a value is one of them
+Values = tuple[str, Callable[[Any], bool]]  # in words, and whether a value is one of them
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def notes(values: Mapping[str, Any], written: Mapping[str, Any]) -> Iterator[str
     said = {key: number for key, number in each.items() if isinstance(number, int) and number > 0}
     if not said:
         return
-    ends = min(said, key=said.get)
+    ends = min(said, key=lambda key: said[key])
     idle = [key for key in said if said[key] > said[ends]]
     for key in [*idle, *(["num_train_epochs"] if "num_train_epochs" in written else [])]:
         yield f"{ends}: {values[ends]} says how long it trains, and {key} does not"

@@ -49,12 +49,12 @@ class Field:
 
     name: str
     kinds: tuple[str, ...]
-    default: object
+    default: Any
     choices: tuple[str, ...] = ()
     items: tuple[str, ...] = ()
     config: str = ""
 
-    def normalized(self, value: object) -> object:
+    def normalized(self, value: Any) -> Any:
         """The one spelling of equal values: 1 and 1.0, or "sigmoid" and ["sigmoid"], are the same setting."""
         if kind_of(value) == "int" and "float" in self.kinds and "int" not in self.kinds:
             return float(value)
@@ -74,9 +74,9 @@ class Field:
         listed = value if isinstance(value, list) else [value]
         if self.items and isinstance(value, list) and not all(_is_of(item, self.items) for item in value):
             return must_be(f"a list, each of it {' or '.join(KIND_WORDS[kind] for kind in self.items)}", value)
-        wanted, possible = RANGES.get(f"{self.config}.{self.name}") or RANGES.get(self.name, ("", None))
-        if possible and kind_of(value) in ("int", "float") and not possible(value):
-            return must_be(wanted, value)
+        within = RANGES.get(f"{self.config}.{self.name}") or RANGES.get(self.name)
+        if within and kind_of(value) in ("int", "float") and not within[1](value):
+            return must_be(within[0], value)
         return next((wrong for word in listed if isinstance(word, str) and (wrong := self._no_word(word))), None)
 
     def _no_word(self, word: str) -> str | None:
@@ -135,8 +135,8 @@ def _no_modules(named: object) -> str | None:
 @cache
 def _configs() -> dict[str, dict[str, Field]]:
     def field(config: str, name: str, row: Mapping) -> Field:
-        words = (tuple(row.get(key, ())) for key in ("choices", "items"))
-        return Field(name, tuple(row["kinds"]), row["default"], *words, config)
+        choices, items = (tuple(row.get(key, ())) for key in ("choices", "items"))
+        return Field(name, tuple(row["kinds"]), row["default"], choices, items, config)
 
     def learning(config: str) -> dict[str, Field]:
         """Of a method's keys that are none of PEFT's."""

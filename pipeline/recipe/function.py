@@ -97,6 +97,8 @@ def load(named: str, key: str) -> Function:
         raise PipelineError(f"{key}: {wrong}", FIX)
     path, _, name = named.rpartition(":")
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    if spec is None or spec.loader is None:
+        raise PipelineError(f"{key}: {path} is no Python file.", FIX)
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

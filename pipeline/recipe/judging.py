@@ -24,7 +24,7 @@ def _address(value: object) -> object:
         raise ValueError(must_be("an address, such as http://127.0.0.1:8000/v1", value))
     if parts.username or parts.password:
         raise ValueError("holds a name or a password; put the key into an environment variable and name that: key_from")
-    return value.rstrip("/").removesuffix("/chat/completions")
+    return str(value).rstrip("/").removesuffix("/chat/completions")
 
 
 def _variable(value: object) -> object:

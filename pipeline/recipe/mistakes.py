@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from pipeline import stage
 from pipeline.data.shapes.examples import shapes_of
@@ -171,11 +172,12 @@ def _without_effect(raw: dict, specs: Mapping[str, stage.Spec]) -> Iterator[Prob
     for name, spec in specs.items():
         for section in ("train", "adapter"):
             common, own = _mapping(raw, section), _mapping(raw, "stages", name, section)
-            given, standing, config = common | own, DEFAULTS | dict(spec.defaults), spec.config
+            given, config = common | own, spec.config if section == "train" else None
+            standing: Mapping[str, Any] = DEFAULTS | dict(spec.defaults)
             if section == "adapter":
                 given = merged_adapter(common, own)
-                method = METHODS.get(given["method"])
-                standing, config = (method.defaults, method.config) if method else ({}, None)
+                if method := METHODS.get(given["method"]):
+                    standing, config = method.defaults, method.config
             if config is None or not is_listed(config):
                 continue
             fields, standing = fields_of(config), effective(config, standing)
@@ -191,8 +193,8 @@ def _without_effect(raw: dict, specs: Mapping[str, stage.Spec]) -> Iterator[Prob
             for key, said in clashes(config, values):
                 yield (*(here if key in own or key not in common else (section,)), key), said
     for where, found in of_all.items():
-        if all(found):
-            yield where, found[0]
+        if all(found) and (what := found[0]):
+            yield where, what
 
 
 def _streaming_problems(raw: dict, name: str) -> Iterator[Problem]:
@@ -228,8 +230,9 @@ def _adapter_problems(raw: dict, where: tuple) -> Iterator[Problem]:
     method = method.of(merged_adapter(_mapping(raw, "adapter"), adapter))
     bits = _bits(raw) if where == ("adapter",) or method.key in adapter else None
     if not method.whole:
-        for key, what in _passed_through(keys, where, method.config, adapter_owned(method.config)):
-            there = _methods_with(key[-1]) if key[-1] not in fields_of(method.config) else ""
+        config = method.config_name
+        for key, what in _passed_through(keys, where, config, adapter_owned(config)):
+            there = _methods_with(key[-1]) if key[-1] not in fields_of(config) else ""
             yield key, f"belongs to {there}, and this is {method.name}" if there else what
         if bits and not method.fits(bits):
             those = ", ".join(one.name for one in METHODS.values() if one.fits(bits))
@@ -296,7 +299,7 @@ def _own_adapter_problems(raw: dict, name: str, policies: Mapping[str, str | Non
     if own.get("method", method.name) != method.name and not is_full(own["method"]):
         yield (*where, "method"), unchangeable("method", method.name, f"the adapter of {maker}", method.name)
         return
-    fields = fields_of(method.config)
+    fields = fields_of(method.config_name)
     for key in own.keys() & fields.keys() - {*changeable(method.name), *method.learning}:
         goes_on = incoming.get(key, method.defaults.get(key, fields[key].default))
         if fields[key].normalized(own[key]) != fields[key].normalized(goes_on):
@@ -313,7 +316,7 @@ def _dropout_problems(raw: dict, name: str, own: dict, key: str) -> Iterator[Pro
     switch = fields_of(spec.config).get("disable_dropout") if is_listed(spec.config) else None
     if switch is None and spec.rewarded_by:
         yield where, f"cannot take effect: {name} trains without dropout, for the old log-probabilities to be exact"
-    elif switch and (spec.defaults | train).get("disable_dropout", switch.default) is True:
+    elif switch and (dict(spec.defaults) | train).get("disable_dropout", switch.default) is True:
         fix = f"set stages.{name}.train.disable_dropout: false"
         yield where, f"cannot take effect: dropout is switched off in {name}; {fix}"
 

@@ -33,7 +33,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         recipe, wrong_shape = _parsed({"name": path.stem} | source.value)
         problems += wrong_shape
         problems += contradictions(source.value)
-    if problems:
+    if problems or recipe is None:
         raise RecipeError(_in_order(problems, source))
     recipe._path, recipe._place, recipe._overrides = path, source.place, tuple(overrides)
     return recipe

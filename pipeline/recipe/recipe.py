@@ -180,7 +180,7 @@ class Recipe(Section):
         """A stage's training arguments as far as they differ from TRL's defaults; `full` tuning has no adapter's."""
         spec = stage.specs()[name]
         adapter = {} if full else spec.adapter_defaults
-        return DEFAULTS | spec.defaults | adapter | self.stage(name).train
+        return DEFAULTS | dict(spec.defaults) | dict(adapter) | self.stage(name).train
 
     def rows_needed(self, name: str) -> int | None:
         """Of streamed data the sequences that max_steps take in; None where all rows are read."""

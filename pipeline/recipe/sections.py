@@ -130,6 +130,11 @@ class Adapter(Section):
     """How the model is tuned."""
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """Its keys but for the method."""
+        return self.model_extra or {}
+
+    @property
     def given(self) -> dict[str, Any]:
         """The keys that were written, without defaults."""
         return self.model_dump(exclude_unset=True)
@@ -138,9 +143,9 @@ class Adapter(Section):
         """The method and, for an adapter, what its config is given."""
         method = METHODS[self.method]
         if method.whole:
-            return {"method": method.name} | dict(method.numbers) | self.model_extra
-        fields = fields_of(method.config)
-        given = {key: fields[key].normalized(value) for key, value in self.model_extra.items()}
+            return {"method": method.name} | dict(method.numbers) | self.settings
+        fields = fields_of(method.config_name)
+        given = {key: fields[key].normalized(value) for key, value in self.settings.items()}
         return {"method": method.name} | deepcopy(dict(method.defaults)) | deepcopy(given)
 
 
@@ -162,9 +167,9 @@ class Evaluation(Section):
     """How many answers, before and after, are kept to be read."""
     answer_pattern: Annotated[str | None, BeforeValidator(regular_expression)] = None
     """A regular expression that finds the part of an answer to check; gives `exact_match`."""
-    labels: Annotated[LabelNames, Field(default_factory=list)]
+    labels: LabelNames = Field(default_factory=list)
     """The labels, two or more, one of which each answer has to be; gives `accuracy`, `macro_f1` and `no_label`."""
-    text: Annotated[TextFigures, Field(default_factory=list, json_schema_extra={"items": {"enum": list(PACKAGES)}})]
+    text: TextFigures = Field(default_factory=list, json_schema_extra={"items": {"enum": list(PACKAGES)}})
     """How near answers are to the reference answers, by their words. Needs the extra `text`."""
     few_shot: Count = 0
     """For comparison, show the untrained policy so many training rows and ask it, too; needs `answer_pattern` or

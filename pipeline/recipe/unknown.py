@@ -33,8 +33,8 @@ def worded(error: Mapping[str, Any]) -> Problem:
     path = tuple(part for part in error["loc"] if part != ROWS_TAG)
     kind, value = error["type"], error["input"]
     if kind == "extra_forbidden":
-        in_any_stage = ("stages", "<stage>", *path[2:-1]) if path[0] == "stages" else path[:-1]
-        in_any_stage = [part for part in in_any_stage if not isinstance(part, int)]
+        section = ("stages", "<stage>", *path[2:-1]) if path[0] == "stages" else path[:-1]
+        in_any_stage = [part for part in section if not isinstance(part, int)]
         return path, unknown_key(str(path[-1]), path[:-1], sections().get(".".join(in_any_stage), ()), value)
     if kind == "missing":
         return path, "is missing"

@@ -64,7 +64,8 @@ def commands(group: typer.Typer, name: str) -> Iterator[tuple[str, Callable]]:
         if one.callback and not one.hidden:
             yield f"{name} {one.name or one.callback.__name__.replace('_', '-')}", one.callback
     for inner in group.registered_groups:
-        yield from commands(inner.typer_instance, f"{name} {inner.name}")
+        if inner.typer_instance:
+            yield from commands(inner.typer_instance, f"{name} {inner.name}")
 
 
 def parameters(function: Callable) -> Iterator[Parameter]:

@@ -38,7 +38,7 @@ _NOT_PEFT = ("bitfit", "bottleneck", "full", "freeze")
 def _pinned(package: str) -> str:
     """The version that pyproject.toml pins."""
     text = (ENGINE.parent / "pyproject.toml").read_text(encoding="utf-8")
-    return re.search(rf'"{package}==([\d.]+)"', text)[1]
+    return re.findall(rf'"{package}==([\d.]+)"', text)[0]
 
 
 def _docs(package: str, place: str) -> str:

@@ -1,6 +1,7 @@
 """The page of manifest.json."""
 
 import typing
+from typing import Any
 
 from typing_extensions import is_typeddict
 
@@ -50,7 +51,7 @@ def _always(name: str, key: str) -> str:
     return "" if key in getattr(schema, name).__required_keys__ else "not always"
 
 
-def _type(hint: object) -> str:
+def _type(hint: Any) -> str:
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.NotRequired:
         return _type(parts[0])

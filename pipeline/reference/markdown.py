@@ -60,8 +60,8 @@ def type_words(schema: Mapping, names: Mapping[str, str]) -> str:
         inner = schema.get("additionalProperties")
         of = f", of {type_words(inner, names)}" if isinstance(inner, dict) and "$ref" in inner else ""
         return f"a mapping{of}"
-    words = {"string": "text", "integer": "a whole number", "number": "a number", "boolean": "true or false"}[kind]
-    return words + _limits(schema) + _such_as(schema)
+    plain = {"string": "text", "integer": "a whole number", "number": "a number", "boolean": "true or false"}
+    return plain[str(kind)] + _limits(schema) + _such_as(schema)
 
 
 def _limits(schema: Mapping) -> str:

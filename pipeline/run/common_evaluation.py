@@ -30,7 +30,7 @@ class CommonEvaluation:
         """(the figures of each attempt by its name, those of what all start from): found, or made by one process."""
         one, given = self.one, self.standing.given(self.one)
         step = self.standing.step(one, given)
-        asked = {key: step.inputs.get(key) for key in ASKED}
+        asked = {key: step.known_inputs.get(key) for key in ASKED}
         asked["evaluation"] = Planner(one.load(given), self.standing.runs).evaluations.sha256(one.stage)
         folder = self.standing.place / f".judged-{fingerprint(asked)}"
         missing = [attempt for attempt in attempts if not _file(folder, attempt).is_file()]

@@ -88,7 +88,7 @@ class Comparison:
 
     def run(self) -> dict:
         """The figures of both, also written to RESULT. Raises PipelineError where Unsloth cannot serve the stage."""
-        if self._plan(UNSLOTH)[-1].backend.name != UNSLOTH:  # what it cannot serve has raised by now
+        if self._plan(UNSLOTH)[-1].known_backend.name != UNSLOTH:  # what it cannot serve has raised by now
             raise PipelineError(f"compare: {self.stage} would not be trained with Unsloth.", "Compare another stage.")
         above = [step.stage for step in self._plan(TRANSFORMERS)[:-1]]
         if above:
@@ -124,7 +124,7 @@ class Comparison:
             runs=str(self.runs),
             stage=self.stage,
             folder=str(folder),
-            fingerprint=step.fingerprint,
+            fingerprint=step.known_fingerprint,
             mode=RUN,
             backend=name,
             backend_why="compared",
@@ -132,7 +132,7 @@ class Comparison:
         started = time.time()
         process = start_worker()
         give(process, job)
-        events = [json.loads(line) for line in process.stdout]
+        events = [json.loads(line) for line in process.stdout or ()]
         if code := process.wait():
             error = next((event for event in events if event["kind"] == "error"), None)
             if error:

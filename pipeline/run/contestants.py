@@ -113,7 +113,7 @@ def _check(one: Contestant) -> None:
     try:
         recipe = one.load()
     except RecipeError as error:
-        problems = error.problems
+        problems = [*error.problems]
         for own in one.overrides[len(one.common) :]:
             problems = [problem.replace(f"--set {own}", f"--vary {own}") for problem in problems]
         raise RecipeError(problems, error.fix) from None

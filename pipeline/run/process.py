@@ -44,6 +44,7 @@ def launched(recipe: Recipe, step: Step) -> dict[str, object]:
 
 def give(process: subprocess.Popen, job: Job) -> None:
     """A process that died before it took its job says so when it is watched."""
+    assert process.stdin is not None  # start_worker has piped it
     with suppress(BrokenPipeError):
         process.stdin.write(json.dumps(asdict(job)) + "\n")
         process.stdin.flush()
@@ -89,7 +90,7 @@ def _until_it_ends(
     error, interrupted, pid = None, False, process.pid
     while True:
         try:
-            for line in process.stdout:
+            for line in process.stdout or ():
                 event = json.loads(line)
                 if event["kind"] == "error":
                     error = error or event

@@ -6,7 +6,6 @@ tokens it has trained on. As soon as that is enough to reckon with, it is stoppe
 
 import itertools
 import json
-import math
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -67,7 +66,7 @@ class Reckoning:
 
     def _tried(self, job: Job) -> Reckoned:
         counts: list[int] = []
-        steps = math.inf
+        steps = 0
         process = start_worker()
 
         def again() -> subprocess.Popen:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline.artifact.attempt import all_attempts
 from pipeline.console.display import Display
@@ -51,7 +52,7 @@ class Report:
 
         return listen
 
-    def _write(self, steps: Sequence[Step], notes: Sequence[str], live: object | None = None) -> None:
+    def _write(self, steps: Sequence[Step], notes: Sequence[str], live: Any = None) -> None:
         from pipeline.report import page  # a template's language, which no other command waits for
 
         try:

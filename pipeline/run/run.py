@@ -86,7 +86,7 @@ class Run:
             done.append(step)
             if step.falls_short:
                 return done, ran, FALLS_SHORT
-            point_latest(step.attempt)
+            point_latest(step.known_attempt)
         return done, ran, 0
 
     def _plan(self, finished: str | None = None) -> list[Step]:
@@ -103,35 +103,35 @@ class Run:
             overrides=self.overrides,
             runs=str(self.runs),
             stage=step.stage,
-            folder=str(step.attempt.folder),
-            fingerprint=step.fingerprint,
+            folder=str(step.known_attempt.folder),
+            fingerprint=step.known_fingerprint,
             mode=step.state,
-            backend=step.backend.name,
-            backend_why=step.backend.why,
+            backend=step.known_backend.name,
+            backend_why=step.known_backend.why,
             policy=self.policy if self.policy and step.stage == self.planner.overridden(self.goals) else None,
             goals=tuple(self.goals),
             goals_policy=self.policy,
             ahead=tuple(later.stage for later in coming) if ahead else (),
             **launched(self.recipe, step),
         )
-        command.record(step.attempt.folder, self.recipe_path, self.overrides, self.policy)
+        command.record(step.known_attempt.folder, self.recipe_path, self.overrides, self.policy)
         self.display.begin(step)
-        if self._warm and (job.processes > 1 or self._warm[1] != step.backend.name):
+        if self._warm and (job.processes > 1 or self._warm[1] != step.known_backend.name):
             self._cool_down()
         process, self._warm = self._warm[0] if self._warm else start_worker(processes=job.processes), None
         listeners = [self.report.of(step.stage)]
-        listeners += [self._get_ready(coming[0].backend.name)] if coming and self.recipe.launch.size == 1 else []
+        listeners += [self._get_ready(coming[0].known_backend.name)] if coming and self.recipe.launch.size == 1 else []
         return watch(process, job, self.display, listeners)
 
     def _get_ready(self, backend: str) -> Callable[[dict], None]:
         """Listens to a stage's events: towards its end the process of the next one is started."""
-        steps = None
+        steps = 0
 
         def listen(event: dict) -> None:
             nonlocal steps
             if event["kind"] == "train":
                 steps = event["steps"]
-            elif event["kind"] == "step" and self._warm is None and event["step"] >= WARM_UP_AT * steps:
+            elif event["kind"] == "step" and self._warm is None and steps and event["step"] >= WARM_UP_AT * steps:
                 self._warm = start_worker(self._warm_up_options(backend)), backend
 
         return listen
@@ -148,13 +148,13 @@ class Run:
         return ["--warm", backend, str(self.runs), *quantized]
 
     def _close(self, done: Sequence[Step], ran: bool, *, short: bool = False) -> None:
-        manifests = [step.attempt.manifest for step in done]
+        manifests = [step.known_attempt.manifest for step in done]
         tables.learned(self.display, manifests)
         confusion.show(self.display, manifests)
         policies = [manifest for manifest in manifests if manifest["head"] == "causal" and manifest["samples"]]
         if policies and ran:
             tables.samples(self.display, policies[-1])
-        tables.where(self.display, [(step.stage, step.attempt.output) for step in done])
+        tables.where(self.display, [(step.stage, step.known_attempt.output) for step in done])
         if self.report.file:
             tables.where(self.display, [("report", self.report.file)])
         if not ran and not short:

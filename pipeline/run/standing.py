@@ -64,7 +64,7 @@ class Standing:
             runs=str(self.runs),
             stage=one.stage,
             folder=str(folder),
-            fingerprint=step.fingerprint,
+            fingerprint=step.known_fingerprint,
             mode=step.state,
             backend=chosen.name,
             backend_why=chosen.why,
@@ -73,7 +73,7 @@ class Standing:
 
     def _folder(self, recipe: Recipe, name: str | None) -> str | None:
         """Of a stage's artifact; what is a folder already, or nothing, as it is."""
-        return str(self._plan(recipe, name).attempt.output.resolve()) if name in recipe.stages else name
+        return str(self._plan(recipe, name).known_attempt.output.resolve()) if name in recipe.stages else name
 
     def _plan(self, recipe: Recipe, stage: str, place: Path | None = None) -> Step:
         planner = Planner(recipe, self.runs, place=place)

@@ -84,20 +84,20 @@ class Trial:
 
     def _trained(self, one: Contestant, own: Reckoned, seed: int) -> Attempt:
         """The finished attempt, made now or found."""
-        stage, steps = one.stage, own.steps_for(self.tokens)
+        stage, steps = one.stage, own.steps_for(self.tokens or 0)
         overrides = [*self._given(one), f"seed={seed}", f"stages.{stage}.train.max_steps={steps}"]
         if steps > own.steps and "total_episodes" in fields_of(specs()[stage].config):
             overrides.append(f"stages.{stage}.train.total_episodes={MANY}")  # max_steps says when it ends
         step = self.standing.step(one, overrides)
         known = step.state == UP_TO_DATE
         if not known:
-            folder = step.attempt.folder
+            folder = step.known_attempt.folder
             command.record(folder, one.recipe, [*one.overrides, *overrides], None)
             self.quiet.name = f"seed {seed}  {one.name}"
             job = self.standing.job(one, overrides, step, folder)
             if code := watch(start_worker(processes=job.processes), job, self.quiet):
                 raise Stopped(code)
-        attempt = Attempt(step.attempt.folder)
+        attempt = Attempt(step.known_attempt.folder)
         made = attempt.manifest
         took = "found" if known else f"{made['seconds']['training']:,.1f} s"
         self.display.say(f"  seed {seed}  {one.name}  {made['tokens']:,} tokens in {made['steps']:,} steps  {took}")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.recipe.sections import ATTENTIONS
@@ -225,7 +226,7 @@ def _checkpointing(t: Translation, value: object) -> None:
         t.means.append(f"gradient_checkpointing: {value}: nothing is moved to the CPU here; it is on, and no more.")
 
 
-def _rpo(t: Translation, value: object) -> None:
+def _rpo(t: Translation, value: Any) -> None:
     if t.stage != "dpo":
         t.drop("rpo_alpha", "no term of this stage's loss")
         return

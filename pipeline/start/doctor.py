@@ -87,7 +87,7 @@ def of_recipe(recipe: Recipe, runs: Path) -> Iterator[Finding]:
 
 
 def _base(recipe: Recipe) -> Finding:
-    what, name = f"{recipe.name}: model.id", recipe.model.id
+    what, name = f"{recipe.name}: model.id", str(recipe.model.id)
     snapshots = hub.cached_folder(name) / "snapshots"
     if any(snapshots.glob("*/*.safetensors")):
         return Finding(what, OK, f"{name} is in the hub's cache")

@@ -19,7 +19,7 @@ def translated(path: Path) -> Translation:
     source = read(path)
     tool = next((one for one in TOOLS if one.is_its(source.value)), None)
     if tool is None:
-        if {"model", "train_dataset"} <= source.value.keys():
+        if isinstance(source.value, dict) and {"model", "train_dataset"} <= source.value.keys():
             raise PipelineError(
                 f"{path}: is a file of LLaMA-Factory's v1, which is not translated yet.",
                 "Write it in the form with model_name_or_path and stage, or begin with `align init --model ... --data ...`.",
@@ -48,7 +48,7 @@ def text(translations: Sequence[Translation], command: str, to: Path) -> str:
 
 def report(translation: Translation) -> list[tuple[str, list[str]]]:
     """Headings, each with its lines: what became of the file."""
-    lines = translation.source.value
+    lines = translation.given
     taken = [
         f"{_with_value(origin.partition(' (')[0], lines)} -> {'.'.join(place)}"
         for place, origin in translation.origins.items()

@@ -1,8 +1,9 @@
 """A training file of LLaMA-Factory, key by key. Compared with its sources at ff6d4d12 (2026-08-18)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.start import llama_factory_data
@@ -123,7 +124,7 @@ def _handlers(t: Translation, tuning: str) -> dict:
         rename["pref_beta"] = "train.beta"
     if t.stage == "kto":
         rename |= {"kto_chosen_weight": "train.desirable_weight", "kto_rejected_weight": "train.undesirable_weight"}
-    handlers = {key: partial(_renamed, t, key, place) for key, place in rename.items()}
+    handlers: dict[str, Callable] = {key: partial(_renamed, t, key, place) for key, place in rename.items()}
     done = ("model_name_or_path", "stage", "finetuning_type", "pref_loss", "bf16", "fp16", "pure_bf16")
     handlers |= {key: partial(_done, t, key) for key in (*done, *llama_factory_data.KEYS)}
     if tuning != "lora":
@@ -220,7 +221,7 @@ def _bits(t: Translation, value: object) -> None:
         t.to_do.append(f"quantization_bit: {value}: choose model.load_in_4bit: true, or a larger card.")
 
 
-def _ftx(t: Translation, value: object) -> None:
+def _ftx(t: Translation, value: Any) -> None:
     if t.stage != "dpo" or not value:
         t.drop("pref_ftx", "is off, or no term of this stage's loss")
         return

@@ -122,7 +122,7 @@ def _wants_4_bits(model: str, gigabytes: float) -> bool:
     found = re.search(
         r"(?<![\w.])(\d+(?:\.\d+)?)[bB](?![a-zA-Z0-9])", Path(model).name.replace("-", " ").replace("_", " ")
     )
-    return bool(found) and 2 * float(found[1]) > gigabytes / 2
+    return found is not None and 2 * float(found[1]) > gigabytes / 2
 
 
 def _positions(folder: Path) -> int | None:

@@ -41,9 +41,9 @@ class Translation:
 
     @property
     def given(self) -> Mapping[str, Any]:
-        return self.source.value
+        return self.source.value if isinstance(self.source.value, dict) else {}
 
-    def value(self, key: str, default: object = None) -> object:
+    def value(self, key: str, default: Any = None) -> Any:
         found = self.given.get(key)
         return default if found is None else found
 

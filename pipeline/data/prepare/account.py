@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 from pipeline.data.read.reader import Row
 from pipeline.data.shapes.labels import SAYS_UNWANTED
@@ -118,7 +119,7 @@ class Ledger:
 
     def __init__(self, folder: Path):
         self.account, self._folder = Account(), folder
-        self._files: dict[str, object] = {}
+        self._files: dict[str, TextIO] = {}
         self._shown: Counter[str] = Counter()
         self._open = ExitStack()
         self._run: tuple[Row, Row, int] | None = None  # first, last and number of rows on end beyond max_rows

@@ -80,7 +80,9 @@ def unused(rows: Probed, kind: str) -> list[str]:
     found: dict[str, None] = {}
     for row, source in rows:
         name = source.shape or (None if row.problem else recognized(row.value, kind, source.columns))
-        used = KINDS[kind].used(SHAPES[name]) if name and isinstance(row.value, dict) else None
+        if not name or not isinstance(row.value, dict):
+            continue
+        used = KINDS[kind].used(SHAPES[name])
         if used is not None:
             used = {*used, *source.columns.values()}
             there = ((field, value) for field, value in row.value.items() if field not in used)
@@ -146,6 +148,7 @@ def _has_all_fields(rows: Probed, kind: str) -> bool:
         name and SHAPES[name].answer and KINDS[kind].present(SHAPES[name], row.value) == 1
         for name in names
         for row, _ in rows
+        if isinstance(row.value, dict)
     )
 
 

@@ -23,7 +23,7 @@ def chosen(table: pyarrow.Table, weights: Sequence[float]) -> numpy.ndarray:
     """
     first = begins(table)
     part, prompt_hash = (table.column(name).to_numpy()[first] for name in ("part", PROMPT_HASH))
-    taken = numpy.zeros(len(part), dtype=bool)
+    taken: numpy.ndarray = numpy.zeros(len(part), dtype=bool)
     for number, share in enumerate(shares(numpy.bincount(part, minlength=len(weights)).tolist(), weights)):
         (here,) = numpy.nonzero(part == number)
         taken[here[numpy.argsort(prompt_hash[here], kind="stable")[:share]]] = True

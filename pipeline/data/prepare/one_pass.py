@@ -30,6 +30,7 @@ from pipeline.data.shapes.kinds import KINDS, Kind
 from pipeline.data.shapes.kinds.kind import from_bytes
 from pipeline.data.source import Data, Source
 from pipeline.data.tokens.encoder import Encoder
+from pipeline.data.tokens.words import Words
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -90,7 +91,7 @@ class Taken:
 def prepare(
     data: Data,
     kind: str,
-    encoder: Encoder | None,
+    encoder: Encoder | Words | None,
     folder: Path,
     *,
     enough: Enough | None = None,
@@ -147,7 +148,8 @@ class Pass:
 
     def take(self, chunk: Chunk, worked: Worked) -> None:
         if not chunk.rows:
-            self._parts[chunk.part].ended = True
+            if chunk.part is not None:
+                self._parts[chunk.part].ended = True
             return
         outcomes = worked.outcomes
         if self.not_understood and self.data.on_bad_row == "error":
@@ -157,7 +159,7 @@ class Pass:
             [self._side(*one, chunk.part is None) for one in zip(chunk.rows, outcomes, strict=True)],
             dtype=object,
         )
-        source = self.data.held_out_rows if chunk.part is None else self.data.parts[chunk.part]
+        source = self.data.source_of(chunk.part)
         strange = ((row, source) for row, one in zip(chunk.rows, outcomes, strict=True) if one.sameness is None)
         self._strange += islice(strange, PROBED - len(self._strange))
         account, trained = self.ledger.account, int((sides == TRAINED).sum())
@@ -168,7 +170,7 @@ class Pass:
             if (chosen := sides[worked.row_of] == name).any():
                 batch = worked.pieces.filter(pyarrow.array(chosen))
                 self._sides.write(name, batch)
-                if name == TRAINED:
+                if name == TRAINED and chunk.part is not None:
                     part = self._parts[chunk.part]
                     part.rows += trained
                     part.pieces += len(batch)
@@ -256,8 +258,9 @@ class Pass:
 
     def _again(self, row: Row, outcome: Outcome) -> bool:
         """Whether an earlier row says the same. Pairs that one has the other way are put on record, too."""
-        if outcome.opposite in self._seen:
+        if outcome.opposite is not None and outcome.opposite in self._seen:
             self.ledger.opposite(row, self._seen[outcome.opposite])
+        assert outcome.sameness is not None  # it was understood
         if (first := self._seen.get(outcome.sameness)) is None:
             self._seen[outcome.sameness] = row.place
             return False
@@ -269,15 +272,17 @@ def _chunks(data: Data, kind: str, done: Pass) -> Iterator[Chunk]:
     """Held-out rows of their own, then the parts: one by one, or in turn where they may not be read to the end."""
     if data.held_out_rows:
         yield from _of(None, data.held_out_rows, data, kind, done)
-    parts = [_of(number, part, data, kind, done) for number, part in enumerate(data.parts)]
+    parts: list[Iterator[Chunk] | None] = [
+        _of(number, part, data, kind, done) for number, part in enumerate(data.parts)
+    ]
     if not data.streaming:
-        yield from chain.from_iterable(parts)
+        yield from chain.from_iterable(part for part in parts if part)
         return
     weights, given = data.weights or [1.0] * len(parts), [0] * len(parts)
-    while open_ones := [number for number, part in enumerate(parts) if part is not None]:
+    while open_ones := {number: part for number, part in enumerate(parts) if part is not None}:
         number = min(open_ones, key=lambda number: given[number] / weights[number])
         given[number] += 1
-        if (chunk := next(parts[number], None)) is None:
+        if (chunk := next(open_ones[number], None)) is None:
             parts[number] = None
             chunk = Chunk([], number, checked_only=True)  # says that it has ended
         yield chunk

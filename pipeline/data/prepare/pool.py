@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
@@ -12,7 +12,7 @@ AHEAD = 2  # chunks that wait for each thread
 MOST = 4  # threads: a third of the work is Python's own, which one thread does at a time
 
 
-def in_order(work: Callable, chunks: Iterator, threads: int) -> Iterator[tuple]:
+def in_order(work: Callable, chunks: Iterator, threads: int) -> Generator[tuple, None, None]:
     """(chunk, work(chunk)) for each chunk. Each thread has a copy of `work`, and with it a tokenizer of its own.
 
     Most of the time goes into tokenizers, which do not hold Python's lock: threads start at once, share all memory,

@@ -17,7 +17,8 @@ def given_back(held_out: numpy.ndarray, kept: int, share: float) -> numpy.ndarra
     They are given by their prompts' hashes; `kept` is the number of all rows, held out or not.
     """
     prompts, of_prompt, rows = numpy.unique(held_out, return_inverse=True, return_counts=True)
-    back, left, wanted = numpy.zeros(len(prompts), dtype=bool), len(held_out), share * kept
+    back: numpy.ndarray = numpy.zeros(len(prompts), dtype=bool)
+    left, wanted = len(held_out), share * kept
     if left > max(2 * wanted, wanted + _CHANCE * _deviation(kept, share)) or _more_than_half(left, kept, share):
         for number in numpy.lexsort((prompts, -rows)):  # the largest first
             if rows[number] > 1 and abs(left - rows[number] - wanted) < abs(left - wanted):
@@ -29,7 +30,7 @@ def given_back(held_out: numpy.ndarray, kept: int, share: float) -> numpy.ndarra
 def taken(trained: numpy.ndarray, share: float) -> numpy.ndarray:
     """(rows,) which of the trained rows are to be held out, where none is: those of one prompt, or none."""
     prompts, of_prompt, rows = numpy.unique(trained, return_inverse=True, return_counts=True)
-    nearer = numpy.zeros(len(prompts), dtype=bool)
+    nearer: numpy.ndarray = numpy.zeros(len(prompts), dtype=bool)
     wanted = share * len(trained)
     if wanted >= 1 and (rows > 1).any():
         away = abs(rows - wanted)

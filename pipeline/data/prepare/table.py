@@ -1,8 +1,9 @@
 """Rows on disk: their tokens and what they were made from, mapped into memory, so that a million cost next to none."""
 
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import numpy
 import pyarrow
@@ -73,7 +74,7 @@ def tokens(rows: "Dataset") -> "Dataset":
 
 def numbers(rows: "Dataset", column: str) -> numpy.ndarray:
     """A column of one number a row; of a column of tokens, how many of them each row has."""
-    found = [numpy.empty(0, dtype=numpy.uint64 if column == PROMPT_HASH else numpy.int64)]
+    found: list[numpy.ndarray] = [numpy.empty(0, dtype=numpy.uint64 if column == PROMPT_HASH else numpy.int64)]
     for batch in rows.select_columns([column]).with_format("arrow").iter(BATCH):
         values = batch.column(column)
         counted = pyarrow.compute.list_value_length(values) if pyarrow.types.is_list(values.type) else values
@@ -84,7 +85,8 @@ def numbers(rows: "Dataset", column: str) -> numpy.ndarray:
 def lengths(rows: "Dataset") -> numpy.ndarray:
     """How many tokens each row has in all its columns of tokens."""
     schema = rows.features.arrow_schema
-    return sum(numbers(rows, name) for name in schema.names if pyarrow.types.is_list(schema.field(name).type))
+    columns = [name for name in schema.names if pyarrow.types.is_list(schema.field(name).type)]
+    return reduce(numpy.add, (numbers(rows, name) for name in columns))
 
 
 def longest(trained: Path, held_out: Path, kind: type[Kind]) -> dict[str, int]:
@@ -133,6 +135,12 @@ class Examples(Sequence[Kind]):
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @overload
+    def __getitem__(self, which: int) -> Kind: ...
+
+    @overload
+    def __getitem__(self, which: slice) -> list[Kind]: ...
 
     def __getitem__(self, which: int | slice) -> Kind | list[Kind]:
         found = self._rows[which]["example"]

@@ -20,6 +20,7 @@ from pipeline.data.source import Data, Source
 from pipeline.data.tokens.encoded import Encoded
 from pipeline.data.tokens.encoder import Encoder
 from pipeline.data.tokens.truncation import TooLong
+from pipeline.data.tokens.words import Words
 
 CHUNK = 1000  # rows worked on in one go: the tokenizer takes them in parallel
 _NOTHING = Encoded([defaultdict(lambda: numpy.empty(0, dtype=numpy.int32))])  # of rows that are only checked
@@ -66,20 +67,20 @@ class Work:
 
     data: Data
     kind: str
-    encoder: Encoder | None
+    encoder: Encoder | Words | None
     subset: Subset | None = None
 
     def __call__(self, chunk: Chunk) -> Worked:
-        source = self.data.held_out_rows if chunk.part is None else self.data.parts[chunk.part]
+        source = self.data.source_of(chunk.part)
         examples = [shaped(row, self.kind, source, chunk.label_fields.get(row.file, ())) for row in chunk.rows]
         understood = [self._outcome(one, row) for one, row in zip(examples, chunk.rows, strict=True)]
         wanted = [self._wanted(outcome, chunk) for outcome in understood]
-        encode = self.encoder is not None and not chunk.checked_only
-        some = [example for example, one in zip(examples, wanted, strict=True) if one]
-        encoded = iter(self.encoder.encode(some, KINDS[self.kind]) if encode else [_NOTHING] * len(some))
+        encoder = None if chunk.checked_only else self.encoder
+        some = [one for one, take in zip(examples, wanted, strict=True) if take and not isinstance(one, BadRow)]
+        encoded = iter(encoder.encode(some, KINDS[self.kind]) if encoder else [_NOTHING] * len(some))
         outcomes, pieces, row_of = [], [], []
         for place, (example, outcome) in enumerate(zip(examples, understood, strict=True)):
-            if not wanted[place]:
+            if not wanted[place] or isinstance(example, BadRow):
                 outcomes.append(outcome)
                 continue
             made = next(encoded)
@@ -115,7 +116,7 @@ class Work:
             sameness=sameness(text),
             opposite=sameness(said(opposite)) if opposite else None,
             garbled=garbled(text),
-            doubt=example.doubt(row.value),
+            doubt=example.doubt(row.value) if isinstance(row.value, dict) else "",
         )
 
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain, islice
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from pipeline.data.read.row import Row, nothing_in
 from pipeline.data.read.text import BLOCK
@@ -93,7 +93,7 @@ def _delimiter_of(ahead: list[str], text: TextIO, expected: str, known: Collecti
     """
     choices = dict.fromkeys((expected, ";", "\t"))
     parted = {one: _parted(ahead[-1:], one) for one in choices}
-    if found := [one for one, rows in parted.items() if rows and _names_of(rows[0]) & known]:
+    if found := [one for one, rows in parted.items() if rows and _names_of(rows[0]) & {*known}]:
         return found[0]
     several = sorted(
         (one for one, rows in parted.items() if rows and len(rows[0]) > 1), key=lambda one: one != expected
@@ -135,7 +135,16 @@ def _nul(values: Iterable[str]) -> str:
     return ""
 
 
-def _records(path: str, reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
+class _Reader(Protocol):
+    """What csv.reader gives."""
+
+    @property
+    def line_num(self) -> int: ...
+
+    def __next__(self) -> list[str]: ...
+
+
+def _records(path: str, reader: _Reader) -> Iterator[tuple[int, list[str]]]:
     """Each record and the line that it starts on."""
     line = 1
     while True:
@@ -150,9 +159,9 @@ def _records(path: str, reader: Iterator[list[str]]) -> Iterator[tuple[int, list
         line = reader.line_num + 1
 
 
-def _broken_quoting(path: str, line: int, error: csv.Error, reader: Iterator[list[str]]) -> PipelineError:
+def _broken_quoting(path: str, line: int, error: csv.Error, reader: _Reader) -> PipelineError:
     """With the places that follow, so that they can be mended at once."""
-    places = []
+    places: list[str] = []
     while len(places) < _SHOWN:
         start = reader.line_num + 1
         try:
@@ -184,7 +193,7 @@ def text_rows(path: str, text: TextIO, separator: str | None) -> Iterator[Row]:
         starts = line + len(document) - len(document.lstrip("\n")) if kept else line
         waiting = Row(path, starts, {"text": kept}, _nul([kept]))
         line += document.count("\n") + separator.count("\n")
-    if waiting is not None and waiting.value["text"].strip():
+    if waiting is not None and kept.strip():
         yield waiting
     elif not number:
         raise nothing_in(path)

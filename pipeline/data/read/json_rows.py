@@ -60,11 +60,16 @@ def _lines(path: str, lines: Iterable[str], first: int) -> Iterator[Row]:
             yield Row(path, number, value)
 
 
+def _past_gap(text: str, at: int) -> int:
+    found = _GAP.match(text, at)
+    return found.end() if found else at
+
+
 def _array(path: str, text: TextIO, buffer: str, at: int, line: int) -> Iterator[Row]:
     """The elements of an array that is open at `at` in `buffer`, on `line`; the rest of it is still in `text`."""
     decode, counted, more = json.JSONDecoder().raw_decode, at, True
     while True:
-        at = _GAP.match(buffer, at).end()
+        at = _past_gap(buffer, at)
         line, counted = line + buffer.count("\n", counted, at), at
         if at < len(buffer):
             if buffer[at] == "]":
@@ -129,7 +134,7 @@ def _members(path: str, whole: str, line: int) -> list[tuple[str, object, int, i
     """
     decode, members, at = json.JSONDecoder().raw_decode, [], 1
     try:
-        while (at := _GAP.match(whole, at).end()) < len(whole) and whole[at] != "}":
+        while (at := _past_gap(whole, at)) < len(whole) and whole[at] != "}":
             key, end = decode(whole, at)
             colon = _COLON.match(whole, end)
             if not isinstance(key, str) or not colon:

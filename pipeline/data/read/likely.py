@@ -106,7 +106,7 @@ def likeliest(sample: bytes) -> tuple[str, str] | None:
         for encoding in one.encodings
         if encoding in read
     }
-    best, number = max(worth, key=worth.get, default=("", 0))
+    best, number = max(worth, key=lambda one: worth[one], default=("", 0))
     if best and worth[best, number] >= _ENOUGH:
         return best, read[best]
     return _guessed(sample)

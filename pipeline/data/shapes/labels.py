@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
+from typing import Any
 
 from pipeline.data.shapes.fields import BadRow
 
@@ -83,8 +84,7 @@ def is_wanted(value: object, field: object = "label") -> bool | None:
     """What a label says; None where it is none."""
     yes = not _says_unwanted(field)
     if isinstance(value, int | float):
-        value = int(value) if value in (-1, 0, 1) else value
-        return {-1: not yes, 0: not yes, 1: yes}.get(value)
+        return {-1: not yes, 0: not yes, 1: yes}.get(int(value)) if value in (-1, 0, 1) else None
     words = _plain(value).replace("_", " ").removesuffix(".0") if isinstance(value, str) else ""
     if words in YES | NO:
         return (words in YES) == yes
@@ -111,7 +111,9 @@ def find_label_fields(rows: Iterable[object], mapped: Collection[str] = ()) -> f
     """
     found: dict[str, list] = defaultdict(list)
     for row in rows:
-        for field in row if isinstance(row, dict) else ():
+        if not isinstance(row, dict):
+            continue
+        for field in row:
             if may_be_label(field):
                 found[field].append(row[field])
     return frozenset(
@@ -191,7 +193,7 @@ def _are_labels(field: object, values: list) -> bool:
     return bool(plain) and sum(is_wanted(value) is not None for value in plain) >= _MOST * len(values)
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: Any) -> bool:
     try:
         float(value)
     except (TypeError, ValueError, OverflowError):

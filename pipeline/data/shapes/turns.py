@@ -64,7 +64,7 @@ def message(value: object, where: str) -> dict:
         calls, content = from_json(text(value, content_field, f"{where}: "), f"{where}: the function call"), ""
         calls = calls if isinstance(calls, list) else [calls]
     else:
-        content = _content(value, content_field, where, may_be_empty=role == "assistant" and calls)
+        content = _content(value, content_field, where, may_be_empty=role == "assistant" and bool(calls))
     made = turn(role, content)
     if reasoning := _reasoning(value, content_field, where):
         if role != "assistant":
@@ -96,7 +96,7 @@ def _part(part: object, where: str) -> tuple[str, bool]:
     if isinstance(part, str):
         return part, False
     kind = part.get("type", "text") if isinstance(part, dict) else type_of(part)
-    if kind not in ("text", *REASONING):
+    if kind not in ("text", *REASONING) or not isinstance(part, dict):
         raise BadRow(f"{where} is of the type {kind!r}; only text and reasoning can be trained on")
     value = part.get(first_present(part, "text", "value", *(REASONING if kind in REASONING else ())))
     if not isinstance(value, str):

@@ -56,12 +56,13 @@ class Answers(Stops):
         seams = [self._seams.get(pair) for pair in zip([None, *turns], [*turns, None], strict=True)]
         written = [message["content"] for message in messages]
         stripped = [said.strip() for said in written]
-        if None in seams or not all(stripped) or any(len(message) > 2 for message in messages):
+        known = [seam for seam in seams if seam is not None]
+        if len(known) < len(seams) or not all(stripped) or any(len(message) > 2 for message in messages):
             return None
         # A template that strips some turns only is not among these: where white space ends would be a guess.
         for words in (written, stripped):
-            if "".join(map("".join, zip(seams, [*words, ""], strict=True))) == text:
-                return self._between(seams, words, turns, text)
+            if "".join(map("".join, zip(known, [*words, ""], strict=True))) == text:
+                return self._between(known, words, turns, text)
         return None
 
     def _between(self, seams: list[str], words: list[str], turns: list[str], text: str) -> list[tuple[int, int]]:
@@ -81,7 +82,7 @@ class Answers(Stops):
         Learned from examples. Empty where they do not agree, or where what invites an answer may depend on what
         was said: then no example can tell where an answer begins.
         """
-        seams = {}
+        seams: dict[tuple[str | None, str | None], str] = {}
         if not _invites_alike(self.source):
             return {}
         for roles in _TALKS:

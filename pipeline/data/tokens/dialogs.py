@@ -77,5 +77,5 @@ class Dialogs:
         return Template(self.tokenizer)
 
 
-def as_ids(ids: Sequence[int]) -> Ids:
+def as_ids(ids: Sequence[int] | numpy.ndarray) -> Ids:
     return numpy.array(ids, dtype=numpy.int32)

@@ -1,6 +1,7 @@
 """A row as tokens."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy
 
@@ -13,7 +14,7 @@ Ids = numpy.ndarray  # (tokens,) int32
 class Encoded:
     """A row as tokens: one piece, or several of a long text; and how many of its tokens were cut off."""
 
-    pieces: list[dict[str, Ids]]
+    pieces: list[dict[str, Any]]  # Ids, and numbers of the row beside them
     cut: int = 0
     answer_cut: bool = False
     unshown: tuple[int, ...] = ()  # the turns, from 1, whose reasoning the chat template leaves out

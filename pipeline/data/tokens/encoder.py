@@ -1,8 +1,9 @@
 """Examples to token ids, with the labels that carry loss, cut to length with every cut on record."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy
 
@@ -24,7 +25,7 @@ class Encoder:
     conversation, the "last" of them, or "everything".
     """
 
-    tokenizer: object = field(repr=False)
+    tokenizer: Any = field(repr=False)
     max_length: int | None = None
     on_too_long: str = "truncate"
     through_suffix: bool = False
@@ -32,7 +33,7 @@ class Encoder:
 
     def encode(self, examples: Sequence[Kind], kind: type[Kind]) -> Iterator[Encoded | BadRow]:
         """For each example its tokens in the COLUMNS of its kind, or why it has none to train on."""
-        own_way = {Text: self._texts, Conversation: self._conversations}
+        own_way: dict[type[Kind], Callable] = {Text: self._texts, Conversation: self._conversations}
         made = own_way.get(kind, self._answered if kind.COLUMNS[1:] else self._prompts)(examples)
         if kind is Text:
             yield from made
@@ -53,7 +54,7 @@ class Encoder:
         """The tokens of a prompt, through the invitation to answer. Raises BadRow."""
         return self._dialogs.prompt(messages, tools)[0].tolist()
 
-    def _texts(self, chunk: Sequence[Kind]) -> Iterator[Encoded]:
+    def _texts(self, chunk: Sequence[Any]) -> Iterator[Encoded]:
         """Documents in pieces of at most max_length tokens; none is joined to another, and none is cut."""
         eos = self.tokenizer.eos_token_id
         for ids in self.tokenizer([one.text for one in chunk]).input_ids:
@@ -89,7 +90,7 @@ class Encoder:
             if same_tokens(answers):
                 yield BadRow(f"{_quoted(example)} become the same tokens")
             else:
-                columns = dict(zip(example.COLUMNS, [encoded[0][0][:seam], *answers], strict=True))
+                columns: dict = dict(zip(example.COLUMNS, [encoded[0][0][:seam], *answers], strict=True))
                 yield Encoded([columns | _numbers(example)], unshown=unshown)
 
     def _prompts(self, chunk: Sequence[Kind]) -> Iterator[Encoded | BadRow]:
@@ -100,7 +101,7 @@ class Encoder:
             except BadRow as bad:
                 yield bad
 
-    def _learned(self, example: Conversation, answers: list[Span]) -> list[Span]:
+    def _learned(self, example: Any, answers: list[Span]) -> list[Span]:
         """Of a conversation's answers those that carry loss."""
         turns = [number for number, message in enumerate(example.messages) if message["role"] == "assistant"]
         learned = learned_turns(example, self.learn)

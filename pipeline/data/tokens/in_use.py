@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from difflib import get_close_matches
+from typing import Any
 
 from pipeline.data.tokens.places import Places
 from pipeline.data.tokens.stops import COMPLETION, COMPLETION_TEXT, PROMPT, PROMPT_TEXT, agreed
@@ -90,7 +91,8 @@ def _dated(template: Template) -> Iterator[str]:
 def _at(template: Template, moment: datetime) -> list[str]:
     """Small talk as it is written at a moment."""
     talks = (PROMPT, [*PROMPT, COMPLETION], [{"role": "system", "content": "what-is-said"}, *PROMPT])
-    return list(template.tried(talks, **{_CLOCK: moment.strftime}))
+    clock: dict[str, Any] = {_CLOCK: moment.strftime}
+    return list(template.tried(talks, **clock))
 
 
 def _otherwise(template: Template, asked: str, invitation: str, plain: str) -> Iterator[str]:

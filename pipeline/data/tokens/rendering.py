@@ -1,5 +1,7 @@
 """What a chat template makes of messages, in whatever way it fails."""
 
+from typing import Any
+
 from jinja2.exceptions import TemplateError
 
 from pipeline.data.shapes.fields import BadRow
@@ -20,7 +22,7 @@ class Rendering:
         """Its Jinja."""
         return self.tokenizer.get_chat_template()
 
-    def written(self, messages: list[dict], *, ask: bool = False, **beside: object) -> str:
+    def written(self, messages: list[dict], *, ask: bool = False, **beside: Any) -> str:
         """`messages` as text; with `ask`, followed by what invites the answer. `beside` is what else it may read.
 
         Raises BadRow where the template refuses the messages (a role that it does not know, say).
@@ -41,6 +43,6 @@ class Rendering:
         except Exception as error:  # see written
             raise broken(self.name, error) from None
 
-    def _applied(self, messages: list[dict], *, ask: bool = False, **beside: object) -> str:
+    def _applied(self, messages: list[dict], *, ask: bool = False, **beside: Any) -> str:
         said = [one | dict.fromkeys(REASONING, one["reasoning"]) if "reasoning" in one else one for one in messages]
         return self.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=ask, **beside)

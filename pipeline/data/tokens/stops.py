@@ -5,6 +5,7 @@ from bisect import bisect
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cached_property
+from typing import Any
 
 from pipeline.data.shapes.fields import BadRow
 from pipeline.data.tokens.rendering import Rendering
@@ -23,15 +24,13 @@ class Stops(Rendering):
         self.shown(PROMPT, ask=True)
         _ = self._after_answer
 
-    def tried(self, talks: Iterable[list[dict]], *, ask: bool = False, **beside: object) -> Iterator[str]:
+    def tried(self, talks: Iterable[list[dict]], *, ask: bool = False, **beside: Any) -> Iterator[str]:
         """The text of each of the talks that the template does not refuse."""
         for talk in talks:
             with suppress(BadRow):
                 yield self.render(talk, ask=ask, **beside)
 
-    def render(
-        self, messages: list[dict], *, ask: bool = False, tools: list[dict] | None = None, **beside: object
-    ) -> str:
+    def render(self, messages: list[dict], *, ask: bool = False, tools: list[dict] | None = None, **beside: Any) -> str:
         """As `written`, and EOS after a last answer where the template ends none. Raises BadRow."""
         text = self.written(messages, ask=ask, tools=tools, **beside)
         return text if ask or messages[-1]["role"] != "assistant" or self.ends_in_stop else text + self.stop
@@ -57,7 +56,8 @@ class Stops(Rendering):
 
         EOS behind white space ends the conversation, not the answer: Phi-3 writes it in line after <|end|>.
         """
-        found, at = [], None
+        found: list[str] = []
+        at = None
         for one in self._added.finditer(after):
             if found and one.start() != at:
                 break
@@ -134,7 +134,8 @@ class Stops(Rendering):
 
     def _answer_end(self, text: str, at: int) -> int:
         """Where an answer ends whose words end at `at`: behind its stop token, if that comes next."""
-        start = _BLANK.match(text, at).end()
+        blank = _BLANK.match(text, at)
+        start = blank.end() if blank else at
         tails = (tail.lstrip() for tail in (self.tail, self.stop, self.earlier_tail))
         return next((start + len(tail) for tail in tails if tail and text.startswith(tail, start)), at)
 

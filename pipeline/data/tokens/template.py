@@ -98,9 +98,10 @@ class Template(Answers):
             for message in messages
         ]
         tokens = {mark: token for token, mark in marks.items()}
-        spans, again = [], ""
+        spans: list[tuple[int, int]] = []
+        again = ""
         for piece in re.split(f"([{''.join(tokens)}])", self.render(marked, ask=ask, tools=tools)):
-            again += tokens.get(piece, piece)
+            again += str(tokens.get(piece, piece))
             if piece in tokens:
                 spans.append((len(again) - len(tokens[piece]), len(again)))
         if again != text:

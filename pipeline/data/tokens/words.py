@@ -34,7 +34,7 @@ class Words:
                 yield bad
                 continue
             learned = [numpy.array([learn for text, learn in side for _ in _WORD.finditer(text)]) for side in sides]
-            columns = {name: numpy.zeros(len(side), numpy.int32) for name, side in zip(kind.COLUMNS, learned)}  # noqa: B905
+            columns: dict = {name: numpy.zeros(len(side), numpy.int32) for name, side in zip(kind.COLUMNS, learned)}  # noqa: B905
             columns |= {name: float(getattr(example, name)) for name in kind.NUMBERS}
             if kind is Conversation:
                 columns["labels"] = numpy.where(learned[0], 0, IGNORED).astype(numpy.int32)
@@ -55,7 +55,7 @@ class Words:
         if not example.ASKS:
             return [[(example.prompt, True)]]
         talk = isinstance(example, Conversation)
-        learned = learned_turns(example, self.learn) if talk else set()
+        learned = learned_turns(example, self.learn) if isinstance(example, Conversation) else set()
         everything = talk and self.learn == "everything"
         prompt = [(json.dumps(example.tools, ensure_ascii=False), everything)] if example.tools else []
         for number, message in enumerate(example.messages):

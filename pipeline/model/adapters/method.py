@@ -39,6 +39,13 @@ class Method:
         """Whether the model's own weights are trained, so that a stage yields a model and no adapter."""
         return self.config is None
 
+    @property
+    def config_name(self) -> str:
+        """PEFT's class of its settings. Raises ValueError where it has no adapter."""
+        if self.config is None:
+            raise ValueError(f"{self.words} has no adapter")
+        return self.config
+
     def fits(self, bits: int) -> bool:
         """Whether it goes onto a base of 4 or 8 bits."""
         return {4: self.in_4_bit, 8: self.in_8_bit}[bits]
@@ -67,7 +74,7 @@ class Method:
 
     def config_class(self) -> type:
         """The class of its settings."""
-        return getattr(import_module(self.module), self.config)
+        return getattr(import_module(self.module), self.config_name)
 
     def put_on(self, base, config):
         """The base with an adapter of this config, `default`. Raises ValueError where it does not fit."""

@@ -35,40 +35,50 @@ class Fit:
 
 def fitted(found: Sequence[Reckoned], card: Card, margin: float | None) -> list[Fit]:
     """For each stage whose need is known. What one of them needs of the base, all of them get."""
-    known = [one for one in found if one.need]
+    known = [(one.stage, one.setting, one.need) for one in found if one.setting and one.need]
     # What is said of the base is said of all stages: one that cannot take it bars the others from it.
-    able = {
-        _in_16_bits: all(one.setting.half or not one.setting.tuned.whole for one in known),
-        _in_4_bits: len(known) == len(found) and all(one.setting.quantizable or one.setting.bits for one in known),
+    able: dict[Lever, bool] = {
+        _in_16_bits: all(one.half or not one.tuned.whole for _, one, _ in known),
+        _in_4_bits: len(known) == len(found) and all(one.quantizable or one.bits for _, one, _ in known),
     }
     levers = [lever for lever in _LEVERS if able.get(lever, True)]
     shared: Changes = {}
     while True:
-        fits = [_fit(one, card, margin, shared, levers) for one in known]
+        fits = [
+            _fit(stage, setting, card, margin, shared, levers, known=need.tokens["of"] == "rows")
+            for stage, setting, need in known
+        ]
         of_all = {path: value for one in fits for path, value in one.changes.items() if path[0] == ALL_STAGES}
         if of_all == dict(shared):
             return fits
         shared = of_all
 
 
-def _fit(one: Reckoned, card: Card, margin: float | None, shared: Changes, levers: Sequence[Lever]) -> Fit:
-    known = one.need.tokens["of"] == "rows"
-    start = one.setting
+def _fit(
+    stage: str,
+    start: Setting,
+    card: Card,
+    margin: float | None,
+    shared: Changes,
+    levers: Sequence[Lever],
+    *,
+    known: bool,
+) -> Fit:
     for lever in (_in_16_bits, _in_4_bits):
-        if (made := lever(start, one.stage)) and shared.keys() & made[1].keys():
+        if (made := lever(start, stage)) and shared.keys() & made[1].keys():
             start = made[0]
     changes, setting, levers = dict(shared), start, list(levers)
     while True:
-        shrunk, sizes, need = _shrunk(setting, one.stage, card, margin, known)
+        shrunk, sizes, need = _shrunk(setting, stage, card, margin, known)
         if need.bytes <= card.bytes or not levers:
             break
-        if (made := levers.pop(0)(setting, one.stage)) is None:
+        if (made := levers.pop(0)(setting, stage)) is None:
             continue
         if needed(made[0], margin, known=known).bytes < needed(setting, margin, known=known).bytes:
             setting, changes = made[0], changes | dict(made[1])
     fits = need.bytes <= card.bytes
     otherwise = () if fits else tuple(_otherwise(shrunk, need, card, margin, known))
-    return Fit(one.stage, changes | sizes, need, fits, otherwise)
+    return Fit(stage, changes | sizes, need, fits, otherwise)
 
 
 def _shrunk(setting: Setting, stage: str, card: Card, margin: float | None, known: bool) -> tuple[Setting, dict, Need]:

@@ -34,7 +34,8 @@ class Reckoned:
             return {"memory": None, "memory_why_not": self.why_not} | time
         said = self.need.to_json()
         if card:
-            said |= {"card": card.name, "card_bytes": card.bytes, "fits": self.left(card) >= 0, "left": self.left(card)}
+            left = card.bytes - self.need.bytes
+            said |= {"card": card.name, "card_bytes": card.bytes, "fits": left >= 0, "left": left}
         return {"memory": said} | time
 
 

@@ -105,7 +105,7 @@ def _vocabulary(recipe: Recipe) -> int | None:
     """Of a model from scratch, whose config leaves it to the tokenizer."""
     tokenizer = recipe.model.tokenizer
     if tokenizer is None or tokenizer.path is None:
-        return tokenizer and tokenizer.vocab_size
+        return tokenizer.vocab_size if tokenizer else None
     try:
         said = json.loads((Path(tokenizer.path) / "tokenizer.json").read_text(encoding="utf-8"))
         return len(said["model"]["vocab"]) + len(

@@ -198,5 +198,5 @@ def selected(shape: Shape, names: object, *, head: bool = False) -> Iterator[Lin
             if re.fullmatch(names, path):
                 yield one
     else:
-        ends = {str(name).rpartition(".")[2] for name in names or ()}
+        ends = {str(name).rpartition(".")[2] for name in (names if isinstance(names, list | tuple) else ())}
         yield from (one for one in everything if one.name in ends)

@@ -16,7 +16,9 @@ _QUERIES = dict.fromkeys(_BY_PEFT, ("q_proj", "v_proj"))
 _FACTORS = dict.fromkeys(_BY_PEFT, ("q_proj", "v_proj", "down_proj")) | dict.fromkeys(
     ("llama", "mistral"), ("k_proj", "v_proj", "down_proj")
 )
-_NORMS = dict.fromkeys(("llama", "mistral", "gemma"), ("input_layernorm", "post_attention_layernorm", "norm"))
+_NORMS: dict[str, tuple[str, ...]] = dict.fromkeys(
+    ("llama", "mistral", "gemma"), ("input_layernorm", "post_attention_layernorm", "norm")
+)
 _NORMS |= dict.fromkeys(("qwen2", "qwen3"), ("post_attention_layernorm",))
 _NORMS |= dict.fromkeys(
     ("gemma2", "gemma3_text"),

@@ -16,7 +16,10 @@ class Kind:
     more; the others are learned as one sequence.
     """
 
-    __slots__ = ()
+    __slots__: tuple[str, ...] = ()
+
+    messages: list[dict]  # of all but texts
+    tools: list[dict] | None
 
     NAME: ClassVar[str]
     WORDS: ClassVar[str]  # in a sentence: "These look like ..."

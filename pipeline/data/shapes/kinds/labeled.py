@@ -66,7 +66,7 @@ class Labeled(Kind):
 
     @classmethod
     def apart(cls, value: object, shape: str | None, columns: Mapping[str, str]) -> list[object]:
-        if shape != PAIRS:
+        if shape != PAIRS or not isinstance(value, dict):
             return [value]
         try:
             _pair(renamed(value, columns))

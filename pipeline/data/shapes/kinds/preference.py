@@ -54,8 +54,8 @@ class Preference(Kind):
             prompt = with_system(row, shape.turns(row, field))
             return cls._of(*_beside_prompt(prompt, row, field), tools_of(row))
         chosen, rejected = next((pair for pair in shape.pairs if any(side in row for side in pair)), shape.pairs[-1])
-        prompt, *answers = _transcripts(row, chosen, rejected)
-        return cls._of(with_system(row, prompt), *answers, tools_of(row))
+        prompt, better, worse = _transcripts(row, chosen, rejected)
+        return cls._of(with_system(row, prompt), better, worse, tools_of(row))
 
     @classmethod
     def _of(cls, prompt: list[dict], chosen: dict, rejected: dict, tools: list[dict] | None) -> "Preference":
