@@ -1,5 +1,6 @@
 """The names that `import pipeline` gives: what they plan, run and find is what the command does."""
 
+import re
 import subprocess
 import sys
 
@@ -27,6 +28,15 @@ def test_what_is_finished_is_found_as_the_command_finds_it(chain, monkeypatch):
     assert isinstance(sft, Artifact) and sft.output.name == "adapter" and sft.output.is_dir()
     assert sft.manifest["metrics"] == {"before": sft.before, "after": sft.after} == manifest(chain, "sft")["metrics"]
     assert Chain("micro.yaml", ["stages.dpo.train.beta=0.7"]).artifacts("dpo").keys() == {"pretrain", "sft"}
+
+
+def test_the_page_about_it_runs_as_it_stands(chain, monkeypatch, capsys):
+    monkeypatch.chdir(chain)
+    page = (PROJECT / "docs/how-to/python.md").read_text(encoding="utf-8")
+    first, second = re.findall(r"^```py\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    own = first.replace("recipes/tiny.yaml", "micro.yaml").replace('["seed=7"]', "[]")
+    exec(own + second, {})
+    assert "dpo up to date" in capsys.readouterr().out
 
 
 def test_a_run_that_has_nothing_to_do_returns_what_is_there(chain, monkeypatch, capsys):
