@@ -149,7 +149,7 @@ class Manifest(TypedDict):
     run: Run
     steps: int
     tokens: int
-    """Tokens trained on, padding left out."""
+    """Of prompts and answers, each time that they are trained on; padding is not counted."""
     kept: NotRequired[Kept]
     figures: Metrics
     """Of training itself, not of held-out rows; they also stand in `metrics.after`."""

@@ -8,7 +8,7 @@ from pipeline.recipe.gates import DIFFERENCES, FACTORS, LOWER_IS_BETTER
 from pipeline.recipe.keep import DEPENDS, measured
 from pipeline.recipe.sections import Evaluation
 from pipeline.recipe.texts import PACKAGES
-from pipeline.reference.keys import stages_of
+from pipeline.reference.keys import some_stages, stages_of
 from pipeline.reference.markdown import codes, page, table
 from pipeline.reference.meanings import ENGINE, of_functions
 from pipeline.stage import Spec, specs
@@ -68,8 +68,8 @@ def _rows() -> Iterator[list[str]]:
 
 def _stages(figure: str) -> str:
     if _LIKE.get(figure, figure) not in NEEDS:  # a judge's
-        return codes(stages_of(Evaluation, "judge"))
-    return codes(name for name, spec in specs().items() if _LIKE.get(figure, figure) in _measured(spec))
+        return some_stages(stages_of(Evaluation, "judge"))
+    return some_stages([name for name, spec in specs().items() if _LIKE.get(figure, figure) in _measured(spec)])
 
 
 def _measured(spec: Spec) -> set[str]:

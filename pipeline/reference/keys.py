@@ -1,6 +1,6 @@
 """The page of a recipe's own keys: type, default, meaning, and the stages that each is for."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic_core import PydanticUndefined
@@ -112,10 +112,11 @@ def _row(section: type[Section], key: str) -> list[str]:
     schema: Mapping[str, Any] = section.model_json_schema()["properties"][key]
     names = {one.__name__: heading for one, heading in HEADINGS.items()}
     words = type_words(schema, names), _default(section, key), meaning(section, key)
-    return [f"`{key}`", *words, _some(stages_of(section, key))]
+    return [f"`{key}`", *words, some_stages(stages_of(section, key))]
 
 
-def _some(stages: list[str]) -> str:
+def some_stages(stages: Sequence[str]) -> str:
+    """Named, or if that is shorter the others; nothing of all."""
     others = [name for name in specs() if name not in stages]
     if not others:
         return ""
