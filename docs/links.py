@@ -15,16 +15,18 @@ _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?://|#)([^)#\s]+)(#[^)]*)?\)")
 
 def on_config(config):
     """Put the pages of a folder into the navigation where the folder is named."""
-    config.nav = [_with_pages(entry, Path(config.docs_dir)) for entry in config.nav]
+    order = config.extra.get("order", [])
+    config.nav = [_with_pages(entry, Path(config.docs_dir), order) for entry in config.nav]
     config.nav = [entry for entry in config.nav if list(entry.values()) != [[]]]
     return config
 
 
-def _with_pages(entry: dict, docs: Path) -> dict:
+def _with_pages(entry: dict, docs: Path, order: list[str]) -> dict:
     ((title, what),) = entry.items()
     if not (isinstance(what, str) and what.endswith("/")):
         return entry
-    pages = sorted((docs / what).glob("*.md"), key=lambda page: (page.name not in ("index.md", "README.md"), page.name))
+    places = {name: place for place, name in enumerate(["index", "README", *order])}
+    pages = sorted((docs / what).glob("*.md"), key=lambda page: (places.get(page.stem, len(places)), page.stem))
     return {title: [page.relative_to(docs).as_posix() for page in pages]}
 
 
