@@ -41,7 +41,7 @@ class Spec:
         """
         return self.goes_by_piece(values) or self.piece_of_all or bool(values.get("dataloader_drop_last"))
 
-    def goes_by_piece(self, values: Mapping[str, object]) -> bool:
+    def goes_by_piece(self, values: Mapping[str, Any]) -> bool:
         """Whether its loss goes by the tokens or rows of each piece of a step."""
         said = values.get("loss_type") or ""
         losses = {said} if isinstance(said, str) else set(said)

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -13,7 +13,6 @@ from pipeline.section import Section
 from pipeline.stage import Spec
 from pipeline.wording import must_be
 
-DDP = "ddp"
 EACH, PASSES, SLICES = "per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation"
 
 
@@ -36,10 +35,15 @@ class Launch(Section):
     """
 
     processes: Annotated[int | str, BeforeValidator(_processes)] = 1
-    strategy: Literal["ddp"] = DDP
+    """So many on each machine, or `auto`: one for each GPU."""
+    strategy: Literal["ddp"] = "ddp"
+    """What they hold: with `ddp` each has the whole model, and they exchange gradients."""
     nodes: Annotated[int, Field(ge=1)] = 1
+    """How many machines there are."""
     node_rank: Annotated[int, Field(ge=0)] = 0
+    """Which of them this is, from 0."""
     rendezvous: Annotated[str | None, BeforeValidator(_address)] = None
+    """Where they meet: the first one's address and a free port of it, `host:29500`."""
 
     @model_validator(mode="after")
     def _whole(self) -> "Launch":
@@ -79,7 +83,7 @@ def visible_gpus() -> int:
     return min(len([one for one in named.split(",") if one.strip() not in ("", "-1")]), len(there))
 
 
-def divided(spec: Spec, given: Mapping[str, object], size: int) -> dict[str, object]:
+def divided(spec: Spec, given: Mapping[str, Any], size: int) -> dict[str, Any]:
     """The training arguments of each of so many processes that together make the steps which one would make of `given`.
 
     The passes of a step are dealt out, or else the rows of each pass. Raises ValueError, with the fix, where neither can be
@@ -88,7 +92,7 @@ def divided(spec: Spec, given: Mapping[str, object], size: int) -> dict[str, obj
     if size == 1:
         return dict(given)
     values = effective(spec.config, dict(given))
-    each, passes, fewer = values[EACH], values[PASSES], 1
+    each, passes, fewer = int(values[EACH]), int(values[PASSES]), 1
     if passes % size == 0 and not spec.piece_of_all:
         split, fewer = {EACH: each, PASSES: passes // size}, size
     elif spec.goes_by_piece(values):

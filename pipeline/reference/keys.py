@@ -9,6 +9,7 @@ from pipeline.data.shapes.kinds import KINDS, Prompt
 from pipeline.data.source import Data, EveryData, HeldOut, Part
 from pipeline.recipe.judging import Judge
 from pipeline.recipe.keep import Keep
+from pipeline.recipe.launch import Launch
 from pipeline.recipe.recipe import Recipe
 from pipeline.recipe.rewards import RewardFunction
 from pipeline.recipe.sections import Adapter, Evaluation, Model, StageSection, Tokenizer
@@ -23,6 +24,7 @@ HEADINGS: dict[type[Section], str] = {  # in the order of the page
     Model: "The base",
     Tokenizer: "A tokenizer from scratch",
     Adapter: "Tuning",
+    Launch: "Processes and machines",
     EveryData: "Data of every stage",
     Evaluation: "Evaluation",
     Judge: "A judge",
@@ -38,6 +40,7 @@ WHERE = {
     Tokenizer: "Under `model.tokenizer`: one of the two.",
     Adapter: "Under `adapter`, for every stage; and under `stages.<stage>.adapter`, laid over it. All other keys are those of "
     "the method: [fields of `adapter`](adapter.md).",
+    Launch: "Under `launch`. None of it changes what is trained. [Several GPUs](../how-to/several-gpus.md).",
     EveryData: "Under the top-level `data`; a stage's own `data` goes before it.",
     Evaluation: "Under `evaluation`, for every stage; and under `stages.<stage>.evaluation`, laid over it. None of it changes "
     "what is trained. [What is measured](figures.md).",

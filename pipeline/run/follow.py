@@ -64,10 +64,10 @@ class Follow:
             overrides=self.overrides,
             runs=str(self.runs),
             stage=step.stage,
-            folder=str(step.attempt.folder),
-            fingerprint=step.fingerprint,
+            folder=str(step.known_attempt.folder),
+            fingerprint=step.known_fingerprint,
             mode=step.state,
             policy=self.policy if self.policy and step.stage == self.planner.overridden(self.goals) else None,
-            **launched(self.recipe, step),
         )
+        job = launched(job, self.recipe, step)
         return watch(start_worker(processes=job.processes), job, self.display)

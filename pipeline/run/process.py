@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from pipeline.console.display import Display
@@ -33,13 +33,19 @@ def start_worker(options: Sequence[str] = (), processes: int = 1) -> subprocess.
     )
 
 
-def launched(recipe: Recipe, step: Step) -> dict[str, object]:
-    """What a job says of its processes: an evaluation has one."""
+def launched(job: Job, recipe: Recipe, step: Step) -> Job:
+    """The job with as many processes as the recipe asks for: an evaluation has one."""
     launch = recipe.launch
     if step.state == EVALUATE or launch.size == 1:
-        return {}
-    machines = {"nodes": launch.nodes, "node_rank": launch.node_rank, "rendezvous": launch.rendezvous}
-    return {"processes": launch.size, "strategy": launch.strategy} | machines
+        return job
+    return replace(
+        job,
+        processes=launch.size,
+        strategy=launch.strategy,
+        nodes=launch.nodes,
+        node_rank=launch.node_rank,
+        rendezvous=launch.rendezvous,
+    )
 
 
 def give(process: subprocess.Popen, job: Job) -> None:

@@ -112,8 +112,8 @@ class Run:
             goals=tuple(self.goals),
             goals_policy=self.policy,
             ahead=tuple(later.stage for later in coming) if ahead else (),
-            **launched(self.recipe, step),
         )
+        job = launched(job, self.recipe, step)
         command.record(step.known_attempt.folder, self.recipe_path, self.overrides, self.policy)
         self.display.begin(step)
         if self._warm and (job.processes > 1 or self._warm[1] != step.known_backend.name):

@@ -58,7 +58,7 @@ class Standing:
 
     def job(self, one: Contestant, overrides: Sequence[str], step: Step, folder: Path) -> Job:
         chosen = step.backend or Backend(TRANSFORMERS, "nothing is trained")
-        return Job(
+        job = Job(
             recipe=str(one.recipe),
             overrides=[*one.overrides, *overrides],
             runs=str(self.runs),
@@ -68,8 +68,8 @@ class Standing:
             mode=step.state,
             backend=chosen.name,
             backend_why=chosen.why,
-            **launched(one.load(overrides), step),
         )
+        return launched(job, one.load(overrides), step)
 
     def _folder(self, recipe: Recipe, name: str | None) -> str | None:
         """Of a stage's artifact; what is a folder already, or nothing, as it is."""
