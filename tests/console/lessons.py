@@ -50,6 +50,7 @@ def parse(arguments: list[str]) -> tuple[str, dict]:
     names = []
     while hasattr(command, "commands"):
         name, command, arguments = command.resolve_command(context, arguments)
+        assert name, f"align {' '.join(arguments)}: is no command"
         names.append(name)
     return " ".join(names), command.make_context(name, list(arguments), parent=context).params
 
