@@ -118,12 +118,12 @@ def _checked(
     if loaded is None:
         return check.check(data, kind, Words(data.learn))
     from pipeline.model.base import positions
-    from pipeline.train.job.machine import available_cores, before_imports
+    from pipeline.train.job.machine import available_cores, before_imports, importing
 
     before_imports(False)
     # A row that is longer than the model is told by the report, in better words.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    with nullcontext() if loaded.model.trust_remote_code else _without_torch():
+    with importing(), nullcontext() if loaded.model.trust_remote_code else _without_torch():
         from pipeline.model.tokenizer import of_recipe
     from pipeline.data.tokens.encoder import Encoder
     from pipeline.plan.methods import tuning

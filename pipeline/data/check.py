@@ -101,9 +101,9 @@ def _lengths(rows: pyarrow.Table, kind: type[Kind]) -> numpy.ndarray:
     """What each row takes up, with the longest of its answers, before any was cut."""
 
     def long(name: str) -> numpy.ndarray:
-        return pyarrow.compute.list_value_length(rows.column(name)).to_numpy().astype(numpy.int64)
+        return table.values(pyarrow.compute.list_value_length(rows.column(name))).astype(numpy.int64)
 
-    cut = rows.column("cut").to_numpy()
+    cut = table.values(rows.column("cut"))
     first, *answers = kind.COLUMNS
     if "labels" in answers:
         answers = []
@@ -111,7 +111,7 @@ def _lengths(rows: pyarrow.Table, kind: type[Kind]) -> numpy.ndarray:
 
 
 def _wanted(*sides: pyarrow.Table) -> int:
-    return sum(int(rows.column("label").to_numpy().sum()) for rows in sides)
+    return sum(int(table.values(rows.column("label")).sum()) for rows in sides)
 
 
 def _histogram(lengths: Sequence[int], bins: int = 10) -> list[tuple[int, int, int]]:
@@ -128,7 +128,7 @@ def _histogram(lengths: Sequence[int], bins: int = 10) -> list[tuple[int, int, i
 def _loss_share(rows: pyarrow.Table) -> float | None:
     if "labels" not in rows.column_names or not len(rows):
         return None
-    labels = [chunk.flatten().to_numpy() for chunk in rows.column("labels").chunks]
+    labels = [table.values(chunk.flatten()) for chunk in rows.column("labels").chunks]
     return sum(int((some != IGNORED).sum()) for some in labels) / sum(map(len, labels))
 
 

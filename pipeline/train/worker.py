@@ -27,7 +27,7 @@ from pipeline.train.job.checked_job import check, smaller
 from pipeline.train.job.events import Channel
 from pipeline.train.job.interruption import Interruption
 from pipeline.train.job.job import AGAIN, INTERRUPTED, JOB, JUDGE, Job, log_name
-from pipeline.train.job.machine import before_imports
+from pipeline.train.job.machine import before_imports, importing
 from pipeline.train.job.shrinking import memory_ran_out
 
 GRACE = 20  # seconds that a process waits to be stopped when it has lost another
@@ -73,8 +73,9 @@ def _warm_up() -> None:
     os.dup2(nowhere, 2)
     before_imports("--bitsandbytes" in sys.argv)
     name, runs = sys.argv[2:4]
-    backend.start(name, Path(runs))
-    importlib.import_module("pipeline.train.stage_run")
+    with importing():
+        backend.start(name, Path(runs))
+        importlib.import_module("pipeline.train.stage_run")
 
 
 def _die_with_the_run() -> None:

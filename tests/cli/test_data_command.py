@@ -87,8 +87,8 @@ def test_without_a_tokenizer_words_are_counted_and_nothing_is_cut(tmp_path):
 @pytest.mark.parametrize(
     "options, light",
     [
-        ([], ["torch", "transformers", "datasets"]),
-        (["--tokenizer", "tokenizer"], ["torch", "accelerate", "datasets"]),
+        ([], ["torch", "transformers", "datasets", "pandas"]),
+        (["--tokenizer", "tokenizer"], ["torch", "accelerate", "datasets", "pandas"]),
     ],
 )
 def test_a_check_of_a_file_loads_none_of_the_heavy_libraries(tmp_path, options, light):

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy
 import pyarrow
 
-from pipeline.data.prepare.table import PROMPT_HASH
+from pipeline.data.prepare.table import PROMPT_HASH, flags, values
 
 LEFT_OUT = "left out for the mixture's weights"
 
@@ -22,7 +22,7 @@ def chosen(table: pyarrow.Table, weights: Sequence[float]) -> numpy.ndarray:
     So it is a random choice that stays the same. A text in several pieces is one row.
     """
     first = begins(table)
-    part, prompt_hash = (table.column(name).to_numpy()[first] for name in ("part", PROMPT_HASH))
+    part, prompt_hash = (values(table.column(name))[first] for name in ("part", PROMPT_HASH))
     taken: numpy.ndarray = numpy.zeros(len(part), dtype=bool)
     for number, share in enumerate(shares(numpy.bincount(part, minlength=len(weights)).tolist(), weights)):
         (here,) = numpy.nonzero(part == number)
@@ -39,7 +39,7 @@ def left_out(table: pyarrow.Table, taken: numpy.ndarray) -> Iterator[str]:
     """The place of every row that is not taken."""
     gone = begins(table)
     gone[gone] = ~taken
-    for batch in table.select(["place"]).filter(pyarrow.array(gone)).to_batches():
+    for batch in table.select(["place"]).filter(flags(gone)).to_batches():
         yield from batch.column("place").to_pylist()
 
 
@@ -49,4 +49,4 @@ def rows_in(table: pyarrow.Table) -> int:
 
 def begins(table: pyarrow.Table) -> numpy.ndarray:
     """(pieces,) where a row begins."""
-    return table.column("first").to_numpy().astype(bool)
+    return values(table.column("first")).astype(bool)

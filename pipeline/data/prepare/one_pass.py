@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy
-import pyarrow
 
 from pipeline.data.prepare import mixture, split, table
 from pipeline.data.prepare.account import SAME, Account, Ledger
@@ -168,7 +167,7 @@ class Pass:
         account.held_out += int((sides == HELD_OUT).sum())
         for name in (TRAINED, HELD_OUT):
             if (chosen := sides[worked.row_of] == name).any():
-                batch = worked.pieces.filter(pyarrow.array(chosen))
+                batch = worked.pieces.filter(table.flags(chosen))
                 self._sides.write(name, batch)
                 if name == TRAINED and chunk.part is not None:
                     part = self._parts[chunk.part]

@@ -69,12 +69,12 @@ class Sides:
 
 def _prompts(rows: pyarrow.Table) -> numpy.ndarray:
     """(rows,) the hashes of their prompts."""
-    return rows.column(table.PROMPT_HASH).to_numpy()[mixture.begins(rows)]
+    return table.values(rows.column(table.PROMPT_HASH))[mixture.begins(rows)]
 
 
 def _some(rows: pyarrow.Table, wanted: numpy.ndarray) -> Iterator[pyarrow.RecordBatch]:
     """Those of the rows that are wanted, with all their pieces."""
     at, pieces = 0, wanted[mixture.row_of(rows)]
     for batch in rows.to_batches():
-        yield batch.filter(pyarrow.array(pieces[at : at + len(batch)]))
+        yield batch.filter(table.flags(pieces[at : at + len(batch)]))
         at += len(batch)

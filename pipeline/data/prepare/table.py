@@ -39,21 +39,47 @@ def schema(kind: type[Kind]) -> pyarrow.Schema:
 def batch(kind: type[Kind], pieces: Sequence[dict]) -> pyarrow.RecordBatch:
     """Rows as the columns that a table has."""
     columns = schema(kind)
-    return pyarrow.record_batch(
-        [
-            _lists([piece[field.name] for piece in pieces])
-            if field.name in kind.COLUMNS
-            else pyarrow.array([piece[field.name] for piece in pieces], field.type)
-            for field in columns
-        ],
-        schema=columns,
-    )
+    arrays = [_array([piece[field.name] for piece in pieces], field.type) for field in columns]
+    return pyarrow.record_batch(arrays, schema=columns)
 
 
-def _lists(column: Sequence[numpy.ndarray]) -> pyarrow.Array:
-    ends = numpy.cumsum([0, *map(len, column)], dtype=numpy.int32)
-    values = numpy.concatenate([*column, numpy.empty(0, dtype=numpy.int32)])
-    return pyarrow.ListArray.from_arrays(pyarrow.array(ends), pyarrow.array(values))
+def flags(values: Sequence[bool]) -> pyarrow.Array:
+    """For a column, or to filter by."""
+    bits = numpy.packbits(numpy.array(values, dtype=bool), bitorder="little")
+    return pyarrow.Array.from_buffers(pyarrow.bool_(), len(values), [None, pyarrow.py_buffer(bits)])
+
+
+def _array(column: Sequence, kind: pyarrow.DataType) -> pyarrow.Array:
+    """From its bytes: `pyarrow.array` imports pandas, in half a second, to see whether that is what it was given."""
+    if pyarrow.types.is_list(kind):
+        values = numpy.concatenate([*column, numpy.empty(0, dtype=numpy.int32)])
+        return pyarrow.ListArray.from_arrays(
+            _numbers(_ends(column), pyarrow.int32()), _numbers(values, kind.value_type)
+        )
+    if pyarrow.types.is_string(kind) or pyarrow.types.is_binary(kind):
+        values = [one.encode() if isinstance(one, str) else one for one in column]
+        buffers = [None, pyarrow.py_buffer(_ends(values)), pyarrow.py_buffer(b"".join(values))]
+        return pyarrow.Array.from_buffers(kind, len(column), buffers)
+    if pyarrow.types.is_boolean(kind):
+        return flags(column)
+    return _numbers(numpy.array(column, dtype=kind.to_pandas_dtype()), kind)
+
+
+def _ends(column: Sequence) -> numpy.ndarray:
+    return numpy.cumsum([0, *map(len, column)], dtype=numpy.int32)
+
+
+def _numbers(values: numpy.ndarray, kind: pyarrow.DataType) -> pyarrow.Array:
+    return pyarrow.Array.from_buffers(kind, len(values), [None, pyarrow.py_buffer(values)])
+
+
+def values(column: pyarrow.ChunkedArray | pyarrow.Array) -> numpy.ndarray:
+    """(rows,) of a column of numbers, or of flags as 0 and 1. (`to_numpy` would import pandas, too.)"""
+    if pyarrow.types.is_boolean(column.type):
+        column = column.cast(pyarrow.uint8())
+    if isinstance(column, pyarrow.ChunkedArray):
+        column = column.combine_chunks()
+    return numpy.from_dlpack(column)
 
 
 def mapped(path: Path) -> pyarrow.Table:
@@ -76,9 +102,9 @@ def numbers(rows: "Dataset", column: str) -> numpy.ndarray:
     """A column of one number a row; of a column of tokens, how many of them each row has."""
     found: list[numpy.ndarray] = [numpy.empty(0, dtype=numpy.uint64 if column == PROMPT_HASH else numpy.int64)]
     for batch in rows.select_columns([column]).with_format("arrow").iter(BATCH):
-        values = batch.column(column)
-        counted = pyarrow.compute.list_value_length(values) if pyarrow.types.is_list(values.type) else values
-        found.append(counted.to_numpy())
+        rows_of = batch.column(column)
+        counted = pyarrow.compute.list_value_length(rows_of) if pyarrow.types.is_list(rows_of.type) else rows_of
+        found.append(values(counted))
     return numpy.concatenate(found)
 
 
