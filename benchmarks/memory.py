@@ -302,6 +302,14 @@ def _real_step(stage: str, method: str, checkpointing: bool, rows: int) -> tuple
         return train_on(model, inputs, *others)
 
     trainer.training_step = noting
+    if stage == "ppo":  # whose inputs are numbers
+        learn = trainer._learn
+
+        def learning(model, batch, *others, **more):
+            longest[0] = max(longest[0], batch.ids.shape[1])
+            return learn(model, batch, *others, **more)
+
+        trainer._learn = learning
     with live:
         for one in [*trainer.model.parameters(), *trainer.model.buffers()]:
             live.count(one)

@@ -124,8 +124,9 @@ def _run(job: Job, channel: Channel, interruption: Interruption, ranks: Ranks) -
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
     signal.signal(signal.SIGINT, interruption.on_signal)
-    checked = check(job, attempt, ranks)
-    from pipeline.train.stage_run import StageRun  # heavy: what it imports is loaded by now, as the backend wants it
+    with importing():
+        checked = check(job, attempt, ranks)
+        from pipeline.train.stage_run import StageRun  # heavy; the backend has loaded first what it rewrites
 
     stage = StageRun(checked, channel.report, interruption)
     whole = stage.run if ranks.first else stage.follow

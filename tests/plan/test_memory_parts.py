@@ -131,3 +131,11 @@ def test_a_config_that_tells_no_sizes_says_why(wrong, said):
 def test_an_evaluation_takes_as_much_at_a_time_as_the_plan_reckons():
     assert stage_need.EVALUATION_LOGITS == forward.LOGITS_BYTES
     assert stage_need.READ_FOR_EACH_WRITTEN == evaluation.READ_FOR_EACH_WRITTEN
+
+
+def test_of_what_was_sampled_only_the_response_has_logits():
+    """PPO's loop keeps the places of the responses before the head: the prompts' logits are never made."""
+    config = SIZES | {"model_type": "llama"}
+    need, setting = planned(config, "ppo", "lora", False, 4, 120, "float32", train={"response_length": 64})
+    assert setting.step.tokens == 4 * 120
+    assert need.phases[0].parts["logits"] == 16 * 4 * 64 * SIZES["vocab_size"]

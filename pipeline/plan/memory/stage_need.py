@@ -151,7 +151,7 @@ def _step(setting: Setting) -> Iterator[Phase]:
         one.tokens * shape.width * (4 + (2 * one.size if tuned.whole else one.size))
     )  # the last norm, and what it yields
     answered = one.tokens
-    if setting.spec.response and setting.spec.config in ("GRPOConfig", "RLOOConfig"):
+    if setting.spec.response:  # the prompts of what was sampled are learned by none
         answered = one.rows * int(setting.train[setting.spec.response])
     words = loss.logits(setting.loss, answered, shape.vocabulary, gpu=setting.gpu)
     if shape.soft_logits and setting.loss not in (loss.NONE, loss.CHUNKED, loss.IN_PIECES):
