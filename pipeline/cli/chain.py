@@ -30,6 +30,7 @@ from pipeline.console import benchmarks as shown_benchmarks
 from pipeline.console import memory, tables
 from pipeline.console.display import Display
 from pipeline.console.screen import Screen, make_console
+from pipeline.plan import checks
 from pipeline.plan.memory import card
 from pipeline.plan.memory.earlier_runs import EarlierRuns
 from pipeline.plan.memory.fit import fitted
@@ -89,23 +90,21 @@ def plan(
     show_memory: MemoryOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what `run` would do, and why, and what each stage needs on a GPU."""
+    """Show what `run` would do, and why, and what each stage needs on a GPU. Exit code 2 where data are missing."""
     loaded = load_recipe(recipe, with_switches(recipe, overrides or [], unsloth, processes))
     goals = stages or list(loaded.stages)
     size = fit_gpu if gpu is None else gpu
     asked = card.named(size) if size is not None else card.own()
     planner = Planner(loaded, runs, policy)
-    steps = planner.plan(goals, fresh=goals if fresh else ())
-    needs = reckon(planner, steps)
+    steps = planner.plan(goals, fresh=goals if fresh else (), without_data=True)
+    planned, needs = [step.stage for step in steps], reckon(planner, steps)
     fits = fitted(needs, card.named(fit_gpu), EarlierRuns(runs).margin()) if fit_gpu is not None else []
     if as_json:
         by_stage = {fit.stage: {"fit": fit.to_json()} for fit in fits}
         both = zip(steps, needs, strict=True)
-        print(
-            json.dumps(
-                [step.to_json() | need.to_json(asked) | by_stage.get(step.stage, {}) for step, need in both], indent=1
-            )
-        )
+        rows = [step.to_json() | need.to_json(asked) | by_stage.get(step.stage, {}) for step, need in both]
+        print(json.dumps(rows, indent=1))
+        checks.files_there(loaded, planned)
         return
     screen = Screen(make_console())
     cells = {need.stage: memory.cell(need, asked) for need in needs}
@@ -116,6 +115,7 @@ def plan(
         memory.bars(screen, needs, asked)
     if fits:
         memory.fit(screen, fits, card.named(fit_gpu))
+    checks.files_there(loaded, planned)
 
 
 def status(

@@ -36,7 +36,9 @@ def cell(one: Reckoned, card: Card | None) -> Text:
 def remarks(screen: Screen, found: Sequence[Reckoned], card: Card | None) -> None:
     """Below the plan: what it was held against, and what is not known."""
     if card and any(one.need for one in found):
-        screen.message(f"[dim]held against {escape(card.name)}, {gib(card.bytes)}; `--memory` shows the parts[/dim]")
+        screen.message(
+            f"[dim]compared with {escape(card.name)}, of which {gib(card.bytes)} can be used; `--memory` shows the parts[/dim]"
+        )
     for why in dict.fromkeys(one.why_not for one in found if one.need is None):
         stages = ", ".join(one.stage for one in found if one.why_not == why)
         screen.message(f"[yellow]note[/yellow] what {stages} needs on a GPU is not known: {escape(why)}")
@@ -67,20 +69,18 @@ def bars(screen: Screen, found: Sequence[Reckoned], card: Card | None) -> None:
         others = {phase.name: phase.allocated for phase in need.phases if phase is not need.peak}
         if others:
             said = ", ".join(f"{name} {gib(size)}" for name, size in others.items())
-            screen.message(f"  [dim]in tensors: {need.peak.name} {gib(need.peak.allocated)}; {said}[/dim]")
+            screen.message(f"  [dim]tensors alone: {need.peak.name} {gib(need.peak.allocated)}; {said}[/dim]")
         screen.message(f"  [dim]{_reckoned_from(one)}[/dim]")
 
 
 def _reckoned_from(one: Reckoned) -> str:
     tokens = one.need.tokens
-    said = f"micro-batches of {tokens['rows']} x {tokens['length']} tokens"
-    known = (
-        "as long as the longest rows are"
-        if tokens["of"] == "rows"
-        else "as long as they may be: no rows are prepared yet"
-    )
-    asked = "" if tokens["of"] == "rows" else f", and prompts of {tokens['prompt']}"
-    return f"{said}{asked}, {known}; {one.need.trained:,} numbers are trained"
+    known = "the longest row"
+    if tokens["of"] != "rows":
+        known = f"the most that a row may have: none is prepared yet), and prompts of {tokens['prompt']} (a guess"
+    lost = "" if one.need.margin is None else "; fragmentation is that of earlier runs here"
+    trained = f"{one.need.trained:,} parameters are trained"
+    return f"for micro-batches of {tokens['rows']} x {tokens['length']} tokens ({known}); {trained}{lost}"
 
 
 def fit(screen: Screen, fits: Sequence[Fit], card: Card) -> None:

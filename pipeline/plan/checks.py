@@ -41,14 +41,24 @@ def notes(recipe: Recipe, step: Step) -> Iterator[str]:
         yield f"model.attn_implementation: {found[0]}"
 
 
-def _wrong(data: Data) -> Iterator[PipelineError]:
-    """Files that are not there, and what cannot take effect on those that are."""
+def not_there(data: Data) -> list[PipelineError]:
+    """What the files of a stage are missed by."""
+    found = []
+    for source in data.sources:
+        try:
+            files_of(source)
+        except PipelineError as error:
+            found.append(error)
+    return found
+
+
+def _idle(data: Data) -> Iterator[PipelineError]:
+    """What cannot take effect on the files that are there."""
     files: list[list[str]] = []
     for source in data.sources:
         try:
             files.append(files_of(source))
-        except PipelineError as error:
-            yield error
+        except PipelineError:
             continue
         if source.revision != "main" and not source.data_sets():
             said = f"data.revision: {', '.join(source.paths)}: only data sets of the hub have revisions."
@@ -63,12 +73,12 @@ def _wrong(data: Data) -> Iterator[PipelineError]:
             yield PipelineError(said, "Leave it out.")
 
 
-def files_there(recipe: Recipe, names: Iterable[str]) -> None:
-    """All missing files of all stages at once."""
+def files_there(recipe: Recipe, names: Iterable[str], *, data: bool = True) -> None:
+    """All missing files of all stages at once; without `data` not those of their rows."""
     missing, fixes = [], []
     for name in names:
         stage = recipe.stage(name)
-        for error in _wrong(stage.data):
+        for error in (*(not_there(stage.data) if data else ()), *_idle(stage.data)):
             missing.append(f"{name}: {error.what}")
             fixes.append(error.fix)
         keys = {"evaluation.score_function": stage.evaluation.score_function}

@@ -24,6 +24,8 @@ from pipeline.recipe.recipe import Recipe
 from pipeline.stage import specs
 from pipeline.wording import did_you_mean
 
+ONCE_THERE = "once its data are there"
+
 
 class Planner:
     """Plans the stages of one recipe over one runs folder."""
@@ -48,15 +50,16 @@ class Planner:
         self.inputs = Inputs(recipe, self.digests, self.contents, self.tuning)
         self.evaluations = Evaluations(recipe, self.digests)
         self.decisions = Decisions(runs, self.contents, self.evaluations)
+        self._missing: dict[str, tuple[str, ...]] = {}  # by stage, what of its data is not there
 
     def overridden(self, goals: Iterable[str]) -> str | None:
         """The stage that starts from the policy given on the command line: the first of the goals."""
         return next(name for name in specs() if name in set(goals)) if self.policy else None
 
-    def plan(self, goals: Iterable[str], fresh: Iterable[str] = ()) -> list[Step]:
+    def plan(self, goals: Iterable[str], fresh: Iterable[str] = (), *, without_data: bool = False) -> list[Step]:
         """The goals and what they stand on, parents first; those in `fresh` get another attempt.
 
-        Raises PipelineError for what cannot be run.
+        Raises PipelineError for what cannot be run; `without_data` leaves it to the step to say what of its data is not there.
         """
         if unknown := [goal for goal in goals if goal not in self.recipe.stages]:
             raise PipelineError(
@@ -67,7 +70,10 @@ class Planner:
         overridden = self.overridden(goals)
         names = graph.ordered(self.recipe, goals, overridden)
         measured.refuse_unmeasured(self.recipe, names, overridden)
-        checks.files_there(self.recipe, names)
+        checks.files_there(self.recipe, names, data=not without_data)
+        if without_data:
+            wrong = {name: checks.not_there(self.recipe.stage(name).data) for name in names}
+            self._missing = {name: tuple(error.what for error in some) for name, some in wrong.items() if some}
         steps: dict[str, Step] = {}
         for name in names:
             above = self.recipe.parent(name) if name != overridden else None
@@ -78,7 +84,8 @@ class Planner:
                 fresh=name in fresh,
                 policy=self.policy if name == overridden else None,
             )
-            step = replace(step, notes=(*step.notes, *checks.notes(self.recipe, step)))
+            notes = (*step.notes, *checks.notes(self.recipe, step))
+            step = replace(step, notes=notes, missing=self._missing.get(name, ()))
             if step.state == UP_TO_DATE:
                 lost = gates.shortfalls(self.recipe.stages[name].must_keep, step.known_attempt.manifest)
                 step = replace(step, falls_short=tuple(lost))
@@ -103,9 +110,8 @@ class Planner:
             if not policy and not any(self.recipe.stage(one).policy for one in self.recipe.stages):
                 # What a folder brings is seen when it is its turn.
                 methods.refuse(self.recipe, name, None, backend.model_config(self.parents.base(None), model.config))
-            return Step(
-                name, RUN, f"after {' and '.join(first)}", after=first[0], backend=self._backend(name, above, policy)
-            )
+            why = f"after {' and '.join(first)}" + (f", {ONCE_THERE}" if name in self._missing else "")
+            return Step(name, RUN, why, after=first[0], backend=self._backend(name, above, policy))
         parent = self.parents.policy(name, above, policy)
         base = self.parents.base(parent)
         methods.refuse(self.recipe, name, parent, backend.model_config(base, model.config))
@@ -130,7 +136,9 @@ class Planner:
         return self.decisions.of(known, self.place or self.folder / name, backend_of, fresh=fresh)
 
     def _unresolved(self, name: str, base: Base) -> str | None:
-        """What of a stage's inputs only the hub can tell."""
+        """What of a stage's inputs is not there, or only the hub can tell."""
+        if name in self._missing:
+            return ONCE_THERE
         if base.identity is None:
             return "the base's commit is resolved at run"
         unknown = self.contents.unknown(name)

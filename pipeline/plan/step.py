@@ -62,6 +62,7 @@ class Step:
     backend: Backend | None = None  # None: nothing is trained
     falls_short: tuple[str, ...] = ()  # of what it must keep: nothing is built on it
     notes: tuple[str, ...] = ()  # what is no reason to stop, and should be known
+    missing: tuple[str, ...] = ()  # of its data: it can be planned, and not run
 
     # What is there as soon as the inputs are known. Each raises ValueError where the parent has to be built first.
 
@@ -97,6 +98,7 @@ class Step:
             "why": self.why,
             "changes": list(self.changes),
             "notes": list(self.notes),
+            "missing": list(self.missing),
             "falls_short": list(self.falls_short),
             "fingerprint": self.fingerprint,
             "folder": str(self.attempt.folder) if self.attempt else None,

@@ -9,6 +9,7 @@ from conftest import align, plan
 
 from benchmarks.memory import CONFIGS
 from pipeline.artifact.attempt import Attempt
+from pipeline.errors import PipelineError
 from pipeline.plan.memory import card, lengths
 from pipeline.plan.memory.earlier_runs import ENOUGH, EarlierRuns
 from pipeline.plan.memory.fit import fitted
@@ -86,14 +87,34 @@ def test_each_stage_has_the_roles_that_it_needs(there):
 
 def test_the_plan_says_whether_it_fits_and_of_what_it_consists(there):
     said = align("plan", "sft", "-r", "card.yaml", "--gpu", "16", "--memory", cwd=there, env=os.environ).stdout
-    assert "too much" in said and "held against a card of 16 GB" in said
+    assert "too much" in said and "compared with a card of 16 GB, of which 15.7 GiB can be used" in said
     assert "the peak is in a training step" in said and "activations" in said and "█" in said
-    assert "as long as they may be: no rows are prepared yet" in said
+    assert "2048 tokens (the most that a row may have: none is prepared yet), and prompts of 512 (a guess)" in said
     rows = json.loads(align("plan", "-r", "card.yaml", "--gpu", "80", "--json", cwd=there, env=os.environ).stdout)
     memory = {row["stage"]: row["memory"] for row in rows}
     assert memory["sft"]["fits"] is (memory["sft"]["left"] >= 0)
     assert sum(memory["sft"]["parts"].values()) == memory["sft"]["bytes"]
     assert {row["about_seconds"] for row in rows} == {None}
+
+
+def test_a_card_can_be_chosen_before_there_are_data(there):
+    """What a recipe needs is told from max_length; that it cannot be run yet is told, too, in words and in JSON."""
+    with_data = {stage: one.need.bytes for stage, one in needs().items()}
+    Path("chat.jsonl").unlink()
+    Path("prompts.jsonl").unlink()
+    options = ("plan", "-r", "card.yaml", "--gpu", "24")
+    done = align(*options, "--memory", "--fit", "12", cwd=there, env=os.environ, check=False)
+    assert done.returncode == 2
+    assert "into the recipe, for a card of 12 GB" in done.stdout and done.stdout.count("the peak is in") == 4
+    assert "sft: chat.jsonl: no such file" in done.stderr and "ppo: prompts.jsonl: no such file" in done.stderr
+    assert "pairs.jsonl" not in done.stderr
+    done = align(*options, "--json", cwd=there, env=os.environ, check=False)
+    rows = {row["stage"]: row for row in json.loads(done.stdout)}
+    assert done.returncode == 2 and {stage: row["memory"]["bytes"] for stage, row in rows.items()} == with_data
+    assert rows["sft"]["missing"] == ["chat.jsonl: no such file."] and rows["dpo"]["missing"] == []
+    assert "once its data are there" in rows["sft"]["why"] and "once" not in rows["dpo"]["why"]
+    with pytest.raises(PipelineError, match=r"chat\.jsonl: no such file"):
+        needs(goals=["sft"])  # as a run plans it
 
 
 @pytest.mark.parametrize("gib", [24, 16, 12])

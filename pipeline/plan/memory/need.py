@@ -8,7 +8,8 @@ GIB = 2**30
 # What a process needs of a card before it does anything (the driver's context, cuBLAS and its kernels): 0.4 to 0.7 GiB are
 # commonly seen; it is no part of what torch counts. Not measured here.
 CONTEXT = int(0.6 * GIB)
-# Of what comes and goes, the share that is lost between tensors, where no run on this machine tells it. Not measured here.
+# What is lost between tensors, as a share of those that are freed and made again in every step, where no run on this
+# machine tells it. Not measured here.
 FRAGMENTED = 0.08
 EVALUATIONS = ("an evaluation", "held-out answers")
 STAYS = ("base", "adapter", "optimizer", "gradients", "reference", "other roles")
@@ -28,7 +29,7 @@ class Phase:
 
     @property
     def passing(self) -> int:
-        """Bytes of what comes and goes, among which some are lost."""
+        """Bytes of what is freed and made again, between which some are lost."""
         return sum(size for name, size in self.parts.items() if name not in STAYS)
 
 
@@ -63,7 +64,7 @@ class Need:
     @property
     def parts(self) -> dict[str, int]:
         """Of the peak, with what is not in tensors."""
-        beside = {"fragmentation" if self.margin is None else "as seen here": self._lost(self.peak), "CUDA": CONTEXT}
+        beside = {"fragmentation": self._lost(self.peak), "CUDA": CONTEXT}
         return {name: size for name, size in self.peak.parts.items() if size} | beside
 
     def _of(self, phase: Phase) -> int:
