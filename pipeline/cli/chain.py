@@ -97,15 +97,14 @@ def plan(
     asked = card.named(size) if size is not None else card.own()
     planner = Planner(loaded, runs, policy)
     steps = planner.plan(goals, fresh=goals if fresh else (), without_data=True)
-    planned, needs = [step.stage for step in steps], reckon(planner, steps)
+    needs = reckon(planner, steps)
     fits = fitted(needs, card.named(fit_gpu), EarlierRuns(runs).margin()) if fit_gpu is not None else []
     if as_json:
         by_stage = {fit.stage: {"fit": fit.to_json()} for fit in fits}
         both = zip(steps, needs, strict=True)
         rows = [step.to_json() | need.to_json(asked) | by_stage.get(step.stage, {}) for step, need in both]
         print(json.dumps(rows, indent=1))
-        checks.files_there(loaded, planned)
-        return
+        raise typer.Exit(2 if any(step.missing for step in steps) else 0)
     screen = Screen(make_console())
     cells = {need.stage: memory.cell(need, asked) for need in needs}
     tables.plan(screen, steps, f"{loaded.name}: the plan{loaded.launch.words}", cells)
@@ -115,7 +114,7 @@ def plan(
         memory.bars(screen, needs, asked)
     if fits:
         memory.fit(screen, fits, card.named(fit_gpu))
-    checks.files_there(loaded, planned)
+    checks.files_there(loaded, [step.stage for step in steps])
 
 
 def status(

@@ -106,8 +106,8 @@ def test_a_card_can_be_chosen_before_there_are_data(there):
     done = align(*options, "--memory", "--fit", "12", cwd=there, env=os.environ, check=False)
     assert done.returncode == 2
     assert "into the recipe, for a card of 12 GB" in done.stdout and done.stdout.count("the peak is in") == 4
-    assert "sft: chat.jsonl: no such file" in done.stderr and "ppo: prompts.jsonl: no such file" in done.stderr
-    assert "pairs.jsonl" not in done.stderr
+    assert "sft: chat.jsonl: no such file" in done.stdout and "ppo: prompts.jsonl: no such file" in done.stdout
+    assert "pairs.jsonl: no such file" not in done.stdout
     done = align(*options, "--json", cwd=there, env=os.environ, check=False)
     rows = {row["stage"]: row for row in json.loads(done.stdout)}
     assert done.returncode == 2 and {stage: row["memory"]["bytes"] for stage, row in rows.items()} == with_data
