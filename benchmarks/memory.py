@@ -219,7 +219,7 @@ def real_steps(models, cases, rows: int, words: int, keep) -> None:
     """Two steps of a stage's own trainer each, in fp32 on one thread, with the bytes of live storages counted."""
     from tempfile import TemporaryDirectory
 
-    from benchmarks.gpu import write_model
+    from benchmarks.random_models import write_model
 
     for name in models:
         with TemporaryDirectory() as folder:

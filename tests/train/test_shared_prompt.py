@@ -9,11 +9,11 @@ import torch
 from conftest import align, attempt, manifest
 from datasets import Dataset
 from stage_runs import adapter_of, without_clock
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from pipeline.errors import PipelineError
 from pipeline.train.loop.shared_prompt import fit
-from pipeline.train.loop.shared_prompt.forward import OneSequence, answers_alone
+from pipeline.train.loop.shared_prompt.forward import OneSequence, ScoredSequence, answers_alone
 from pipeline.train.loop.shared_prompt.layout import SHARED, Collator, allowed, laid_out
 
 ON = "stages.dpo.share_prompt=true"
@@ -30,12 +30,12 @@ ARGUMENTS = SimpleNamespace(
 )
 
 
-def tiny(kind: str, attention: str = "sdpa", **more):
+def tiny(kind: str, attention: str = "sdpa", made_by=AutoModelForCausalLM, **more):
     names = {"gpt2": ("n_embd", "n_layer", "n_head"), "bloom": ("hidden_size", "n_layer", "n_head")}
     size, layers, heads = names.get(kind, ("hidden_size", "num_hidden_layers", "num_attention_heads"))
     shape = {size: 32, layers: 2, heads: 4, "vocab_size": 96}
     torch.manual_seed(1)
-    made = AutoModelForCausalLM.from_config(
+    made = made_by.from_config(
         AutoConfig.for_model(kind, **shape | more), attn_implementation=attention, dtype=torch.float32
     )
     for parameter in made.parameters():  # else what stands far apart is hardly told apart
@@ -116,6 +116,35 @@ def test_losses_and_gradients_are_those_of_two_rows(stage_of, losses, method):
         assert ours == pytest.approx(plain, abs=1e-4), name
 
 
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("checkpointing", ["true", "false"])
+def test_scores_and_gradients_are_those_of_two_rows(stage_of, method, checkpointing):
+    full = ("stages.reward.policy=pretrain", "stages.reward.adapter.method=full") if method == "full" else ()
+    checkpoints = f"stages.reward.train.gradient_checkpointing={checkpointing}"
+    stage = stage_of("reward", "stages.reward.share_prompt=true", checkpoints, *full)
+    trainer = stage.trainer(stage.models.at_the_start())
+    plainly = stage_of("reward", "stages.reward.share_prompt=false", *full)
+    plain = plainly.trainer(plainly.models.at_the_start())
+    assert trainer.lengths == plain.lengths  # else the rows would come in another order
+    moved(trainer.model)
+    rows = [dict(row) for row in trainer.train_dataset.select(range(3))]
+    rows[1]["chosen_ids"] = rows[1]["chosen_ids"][:-3]
+    rows[2]["rejected_ids"] = rows[2]["rejected_ids"][: rows[2]["prompt_tokens"] + 1]
+    batch = trainer.data_collator(rows)
+    assert {name: value.tolist() for name, value in plain.data_collator(rows).items()} == {
+        name: value.tolist() for name, value in batch.items() if name != SHARED
+    }
+    loss, gradients = found(trainer, dict(batch))
+    expected, those = found(trainer, {name: value for name, value in batch.items() if name != SHARED})
+    assert loss == pytest.approx(expected, abs=1e-6)
+    assert gradients.keys() == those.keys() and gradients
+    for name, gradient in gradients.items():
+        assert torch.allclose(gradient, those[name], atol=1e-5), name
+    for name, said in trainer._metrics["train"].items():
+        if name != "num_tokens":
+            assert said[0] == pytest.approx(said[1], abs=1e-5), name
+
+
 def test_a_stage_learns_the_same_by_either_way(built):
     """Weights, figures, counted tokens; and the reference's sums are kept for each way by itself."""
     runs = {}
@@ -169,6 +198,21 @@ def test_models_answer_alike(model):
             alone = made(input_ids=torch.tensor([row["prompt_ids"] + row[side]]), use_cache=False).logits[0]
             answer = len(row[side]) + 1
             assert torch.allclose(logits[n, :answer], alone[-answer:], atol=1e-5)
+
+
+@pytest.mark.parametrize("model", [("llama", {"num_key_value_heads": 2}), ("gpt2", {})], ids=lambda model: model[0])
+def test_score_models_score_alike(model):
+    kind, more = model
+    made = tiny(kind, made_by=AutoModelForSequenceClassification, num_labels=1, pad_token_id=0, **more).eval()
+    assert fit.obstacle(made, ARGUMENTS, longest=17) is None
+    ScoredSequence.put_on(made)
+    rows = [row["prompt_ids"] + row[side] for side in ("chosen_ids", "rejected_ids") for row in (LONG, SHORT)]
+    padded = torch.nn.utils.rnn.pad_sequence(list(map(torch.tensor, rows)), batch_first=True)
+    shared = laid_out([LONG, SHORT], 0)
+    with torch.no_grad():
+        scores = made(input_ids=padded, **{SHARED: shared}).logits
+        alone = torch.cat([made(input_ids=torch.tensor([row])).logits for row in rows])
+    assert torch.allclose(scores, alone, atol=1e-5) and alone.std() > 0.01
 
 
 @pytest.mark.parametrize(
@@ -227,5 +271,5 @@ def test_asked_for_it_is_done_or_refused_and_by_itself_only_where_it_pays(capsys
 def test_only_a_stage_that_can_takes_the_key(problems):
     from conftest import RECIPE
 
-    text = RECIPE.replace("  reward: {data", "  reward: {share_prompt: true, data")
+    text = RECIPE.replace("  sft: {data", "  sft: {share_prompt: true, data")
     assert any("share_prompt" in one and "dpo" in one for one in problems(text))

@@ -91,7 +91,7 @@ class Context:
             rows = packed(rows, args.max_length, self.model)
         elif getattr(args, "padding_free", False):
             refuse_mixed_attention(self.model, "padding_free")
-        sharing = self._sharing(args, rows)
+        sharing = self._sharing(args)
         kept = sharing.kept(self.kept)
         keeps = self._keeps_reference(kept, args, len(rows))
         options |= {"data_collator": collator} if collator else {}
@@ -128,10 +128,10 @@ class Context:
         """Whether the reference is an adapter on the policy's own base; else it is a model of its own."""
         return isinstance(self.model, PeftModel) and method_on(self.model).beside
 
-    def _sharing(self, args, rows: Dataset) -> Choice:
+    def _sharing(self, args) -> Choice:
         if not self.spec.shares_prompt:
             return Choice()
-        return choose(self.share_prompt, self.model, args, rows)
+        return choose(self.share_prompt, self.model, args, self.rows)
 
     def _keeps_reference(self, kept: Reference, args, rows: int) -> bool:
         """Whether its log-probabilities are taken from what is kept, or computed to be kept: then for every row at once."""

@@ -9,8 +9,8 @@ from peft import PeftModel
 
 from pipeline.errors import PipelineError
 from pipeline.train.loop.reference import Reference
-from pipeline.train.loop.shared_prompt.forward import OneSequence, mask_for
-from pipeline.train.loop.shared_prompt.layout import Collator, laid_out
+from pipeline.train.loop.shared_prompt.forward import OneSequence, ScoredSequence, body_of, mask_for
+from pipeline.train.loop.shared_prompt.layout import Collator, OfWholeRows, laid_out
 from pipeline.train.loop.shared_prompt.worth import worth
 
 KEY = "share_prompt"
@@ -32,10 +32,14 @@ class Choice:
         return replace(reference, how=f"{reference.how}, prompts once") if self.on else reference
 
     def put_on(self, trainer) -> None:
-        """Give a trainer, with a `SharedPrompt` in front, its batches and its models."""
+        """Give a trainer its batches and its models: one of DPO with a `SharedPrompt` in front, or one of a score model."""
         if not self.on:
             return
         pad, multiple = trainer.processing_class.pad_token_id, trainer.args.pad_to_multiple_of
+        if trainer.model.get_output_embeddings() is None:
+            trainer.data_collator = OfWholeRows(trainer.data_collator, pad, multiple)
+            ScoredSequence.put_on(trainer.model)
+            return
         trainer.data_collator = Collator(trainer.data_collator, pad, multiple)
         for model in (trainer.model, trainer.ref_model):
             if getattr(model, "get_output_embeddings", None):
@@ -78,9 +82,8 @@ def _of_the_arguments(model, args, longest: int) -> str | None:
         return "it has not been tried with train.torch_compile"
     if args.max_length is not None and longest > args.max_length:
         return "rows are longer than train.max_length"
-    balanced = (
-        getattr(config, "router_aux_loss_coef", 0.0) if args.router_aux_loss_coef is None else args.router_aux_loss_coef
-    )
+    asked = getattr(args, "router_aux_loss_coef", None)
+    balanced = getattr(config, "router_aux_loss_coef", 0.0) if asked is None else asked
     if hasattr(config, "output_router_logits") and balanced:
         return "the loss that balances the experts counts every token, a prompt's twice"
     if getattr(args, "neftune_noise_alpha", None):
@@ -134,15 +137,22 @@ def _of_a_trial(model, args) -> str | None:
     device, training = next(model.parameters()).device, model.training
     shared = {name: value.to(device) for name, value in laid_out([pair], 0).items()}
     dtype = model.get_input_embeddings().weight.dtype
+    scores = model.get_output_embeddings() is None
+    run = body_of(model) if scores else model
+
+    def says(**given: torch.Tensor) -> torch.Tensor:
+        out = run(**given, use_cache=False)
+        return (out.last_hidden_state if scores else out.logits)[0].float()
+
     model.eval()
     try:
         mask = mask_for(model.config.get_text_config()._attn_implementation, shared["sides"], dtype)
         given = {"input_ids": shared["input_ids"], "position_ids": shared["position_ids"], "attention_mask": mask}
-        together = model(**given, use_cache=False).logits[0].float()
+        together = says(**given)
         off, spread = [], []
         for answer, begins in ((chosen, len(prompt)), (rejected, len(prompt) + len(chosen))):
             ids = torch.tensor([prompt + answer], device=device)
-            alone = model(input_ids=ids, use_cache=False).logits[0].float()
+            alone = says(input_ids=ids)
             there = torch.cat([together[: len(prompt)], together[begins : begins + len(answer)]])
             off.append((there - alone).abs().mean())
             spread.append(alone.std())

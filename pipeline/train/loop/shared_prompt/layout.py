@@ -7,6 +7,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 SHARED = "shared_prompt"  # the key of a batch, and the argument of a model's call, that holds the sequences
+PROMPT_TOKENS = "prompt_tokens"  # a column of whole rows: how many tokens both answers begin with
 PROMPT, CHOSEN, REJECTED = range(3)
 
 
@@ -20,6 +21,20 @@ class Collator:
 
     def __call__(self, rows: Sequence[dict]) -> dict:
         return self.plain(rows) | {SHARED: laid_out(rows, self.pad, self.multiple)}
+
+
+@dataclass(frozen=True)
+class OfWholeRows(Collator):
+    """For a trainer whose answers stand in its rows with their prompt, whose length is in `PROMPT_TOKENS`."""
+
+    def __call__(self, rows: Sequence[dict]) -> dict:
+        return self.plain(rows) | {SHARED: laid_out([_parted(row) for row in rows], self.pad, self.multiple)}
+
+
+def _parted(row: dict) -> dict:
+    size = int(row[PROMPT_TOKENS])
+    answers = {side: row[side][size:] for side in ("chosen_ids", "rejected_ids")}
+    return {"prompt_ids": row["chosen_ids"][:size]} | answers
 
 
 def laid_out(rows: Sequence[dict], pad: int, multiple: int | None = None) -> dict[str, torch.Tensor]:
@@ -59,6 +74,14 @@ def laid_out(rows: Sequence[dict], pad: int, multiple: int | None = None) -> dic
 def _padded(rows: Sequence[list[int]], value: int, length: int = 0) -> torch.Tensor:
     padded = pad_sequence([torch.tensor(row, dtype=torch.long) for row in rows], True, padding_value=value)
     return torch.nn.functional.pad(padded, (0, max(length - padded.shape[1], 0)), value=value)
+
+
+def places_of_rows(sides: torch.Tensor, length: int) -> torch.Tensor:
+    """(2 * pairs, length) from (pairs, tokens): where in its sequence each token of a row stands, prompt and answer, the chosen
+    rows before the rejected ones. What is behind a row's end is any other token.
+    """
+    rows = [torch.argsort((sides == other).long(), dim=1, stable=True) for other in (REJECTED, CHOSEN)]
+    return torch.cat(rows)[:, :length]
 
 
 def allowed(sides: torch.Tensor) -> torch.Tensor:

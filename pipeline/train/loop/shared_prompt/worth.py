@@ -22,7 +22,7 @@ def worth(model, rows: Dataset) -> Worth:
     """By the multiplications of a forward pass: a token meets every weight once (Kaplan et al. 2020, section 2.1), and in
     the attention every token that is there at all, where a mask says which count. Two rows are padded to the longer one, and
     need no mask where they are of one length: what comes later is then skipped. The head runs on every token of two rows, and
-    in one sequence on the answers'.
+    in one sequence on the answers'. A score model has none.
     """
     prompts, chosen, rejected = (numbers(rows, name) for name in ("prompt_ids", "chosen_ids", "rejected_ids"))
     both, first, second = prompts + chosen + rejected, prompts + chosen, prompts + rejected
@@ -40,6 +40,8 @@ def _of_a_token(model) -> tuple[int, int, int]:
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
     config = inner.config.get_text_config()
     vocabulary, size = inner.get_input_embeddings().weight.shape
-    head = size * vocabulary
+    head = (
+        size * vocabulary if inner.get_output_embeddings() is not None else 0
+    )  # that of a score model is next to nothing
     weights = inner.num_parameters(exclude_embeddings=True) - (0 if config.tie_word_embeddings else head)
     return weights, head, 2 * size * getattr(config, "num_hidden_layers", 1)
