@@ -10,6 +10,7 @@ from pipeline.cli.options import DEFAULT_RECIPE, RecipeOption, RunsOption, SetOp
 from pipeline.console.screen import Screen, make_console
 from pipeline.errors import PipelineError
 from pipeline.recipe.reading import load_recipe
+from pipeline.train.job.machine import importing
 
 Subjects = Annotated[
     list[str] | None,
@@ -61,7 +62,8 @@ def chat(
     loaded = load_recipe(recipe, overrides or [])
     subjects = subject.all_of(names or [subject.last_policy(loaded, runs)], loaded, runs, "chat")
 
-    from pipeline.use.chat.start import start
+    with importing():
+        from pipeline.use.chat.start import start
 
     sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
     raise typer.Exit(start(subjects, system, sampling, max_new_tokens, as_json))

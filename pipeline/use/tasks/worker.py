@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline.errors import MachineError, PipelineError
 from pipeline.recipe.reading import load_recipe
-from pipeline.train.job.machine import available_cores, before_imports
+from pipeline.train.job.machine import available_cores, before_imports, importing
 from pipeline.use.subject import find
 from pipeline.use.tasks.start import start_of
 from pipeline.use.tasks.wanted import Wanted
@@ -55,10 +55,11 @@ def _run(job: dict, place: Path, tell) -> list[str]:
     threads = recipe.threads or min(available_cores(), 8)
     os.environ["OMP_NUM_THREADS"] = str(threads)
     before_imports(any(one.model.bits for one in (subject, before) if one))
-    import torch
+    with importing():
+        import torch
 
-    torch.set_num_threads(threads)
-    from pipeline.use.tasks.evaluation import AFTER, BEFORE, Evaluation
+        torch.set_num_threads(threads)
+        from pipeline.use.tasks.evaluation import AFTER, BEFORE, Evaluation
 
     wanted = Wanted(**job["wanted"] | {"tasks": tuple(job["wanted"]["tasks"])})
     sides = ({BEFORE: before} if before else {}) | {AFTER: subject}
