@@ -78,7 +78,7 @@ class World:
         file = self.folder / f"{FILES.get(stage, 'pairs')}.jsonl"
         return {"path": str(file), "held_out": 0.05} | ({"shape": "pairs"} if stage == "kto" else {})
 
-    def recipe(self, name: str, model: str, stages: dict[str, dict], **more: object) -> Path:
+    def recipe(self, name: str, base: str, stages: dict[str, dict], **more: object) -> Path:
         """A recipe of these stages; each is given training arguments beside those of all."""
         sections = {}
         for stage, train in stages.items():
@@ -89,7 +89,7 @@ class World:
             sections[stage] = {"data": self.data(stage), "train": usual | {"learning_rate": 2e-4} | train}
             if stage in ("grpo", "rloo"):
                 sections[stage]["reward_functions"] = {"brief": {"function": "length", "at_most": 8}}
-        recipe = {"name": name, "model": self.base(model), "adapter": LORA, "evaluation": {"max_rows": 4}}
+        recipe = {"name": name, "model": self.base(base), "adapter": LORA, "evaluation": {"max_rows": 4}}
         file = self.folder / f"{name}.yaml"
         file.write_text(json.dumps(recipe | more | {"stages": sections}))
         return file
