@@ -82,7 +82,7 @@ class World:
         """A recipe of these stages; each is given training arguments beside those of all."""
         sections = {}
         for stage, train in stages.items():
-            pair = stage not in FILES  # two sequences
+            pair = stage not in FILES and stage != "kto"  # two sequences
             usual = {"per_device_train_batch_size": max(self.batch // 2, 1) if pair else self.batch}
             usual |= {} if stage == "ppo" else {"max_steps": self.steps}
             usual |= {} if FILES.get(stage) == "prompts" else {"max_length": self.length}
