@@ -118,8 +118,8 @@ class Planner:
         note = self.parents.check_base(name, parent) if parent and not above else None
         reward = self.parents.reward(name, rewarding, base)
         backend_of = partial(self._backend, name, above, policy, base)
-        if why := self._unresolved(name, base):
-            return Step(name, RUN, why, base=base, parent=parent, backend=backend_of())
+        if unresolved := self._unresolved(name, base):
+            return Step(name, RUN, unresolved, base=base, parent=parent, backend=backend_of())
         given = self.recipe.given(name, full=self.tuning.trains_model(name, parent))
         self.tuning.check(name, parent, above)
         known = Step(

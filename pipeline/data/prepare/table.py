@@ -43,7 +43,7 @@ def batch(kind: type[Kind], pieces: Sequence[dict]) -> pyarrow.RecordBatch:
     return pyarrow.record_batch(arrays, schema=columns)
 
 
-def flags(values: Sequence[bool]) -> pyarrow.Array:
+def flags(values: Sequence[bool] | numpy.ndarray) -> pyarrow.Array:
     """For a column, or to filter by."""
     bits = numpy.packbits(numpy.array(values, dtype=bool), bitorder="little")
     return pyarrow.Array.from_buffers(pyarrow.bool_(), len(values), [None, pyarrow.py_buffer(bits)])
