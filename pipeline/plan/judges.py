@@ -39,13 +39,25 @@ def check(recipe: Recipe, steps: Iterable[Step]) -> None:
     together.tell()
 
 
+def notes(recipe: Recipe, step: Step) -> Iterator[str]:
+    """What a run needs and a plan does not: the judge's key."""
+    if step.state in (RUN, CONTINUE, EVALUATE) and (judge := judge_of(recipe, step.stage)) and judge.key_is_missing:
+        yield f"evaluation.judge.key_from: there is no {judge.key_from} in the environment, and the run needs it"
+
+
+def need_keys(recipe: Recipe, steps: Iterable[Step]) -> None:
+    """Before anything is run. Raises PipelineError for the judges' keys that are not there."""
+    lacking = [(step.stage, note) for step in steps for note in notes(recipe, step)]
+    if lacking:
+        names = dict.fromkeys(judge_of(recipe, name).key_from for name, _ in lacking)
+        said = "\n".join(f"{name}: {note}." for name, note in lacking)
+        raise PipelineError(said, f"Put the judge's key there: {'; '.join(f'export {one}=...' for one in names)}")
+
+
 def _problems(recipe: Recipe, name: str) -> Iterator[PipelineError]:
     judge = judge_of(recipe, name)
     if judge is None:
         return
-    if judge.key_is_missing:
-        said = f"{name}: evaluation.judge.key_from: there is no {judge.key_from} in the environment."
-        yield PipelineError(said, f"Put the judge's key there: export {judge.key_from}=...")
     if judge.reward and not recipe.reward(name) and judged_by(recipe, name) is None:
         scoring, where = scoring_stage(recipe), f"{name}: evaluation.judge: reward"
         if scoring is None:

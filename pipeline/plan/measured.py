@@ -1,4 +1,6 @@
-"""Which figures a stage will have before and after: told by the plan, so that what it `must_keep` is not missed at its end."""
+"""Which figures a stage will have, and when: told by the plan, so that what it `must_keep`, or is to choose by, is not
+missed at its end.
+"""
 
 from collections.abc import Iterable
 
@@ -6,6 +8,7 @@ from pipeline.data.shapes.kinds import KINDS, Prompt
 from pipeline.errors import PipelineError
 from pipeline.recipe import keep
 from pipeline.recipe.chain import stages_below
+from pipeline.recipe.fields import effective
 from pipeline.recipe.recipe import Recipe
 from pipeline.recipe.texts import PACKAGES
 from pipeline.stage import specs
@@ -27,6 +30,17 @@ NEEDS = {
 NOT_AGAIN = {"mean_score", *PACKAGES}
 
 
+def refuse_no_choice(recipe: Recipe, names: Iterable[str]) -> None:
+    """Raises PipelineError where stages are to keep their best step and measure one alone. Where the rows decide how many
+    steps there are, the stage's own process says so before the first.
+    """
+    for name in names:
+        stage = recipe.stage(name)
+        values = effective(specs()[name].config, recipe.given(name, full=False))
+        if stage.best and (why := keep.too_rare(values)):
+            raise PipelineError(f"{recipe.place('stages', name, 'keep')}: {why}.", "Lower train.eval_steps.")
+
+
 def refuse_unmeasured(recipe: Recipe, names: Iterable[str], overridden: str | None) -> None:
     """Raises PipelineError where stages must keep figures that nothing will measure.
 
@@ -41,7 +55,7 @@ def refuse_unmeasured(recipe: Recipe, names: Iterable[str], overridden: str | No
             if figure not in there:
                 where = recipe.place("stages", name, "must_keep")
                 wrong[f"{where}: nothing measures {figure} here, which needs {NEEDS[figure]}."] = (
-                    f"{name} has {listed(sorted(there))}." if there else f"{name} has no held-out rows to measure."
+                    f"{name} has {listed(sorted(there))}." if there else f"{name} {_why_none(recipe, name)}."
                 )
     if wrong:
         raise PipelineError("\n".join(wrong), "\n".join(dict.fromkeys(wrong.values())))
@@ -61,6 +75,13 @@ def measured(recipe: Recipe, name: str, overridden: str | None = None) -> set[st
         if KINDS[specs()[earlier].row_kind] is not Prompt:
             found |= _of(recipe, earlier) - NOT_AGAIN
     return found
+
+
+def _why_none(recipe: Recipe, name: str) -> str:
+    stage = recipe.stage(name)
+    if stage.data.held_out and not stage.evaluation.max_rows:
+        return "measures none of its held-out rows: evaluation.max_rows is 0"
+    return "has no held-out rows to measure"
 
 
 def _of(recipe: Recipe, name: str) -> set[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.model.adapters import METHODS, method_of
-from pipeline.model.adapters.method import BEGIN, REENTRANT, ROLES, SCORE, SEVERAL, Method
+from pipeline.model.adapters.method import BEGIN, KEEP, REENTRANT, ROLES, SCORE, SEVERAL, Method
 from pipeline.plan import processes
 from pipeline.plan.step import Parent
 from pipeline.recipe import steps
@@ -30,13 +30,15 @@ def refuse(recipe: Recipe, name: str, parent: Parent | None, config: Mapping[str
     if number := steps.written(values):
         refuse_too_short(f"{recipe.path}: stages.{name}", method, fields, number)
     processes.refuse(recipe, name, train)
-    for need in _needs(spec, values, begins, recipe.launch.size):
+    for need in _needs(spec, values, begins, recipe.launch.size, recipe.stage(name).best):
         if reason := method.why_not(need):
             place = f"adapter.method {method.name}" if method.key == "method" else f"adapter.{method.key}"
             where = f"train.{need}" if need in train or need == REENTRANT else need
             raise PipelineError(
                 f"{recipe.path}: stages.{name}: {where} does not go with {place}: {reason}.",
-                f"Leave train.{need} out." if where != need else f"Leave {name} out, or name another adapter.method.",
+                f"Leave {where} out."
+                if where != need
+                else f"Leave {KEEP if need == KEEP else name} out, or name another adapter.method.",
             )
 
 
@@ -54,9 +56,11 @@ def tuning(recipe: Recipe, name: str, parent: Parent | None):
     return METHODS[fields["method"]].of(fields), fields
 
 
-def _needs(spec: Spec, train: Mapping[str, Any], begins: bool, size: int) -> Iterator[str]:
+def _needs(spec: Spec, train: Mapping[str, Any], begins: bool, size: int, best: str | None) -> Iterator[str]:
     if size > 1:
         yield SEVERAL
+    if best:
+        yield KEEP
     if spec.head == "score":
         yield SCORE
     if spec.rewarded_by:

@@ -70,6 +70,7 @@ class Planner:
         overridden = self.overridden(goals)
         names = graph.ordered(self.recipe, goals, overridden)
         measured.refuse_unmeasured(self.recipe, names, overridden)
+        measured.refuse_no_choice(self.recipe, names)
         checks.files_there(self.recipe, names, data=not without_data)
         if without_data:
             wrong = {name: checks.not_there(self.recipe.stage(name).data) for name in names}
@@ -84,7 +85,7 @@ class Planner:
                 fresh=name in fresh,
                 policy=self.policy if name == overridden else None,
             )
-            notes = (*step.notes, *checks.notes(self.recipe, step))
+            notes = (*step.notes, *checks.notes(self.recipe, step), *judges.notes(self.recipe, step))
             step = replace(step, notes=notes, missing=self._missing.get(name, ()))
             if step.state == UP_TO_DATE:
                 lost = gates.shortfalls(self.recipe.stages[name].must_keep, step.known_attempt.manifest)

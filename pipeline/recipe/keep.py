@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline import stage
+from pipeline.recipe import steps
 from pipeline.recipe.fields import effective
 from pipeline.recipe.problem import Problem
 from pipeline.recipe.texts import PACKAGES
@@ -75,6 +76,16 @@ def keep_problems(
         yield where, f"there is nothing to choose from, as no step but the last is measured; {fix}"
     if data.get("held_out") == 0 and isinstance(data.get("held_out"), int | float):
         yield where, "no row is held out, so nothing is measured; set data.held_out"
+
+
+def too_rare(values: Mapping[str, Any]) -> str | None:
+    """Why no step but the last would be measured, as far as that is known before the rows are: of a stage with these
+    values of its whole config.
+    """
+    number, every = steps.written(values), values["eval_steps"] or values["logging_steps"]  # as transformers has it
+    if values["eval_strategy"] != "steps" or number is None or every < number:
+        return None
+    return f"there is nothing to choose from: train.eval_steps is {every:g}, and there are {number} steps"
 
 
 def inputs(best: str, spec: stage.Spec, given: Mapping[str, Any], evaluation: Mapping[str, Any]) -> dict[str, Any]:

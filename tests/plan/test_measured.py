@@ -30,6 +30,11 @@ def test_the_plan_knows_the_figures_that_the_stages_have(chain, recipe):
         ("dpo", ("must_keep={mean_reward: -0.1}",), "which needs a stage that samples responses.\ndpo has loss, perp"),
         ("reward", ("must_keep={perplexity: 1}",), "reward has loss and reward_accuracy."),
         ("pretrain", ("must_keep={loss: 1}", "data.held_out=0"), "pretrain has no held-out rows to measure."),
+        (
+            "pretrain",
+            ("must_keep={loss: 1}", "evaluation.max_rows=0"),
+            "measures none of its held-out rows: evaluation.max",
+        ),
     ],
 )
 def test_what_nothing_measures_is_refused(tmp_path, monkeypatch, stage, options, said):

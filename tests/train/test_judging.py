@@ -35,9 +35,9 @@ def test_figures_come_from_the_judge_and_his_key_stays_with_him(built, monkeypat
     align("run", "sft", "-r", "micro.yaml", cwd=built)  # asked no more, nothing of it is left
     assert "judge" not in manifest(built, "sft")
     monkeypatch.delenv("JUDGE_KEY")
-    assert "there is no JUDGE_KEY in the environment" in refused(
-        built, "plan", "-r", "micro.yaml", *with_judge("sft", other)
-    )
+    lacking = "there is no JUDGE_KEY in the environment, and the run needs it"
+    assert lacking in align("plan", "-r", "micro.yaml", *with_judge("sft", other), cwd=built).stdout
+    assert lacking in refused(built, "run", "-r", "micro.yaml", *with_judge("sft", other))
 
 
 def test_against_the_answers_before_an_even_rate_is_a_half(built):

@@ -8,8 +8,10 @@ import pytest
 from conftest import align, attempt, manifest, plan, refused
 from processes import kill, start, wait_for
 
+from pipeline.errors import PipelineError
 from pipeline.train.loop.best import Best
 
+LOSS = "stages.sft.keep={best: loss}"
 OFTEN = "lr_scheduler_type: constant, eval_strategy: steps, eval_steps: 3, save_steps: 2, save_total_limit: 1"
 BEST = {
     "sft": ("exact_match", "5e-3"),
@@ -129,13 +131,22 @@ def test_the_fingerprint_counts_it_and_what_it_depends_on(chain):
         (("stages.dpo.keep={best: chrf}", "train.eval_strategy=epoch"), "dpo does not measure chrf"),
         (("train.load_best_model_at_end=true",), "set keep: {best: a figure} in the stage instead"),
         (("train.save_strategy=best",), "set keep: {best: a figure} in the stage"),
+        (
+            (LOSS, "stages.sft.train={eval_strategy: steps, eval_steps: 12}"),
+            "eval_steps is 12, and there are 12 steps.",
+        ),
+        ((LOSS, "stages.sft.train={eval_strategy: steps, logging_steps: 99}"), "eval_steps is 99, and there are 12"),
+        (
+            (LOSS, "train.eval_strategy=epoch", "adapter={method: adalora, tinit: 2, tfinal: 2}"),
+            "keep does not go with adapter.method adalora: its ranks are settled by its last steps",
+        ),
     ],
 )
 def test_what_cannot_decide_is_refused_by_the_plan(chain, given, said):
     assert said in refused(chain, "plan", "-r", "micro.yaml", *(one for key in given for one in ("--set", key)))
 
 
-def test_what_only_the_length_of_the_training_tells_is_refused_before_its_first_step(built):
-    rare = ("--set", "stages.sft.keep={best: loss}", "--set", "stages.sft.train={eval_strategy: steps, eval_steps: 12}")
-    said = refused(built, "run", "sft", "-r", "micro.yaml", *rare)
-    assert "there is nothing to choose from: train.eval_steps is 12, and there are 12 steps." in said
+def test_what_only_the_rows_tell_is_refused_before_the_first_step(stage_of):
+    rare = "stages.sft.train={eval_strategy: steps, eval_steps: 99, max_steps: -1, num_train_epochs: 1}"
+    with pytest.raises(PipelineError, match=r"there is nothing to choose from: train\.eval_steps is 99, and there are"):
+        stage_of("sft", LOSS, rare).run()

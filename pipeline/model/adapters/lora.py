@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.model.adapters.method import ALL_LINEAR, NOT_ITSELF, ROLES, SEVERAL, Method
+from pipeline.model.adapters.method import ALL_LINEAR, KEEP, NOT_ITSELF, ROLES, SEVERAL, Method
 
 _RATIO, _BEGINS = "loraplus_lr_ratio", "init_lora_weights"
 _FROM_THE_BASE = ("pissa", "olora")
@@ -141,6 +141,7 @@ ADALORA = AdaLora(
     converted=True,
     cannot={
         ROLES: "it stands alone on a base while it trains; let it begin in an earlier stage, and a LoRA goes on here",
+        KEEP: "its ranks are settled by its last steps, and earlier weights do not fit them",
         SEVERAL: "its ranks are moved beside the gradients that processes exchange",
     },
 )

@@ -115,6 +115,7 @@ ROLES = "several roles on one base"
 SEVERAL = "launch.processes"
 BEGIN = "a reference that is the policy at first"
 REENTRANT = "gradient_checkpointing_kwargs: {use_reentrant: true}"
+KEEP = "keep"
 # Reasons to refuse fields that several of PEFT's configs have.
 NOT_ITSELF = "it would start as another policy than the one that training starts from"
 ITS_OWN_DROPOUT = "TRL could not switch it off where the policy has to be its reference at first"

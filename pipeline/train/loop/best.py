@@ -29,7 +29,7 @@ class Best:
         self.folder, self.figure, self.report = folder, figure, report
 
     def begin(self, trainer) -> None:
-        """Before the first step. Raises PipelineError where there would be nothing to choose from, or no way back."""
+        """Before the first step. Raises PipelineError where there would be nothing to choose from."""
         key = f"keep.best: {self.figure}"
         state, args = trainer.state, trainer.args
         if args.eval_strategy == "no":  # without held-out rows nothing is measured
@@ -37,11 +37,6 @@ class Best:
         if args.eval_strategy == "steps" and state.eval_steps >= state.max_steps:
             said = f"{key}: there is nothing to choose from: train.eval_steps is {state.eval_steps}, and there are"
             raise PipelineError(f"{said} {state.max_steps} steps.", "Lower train.eval_steps.")
-        if trainer.alongside:
-            said = (
-                f"{key}: the ranks of this adapter are settled by its last steps, and earlier weights do not fit them."
-            )
-            raise PipelineError(said, "Leave keep out, or use another adapter.method.")
 
     def consider(self, step: int, metrics: dict[str, float], model) -> None:
         """Of a step that was measured: its weights are kept where no earlier one is as good."""
