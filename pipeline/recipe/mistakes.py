@@ -13,6 +13,7 @@ from pipeline.recipe import foreign
 from pipeline.recipe.chain import stages_below, start_of
 from pipeline.recipe.clashes import clashes
 from pipeline.recipe.effect import idle
+from pipeline.recipe.few_shot import few_shot_problems
 from pipeline.recipe.fields import DEFAULTS, effective, fields_of, is_listed
 from pipeline.recipe.going_on import changeable, incoming_adapter_of, is_full, merged_adapter, unchangeable
 from pipeline.recipe.keep import keep_problems
@@ -53,8 +54,11 @@ def contradictions(raw: dict) -> Iterator[Problem]:
             yield from _prompt_problems(raw, name)
         else:
             yield where, f"unknown stage{did_you_mean(str(name), specs)} (there are {', '.join(specs)})"
-    yield from _without_effect(raw, {name: specs[name] for name in stages if name in specs})
-    given = {name: _mapping(stages, name).get("policy") for name in stages if name in specs}
+    known = {name: specs[name] for name in stages if name in specs}
+    yield from _without_effect(raw, known)
+    asked = {name: _mapping(stages, name, "evaluation") for name in known}
+    yield from few_shot_problems(known, _mapping(raw, "evaluation"), asked)
+    given = {name: _mapping(stages, name).get("policy") for name in known}
     policies = {name: policy if isinstance(policy, str) else None for name, policy in given.items()}
     yield from _policy_problems(policies)
     for name in policies:

@@ -13,6 +13,7 @@ from pipeline.data.source import Data, EveryData
 from pipeline.model.adapters import METHODS
 from pipeline.recipe.chain import start_of
 from pipeline.recipe.effect import NEVER
+from pipeline.recipe.few_shot import why_idle
 from pipeline.recipe.fields import DEFAULTS, ON_A_GPU, effective, fields_of, is_listed
 from pipeline.recipe.going_on import changes_of, incoming_adapter_of, is_full, learning_of, merged_adapter
 from pipeline.recipe.launch import Launch
@@ -144,7 +145,7 @@ class Recipe(Section):
     def _resolved_stage(self, name: str) -> dict[str, Any]:
         merged, spec, own = self.stage(name), stage.specs()[name], self.stages[name]
         adapter = self.tuning(name)
-        train = self.given(name, full=is_full(adapter["method"]))
+        train, evaluation = self.given(name, full=is_full(adapter["method"])), merged.evaluation.model_dump(mode="json")
         if is_listed(spec.config):
             hidden = OWNED.keys() | NEVER.get(spec.config, {}).keys() | (set(ON_A_GPU) - train.keys())
             train = _without(hidden, effective(spec.config, train))
@@ -160,7 +161,7 @@ class Recipe(Section):
             "use_unsloth": self.wants_unsloth(name)[0],
             **({"share_prompt": own.share_prompt} if spec.shares_prompt else {}),
             "train": train,
-            "evaluation": merged.evaluation.model_dump(mode="json"),
+            "evaluation": evaluation | ({"few_shot": 0} if why_idle(name, spec, evaluation) else {}),
             "must_keep": own.must_keep,
             "keep": own.keep.model_dump() if own.keep else None,
         }

@@ -195,6 +195,21 @@ def test_what_is_said_of_all_stages_takes_effect_if_it_does_in_one(problems):
     assert problems(*constant, "stages.ppo.train.lr_scheduler_type=linear") == []
 
 
+def test_few_shot_without_a_right_answer_would_do_nothing(problems, tmp_path):
+    shots, pattern = "evaluation.few_shot=4", "stages.sft.evaluation.answer_pattern=x"
+    assert "evaluation.few_shot: cannot take effect: it needs answer_pattern or labels" in problems(shots)[0]
+    own = f"stages.sft.{shots}"
+    assert (
+        "stages.sft.evaluation.few_shot: cannot take effect: nothing says which answers are right" in problems(own)[0]
+    )
+    assert problems(own, pattern) == problems(shots, pattern) == []
+    in_reward = problems("stages.reward.evaluation={few_shot: 4, answer_pattern: x}")[0]
+    assert "the rows of reward have no right answers" in in_reward
+    (tmp_path / "first.yaml").write_text(RECIPE)
+    shown = load_recipe(tmp_path / "first.yaml", [shots, pattern]).resolved()["stages"]
+    assert shown["sft"]["evaluation"]["few_shot"] == 4 and shown["dpo"]["evaluation"]["few_shot"] == 0
+
+
 def test_an_empty_stage_is_told_once(problems):
     assert problems("stages.dpo=null") == ["stages.dpo: is empty; give it data: {path: ...}, or leave it out"]
 
