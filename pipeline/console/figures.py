@@ -53,7 +53,7 @@ FEW_ROWS = 30  # below it one row more or less moves a share by more than 3%
 def figure_rows(manifest: dict):
     before, after = manifest["metrics"]["before"], manifest["metrics"]["after"]
     if not after:
-        yield "no held-out rows", "", "", "0", ""
+        yield "nothing measured" if asks_for_none(manifest) else "no held-out rows", "", "", "0", ""
     n, few = str(_held_out(manifest)), are_few(manifest)
     for name in dict.fromkeys([*after, *before]):
         if name in OWN_COLUMN or name in BASELINES:
@@ -104,6 +104,12 @@ def _held_out(manifest: dict) -> int:
     """How many held-out rows the figures are of."""
     metrics = manifest["metrics"]
     return metrics["after"].get("n", metrics["before"].get("n", 0))
+
+
+def asks_for_none(manifest: dict) -> bool:
+    """Whether rows are held out and `evaluation.max_rows: 0` has none of them measured."""
+    rows, asked = manifest["data"]["rows"], manifest.get("evaluation", {}).get("settings", {})
+    return bool(rows["held_out"]) and asked.get("max_rows") == 0
 
 
 def are_few(manifest: dict) -> bool:

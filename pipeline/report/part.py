@@ -10,7 +10,7 @@ from pipeline.artifact import command
 from pipeline.artifact.attempt import Attempt, all_attempts
 from pipeline.artifact.digests import difference
 from pipeline.console.data_report import OF_A_STAGE
-from pipeline.console.figures import BASELINES, are_few, kept, number, verdicts
+from pipeline.console.figures import BASELINES, are_few, asks_for_none, kept, number, verdicts
 from pipeline.plan.step import EVALUATE, RUNNING, UP_TO_DATE, Step
 from pipeline.report import benchmarks, change, curves, settings, verdict
 from pipeline.report.answers import Answers, answers
@@ -99,11 +99,18 @@ class Part:
             (words, number(metrics[name])) for name, words in BASELINES.items() if metrics.get(name) is not None
         )
 
+    @property
+    def why_no_figures(self) -> str:
+        """Of a finished stage that has none."""
+        none = self.manifest and asks_for_none(self.manifest)
+        return "evaluation.max_rows is 0: none of the held-out rows was measured" if none else verdict.NONE_HELD_OUT
+
     @cached_property
     def verdict(self) -> verdict.Verdict:
         if self.manifest and self.current:
             moved = [one for result in self.benchmarks[0] for one in result.moved]
-            found = verdict.of_stage([*self.changes, *self.forgotten, *moved], self.kept.after["metrics"])
+            every, metrics = [*self.changes, *self.forgotten, *moved], self.kept.after["metrics"]
+            found = verdict.of_stage(every, metrics, self.why_no_figures)
             return verdict.falling_short(found, self.step.falls_short) if self.step.falls_short else found
         if self.kept and self.kept.complaint:
             return verdict.Verdict(verdict.OPEN, self.kept.complaint)

@@ -22,6 +22,9 @@ MARKS = {
 _MANY = 3  # figures named in a sentence
 
 
+NONE_HELD_OUT = "No rows were held out"
+
+
 @dataclass(frozen=True)
 class Verdict:
     """`mark` is a key of MARKS; `learned`, `lost` and `besides` are sentences, or empty."""
@@ -40,8 +43,8 @@ class Verdict:
         return MARKS[self.mark][1]
 
 
-def of_stage(found: Sequence[Change], metrics: dict) -> Verdict:
-    """`metrics` are those after the stage."""
+def of_stage(found: Sequence[Change], metrics: dict, why_none: str = NONE_HELD_OUT) -> Verdict:
+    """`metrics` are those after the stage; `why_none` says why there are none, where there are none."""
     judged = [
         change
         for change in found
@@ -52,7 +55,7 @@ def of_stage(found: Sequence[Change], metrics: dict) -> Verdict:
         for verdict in (BETTER, WORSE, CHANCE, EQUAL, FEW, UNKNOWN)
     }
     if not judged:
-        return Verdict(OPEN, "No rows were held out, so nothing is known of what was learned.")
+        return Verdict(OPEN, f"{why_none}, so nothing is known of what was learned.")
     if by[FEW]:
         rows = max(one.rows for one in by[FEW])
         told = f"{_all(by[FEW])}, but only {rows} rows are held out: below {FEW_ROWS} chance alone moves such figures."

@@ -144,6 +144,11 @@ def test_no_rows_a_broken_log_and_another_schema_are_told(tmp_path):
     page = text_of(made.written(tmp_path, shown))
     assert "No rows were held out" in page and "cannot be read" in page and "NaN or infinite at step 31" in page
     assert "is not a manifest of this pipeline" in page
+    unasked = made.attempt(
+        tmp_path / "other", before=empty, after=empty, evaluation={"settings": {"max_rows": 0, "answer_pattern": None}}
+    )
+    page = text_of(made.written(tmp_path, unasked))
+    assert "No rows were held out" not in page and "evaluation.max_rows is 0: none of the held-out rows" in page
 
 
 def test_two_hundred_attempts_stay_one_quick_page(tmp_path):
