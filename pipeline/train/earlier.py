@@ -50,9 +50,11 @@ class Earlier:
 
     def before(self, model) -> None:
         """Of what training starts from: computed or found once, before the first step, and kept."""
-        if self.taught and not (self.folder / BEFORE).is_file():
-            found = {one.name: self._found(one) or self._measured(one, model) for one in self.taught}
-            write_json(self.folder / BEFORE, self._kept(found))
+        known = self._known()
+        missing = [one for one in self.taught if known.get(one.name, {}).get("asked") != one.asked]
+        if missing:  # rows that were gone when an earlier process began may be there again
+            found = {one.name: self._found(one) or self._measured(one, model) for one in missing}
+            write_json(self.folder / BEFORE, known | self._kept(found))
 
     def forget(self) -> None:
         """Measure all of it again."""
@@ -67,8 +69,7 @@ class Earlier:
         """For the manifest: each earlier stage's figures before and after, and their differences."""
         if not self._after:
             return {}
-        kept = json.loads((self.folder / BEFORE).read_text(encoding="utf-8"))
-        said = {}
+        kept, said = self._known(), {}
         for one in self.taught:
             was, now = Figures(**kept[one.name]["figures"]), self._after[one.name]
             said[one.name] = {
@@ -134,7 +135,16 @@ class Earlier:
             return None
 
     def _kept(self, found: dict[str, Figures]) -> dict:
-        return {one.name: {"asked": one.asked, "figures": found[one.name].to_json()} for one in self.taught}
+        return {
+            one.name: {"asked": one.asked, "figures": found[one.name].to_json()}
+            for one in self.taught
+            if one.name in found
+        }
+
+    def _known(self) -> dict:
+        """What `before` has kept."""
+        file = self.folder / BEFORE
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def _shown(figures: Figures, measured: Figures) -> dict[str, float]:

@@ -58,6 +58,19 @@ def test_rows_that_are_gone_are_told(stage_of, built):
     assert "what pretrain taught is not measured: its rows are not kept any more" in notes
 
 
+def test_rows_that_are_there_again_are_measured_from_where_training_starts(stage_of, built):
+    """A killed run whose rows were gone at first, and that goes on where they are not."""
+    rows = built / "runs/.data" / manifest(built, "pretrain")["data"]["prepared"]
+    shutil.move(rows, built / "gone")
+    first = stage_of("dpo")
+    first.measuring.earlier.before(first.models.at_the_start())
+    shutil.move(built / "gone", rows)
+    earlier, model = (again := stage_of("dpo")).measuring.earlier, again.models.at_the_start()
+    earlier.before(model)
+    earlier.after(model)
+    assert [*earlier.summary()] == ["pretrain", "sft"]
+
+
 def test_a_stage_that_loses_too_much_ends_the_run_with_3_and_is_not_the_latest(built):
     harsh = ("--set", "stages.dpo.train.learning_rate=0.1", "--set", "stages.dpo.train.max_steps=6")
     before = (built / "runs/micro/dpo/latest").resolve()
