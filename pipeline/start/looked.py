@@ -45,13 +45,16 @@ def look(path: str) -> Looked:
             f"{path}: a data set of the hub is not looked at before a recipe names it.",
             "Put it under data.path of a recipe, and look with `align data check --recipe ...`.",
         )
+    first = kinds.probed(data)  # of a file that cannot be read it says itself what to do
     try:
         kind = kinds.kind_of(data)
     except PipelineError as error:
+        if not first:
+            raise
         raise PipelineError(
             error.what, "Name the columns in a recipe's data.columns; see `align data check`."
         ) from None
-    first, bad, examples = kinds.probed(data), [], []
+    bad, examples = [], []
     labels = kinds.label_fields_of(first) if KINDS[kind].HEEDS_LABELS else None
     for row, source in first:
         try:

@@ -254,4 +254,5 @@ def test_what_cannot_be_translated_is_refused_with_its_line(translate, written, 
 def test_without_a_dataset_info_the_path_is_still_to_do(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("theirs.yaml").write_text(LLAMA_FACTORY["sft"])
-    assert any("dataset_info.json was not found" in one for one in translated(Path("theirs.yaml")).to_do)
+    told = next(one for one in translated(Path("theirs.yaml")).to_do if "dataset_info.json was not found" in one)
+    assert "so data.path is a guess: write there where the rows are" in told

@@ -94,7 +94,7 @@ def test_nothing_is_overwritten(init, tmp_path):
         ("--data chat.jsonl", "--model is missing"),
         ("--model base", "--data is missing"),
         ("--model nothing --data chat.jsonl", "neither a folder nor a hub id"),
-        ("--model base --data none.jsonl", "none.jsonl"),
+        ("--model base --data none.jsonl", "none.jsonl: no such file.\nThere are: chat.jsonl, "),
         ("--model base --data chat.jsonl --card 0.2", "is no size of a card"),
         ("--model base --data chat.jsonl --goal win", "must be one of chat, domain"),
         ("--model base --data chat.jsonl --goal domain", "needs text rows"),
