@@ -1,9 +1,34 @@
-"""How a package is added to this align: another command in a clone than where a wheel was installed."""
+"""How this align is called, and how a package is added to it: otherwise in a clone than where a wheel was installed."""
 
+import os
+import re
+import shutil
+import sys
 from importlib import metadata
 from pathlib import Path
 
 _CLONE = Path(__file__).resolve().parents[1]
+# `align COMMAND` where a message tells what to type: in backticks or brackets, behind a colon, or at a line's beginning.
+_HINT = re.compile(
+    r"((?:^|[`(:]) *)align(?= (?:--help|run|plan|status|report|diff|tensorboard|compare|gc|methods|evaluate|chat|serve|"
+    r"merge|export|publish|verify|init|doctor|recipes|recipe|data)\b)",
+    re.MULTILINE,
+)
+
+
+def command() -> str:
+    """What to type for this align: `align` where the shell finds it, else where it is, such as .venv/bin/align."""
+    beside = Path(sys.executable).parent / "align"
+    found = shutil.which("align")
+    if (found and (not beside.is_file() or os.path.samefile(found, beside))) or not beside.is_file():
+        return "align"
+    here = Path.cwd()
+    return str(beside.relative_to(here) if beside.is_relative_to(here) else beside)
+
+
+def as_typed(text: str) -> str:
+    """A message in which each `align ...` is what can be typed here."""
+    return _HINT.sub(lambda found: found[1] + command(), text)
 
 
 def in_clone() -> bool:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from pipeline import installing
 from pipeline.cli.options import DEFAULT_RECIPE, RecipeOption, RunsOption
 from pipeline.console.screen import make_console
 from pipeline.plan import gc as garbage
@@ -34,7 +35,7 @@ def gc(
             garbage.remove(folder)
     if delete:
         found.point_latest()
-    command = "align gc --all --delete" if everything else "align gc --delete"
+    command = f"{installing.command()} gc {'--all ' if everything else ''}--delete"
     end = "removed." if delete else f"can go: `{command}` removes them."
     if not going_too:
         console.print(f"Nothing can go without --all; {len(staying)} with it." if staying else "Nothing to remove.")

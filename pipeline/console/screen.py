@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pipeline.errors import PipelineError
+from pipeline.installing import as_typed
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -23,12 +24,12 @@ class Screen:
         self.console = console
 
     def error(self, error: PipelineError) -> None:
-        self.message(Text("error: ", style="bold red") + Text(error.what))
+        self.message(Text("error: ", style="bold red") + Text(as_typed(error.what)))
         if error.fix:
             self.say(error.fix)
 
     def say(self, text: str) -> None:
-        self.message(Text(text))
+        self.message(Text(as_typed(text)))
 
     def message(self, text: Text | str, style: str = "") -> None:
         """A line on a pipe; on a terminal broken between words, and never inside of one."""

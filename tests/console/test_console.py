@@ -192,6 +192,45 @@ def test_few_held_out_rows_are_said_to_be_few():
     assert "few" not in screen.said()
 
 
+def test_rows_that_are_held_out_and_not_measured_are_not_called_none():
+    none, asked = ({"max_rows": most} for most in (0, 200))
+    for held_out, settings, words in (
+        (7, none, "nothing measured"),
+        (0, none, "no held-out"),
+        (0, asked, "no held-out"),
+    ):
+        screen = Screen()
+        manifest = {"stage": "sft", "metrics": {"before": {}, "after": {}}, "data": {"rows": {"held_out": held_out}}}
+        tables.learned(screen.display, [manifest | {"evaluation": {"settings": settings}}])
+        assert words in screen.said()
+
+
+def test_hints_name_the_command_as_it_can_be_typed(tmp_path, monkeypatch):
+    scripts = tmp_path / ".venv" / "bin"
+    scripts.mkdir(parents=True)
+    for name in ("align", "python"):
+        (scripts / name).write_text("#!/bin/sh\n")
+        (scripts / name).chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.executable", str(scripts / "python"))
+    error = PipelineError(
+        "sft: align what you like.", "Run it: align run sft; `align gc` makes room.\nalign data check x"
+    )
+
+    def said() -> str:
+        screen = Screen()
+        screen.display.error(error)
+        return screen.said()
+
+    monkeypatch.setenv("PATH", "/nowhere")
+    here = ".venv/bin/align"
+    assert said() == (
+        f"error: sft: align what you like.\nRun it: {here} run sft; `{here} gc` makes room.\n{here} data check x\n"
+    )
+    monkeypatch.setenv("PATH", str(scripts))
+    assert "Run it: align run sft; `align gc`" in said()
+
+
 def test_the_clock_of_the_speed_stands_still_while_something_else_is_done():
     screen = Screen()
     screen.display.stage = "sft"
