@@ -44,8 +44,8 @@ def _info(t: Translation, path: Path) -> tuple[Mapping | None, Path]:
     found = next((folder for folder in around if (folder / _INFO).is_file()), None)
     if found is None:
         t.to_do.append(
-            f"{_INFO} was not found, neither in {given}/ nor beside or above {path.name}, so data.path is a guess: write "
-            "there where the rows are, and in data.columns what their fields are called, where they are not recognized."
+            f"{_INFO} was not found, neither in {given}/ nor beside or above {path.name}, so data.path is a guess: "
+            "put the path of the rows there, and the names of their fields into data.columns if they are not recognized."
         )
         return None, given
     try:

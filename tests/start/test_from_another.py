@@ -255,4 +255,4 @@ def test_without_a_dataset_info_the_path_is_still_to_do(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("theirs.yaml").write_text(LLAMA_FACTORY["sft"])
     told = next(one for one in translated(Path("theirs.yaml")).to_do if "dataset_info.json was not found" in one)
-    assert "so data.path is a guess: write there where the rows are" in told
+    assert "so data.path is a guess: put the path of the rows there" in told
