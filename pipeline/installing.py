@@ -18,9 +18,8 @@ _HINT = re.compile(
 
 def command() -> str:
     """What to type for this align: `align` where the shell finds it, else where it is, such as .venv/bin/align."""
-    beside = Path(sys.executable).parent / "align"
-    found = shutil.which("align")
-    if (found and (not beside.is_file() or os.path.samefile(found, beside))) or not beside.is_file():
+    beside, found = Path(sys.executable).parent / "align", shutil.which("align")
+    if not beside.is_file() or (found and os.path.samefile(found, beside)):
         return "align"
     here = Path.cwd()
     return str(beside.relative_to(here) if beside.is_relative_to(here) else beside)

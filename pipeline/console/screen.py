@@ -33,7 +33,7 @@ class Screen:
 
     def message(self, text: Text | str, style: str = "") -> None:
         """A line on a pipe; on a terminal broken between words, and never inside of one."""
-        text = Text.from_markup(text, style=style) if isinstance(text, str) else text
+        text = Text.from_markup(as_typed(text), style=style) if isinstance(text, str) else text
         if self.console.is_terminal:
             lines = [_wrapped(line, self.console.width) for line in text.split("\n", allow_blank=True)]
             text = Text("\n").join(lines)
