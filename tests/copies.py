@@ -48,9 +48,10 @@ class Loaded:
             job |= {"environment": dict(os.environ)}
             self.process.stdin.write(json.dumps(job) + "\n")
             self.process.stdin.flush()
-            code = int(self.process.stdout.readline())
+            code = self.process.stdout.readline()
+            assert code, "the process that is copied has ended; what it said stands above"
             said = [(Path(folder) / name).read_text(encoding="utf-8") for name in ("out", "err")]
-        return subprocess.CompletedProcess(["align", *arguments], code, *said)
+        return subprocess.CompletedProcess(["align", *arguments], int(code), *said)
 
     def end(self) -> None:
         self.process.stdin.close()
