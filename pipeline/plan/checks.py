@@ -10,7 +10,7 @@ from pipeline.data.source import Data
 from pipeline.errors import PipelineError
 from pipeline.model import attention
 from pipeline.model.backend import has_gpu
-from pipeline.plan import trackers
+from pipeline.plan import methods, trackers
 from pipeline.plan.step import CONTINUE, EVALUATE, RUN, Step
 from pipeline.recipe import effect, function, texts
 from pipeline.recipe.fields import effective, is_listed
@@ -39,6 +39,8 @@ def notes(recipe: Recipe, step: Step) -> Iterator[str]:
         yield from effect.notes(effective(config, written), written)
     if found := attention.obstacle(recipe.model.attn_implementation, gpu=has_gpu()):
         yield f"model.attn_implementation: {found[0]}"
+    if found := methods.not_here(recipe, step, gpu=has_gpu()):
+        yield found[0]
 
 
 def not_there(data: Data) -> list[PipelineError]:

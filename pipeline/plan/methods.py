@@ -7,7 +7,7 @@ from pipeline.errors import PipelineError
 from pipeline.model.adapters import METHODS, method_of
 from pipeline.model.adapters.method import BEGIN, KEEP, REENTRANT, ROLES, SCORE, SEVERAL, Method
 from pipeline.plan import processes
-from pipeline.plan.step import Parent
+from pipeline.plan.step import Parent, Step
 from pipeline.recipe import steps
 from pipeline.recipe.fields import effective
 from pipeline.recipe.recipe import Recipe
@@ -46,6 +46,14 @@ def refuse_too_short(where: str, method: Method, fields: Mapping[str, Any], numb
     """Raises PipelineError where a method needs more than so many steps."""
     if said := method.too_short(fields, number):
         raise PipelineError(f"{where}: {said}.", "Change them, or train for longer.")
+
+
+def not_here(recipe: Recipe, step: Step, *, gpu: bool) -> tuple[str, str] | None:
+    """(why this machine cannot run the method of a stage, what to do), or None."""
+    if gpu:
+        return None
+    method, fields = tuning(recipe, step.stage, step.parent)
+    return method.without_gpu(fields, recipe.model.bits)
 
 
 def tuning(recipe: Recipe, name: str, parent: Parent | None):

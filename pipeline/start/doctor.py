@@ -18,8 +18,10 @@ from pipeline import hub, installing
 from pipeline.errors import PipelineError
 from pipeline.model import attention
 from pipeline.model.backend import has_gpu
+from pipeline.plan import methods
 from pipeline.plan.memory import card as cards
 from pipeline.plan.planner import Planner
+from pipeline.plan.step import CONTINUE, EVALUATE, RUN
 from pipeline.recipe.recipe import Recipe
 
 OK, NOTE, MISSING = "ok", "note", "missing"
@@ -68,11 +70,15 @@ def findings(runs: Path) -> Iterator[Finding]:
 def of_recipe(recipe: Recipe, runs: Path) -> Iterator[Finding]:
     """What a recipe needs of this machine: what the plan refuses is missing."""
     try:
-        Planner(recipe, runs).plan(list(recipe.stages))
+        steps = Planner(recipe, runs).plan(list(recipe.stages))
     except PipelineError as error:
         yield Finding(f"{recipe.name}: the plan", MISSING, error.what, error.fix)
     else:
         yield Finding(f"{recipe.name}: the plan", OK, "data, functions and packages are there; see `align plan`")
+        to_do = [step for step in steps if step.state in (RUN, CONTINUE, EVALUATE)]
+        for found in dict.fromkeys(methods.not_here(recipe, step, gpu=has_gpu()) for step in to_do):
+            if found:
+                yield Finding(f"{recipe.name}: adapter", MISSING, *found)
     if recipe.model.id and not Path(recipe.model.id).expanduser().is_dir():
         yield _base(recipe)
     if found := attention.obstacle(recipe.model.attn_implementation, gpu=has_gpu()):

@@ -12,7 +12,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from pipeline.data.tokens.encoder import Encoder
 from pipeline.data.tokens.stops import Stops
+from pipeline.errors import PipelineError
 from pipeline.model import tokenizer as tokenizers
+from pipeline.model.adapters import method_of
 from pipeline.model.loader import Loader, load_adapter
 from pipeline.model.tokenizer import Prepared
 from pipeline.use.subject import Subject
@@ -92,6 +94,7 @@ def load(subjects: Sequence[Subject]) -> list[Policy]:
 
 
 def _alone(subject: Subject, tokenizer: PreTrainedTokenizerFast) -> Policy:
+    _check_device(subject)
     loader = Loader(subject.model, 0, subject.base, Prepared(tokenizer), subject.head)
     model = loader.model(subject.folder if subject.is_adapter else None, None)
     model = model if subject.model.bits else model.to(device())
@@ -102,10 +105,19 @@ def _beside(other: Policy, subject: Subject, tokenizer: PreTrainedTokenizerFast)
     """A further adapter on the base that is in memory already, or that base without one."""
     if not subject.is_adapter:
         return Policy(subject, other.model, tokenizer, None)
+    _check_device(subject)
     name = f"adapter{len(other.model.peft_config)}"
     other.model.add_adapter(name, PeftConfig.from_pretrained(str(subject.folder)))
     load_adapter(other.model, subject.folder, name)
     return Policy(subject, other.model.eval(), tokenizer, name)
+
+
+def _check_device(subject: Subject) -> None:
+    config = PeftConfig.from_pretrained(str(subject.folder)) if subject.is_adapter else None
+    if config is None or device() == "cuda" or (method := method_of(config.peft_type)) is None:
+        return
+    if found := method.without_gpu(vars(config), subject.model.bits):
+        raise PipelineError(f"{subject.name}: {found[0]}.", "Use it where there is a GPU.")
 
 
 def _shares(one: Policy, subject: Subject, tokenizer: PreTrainedTokenizerFast) -> bool:

@@ -5,6 +5,7 @@ import json
 import pytest
 import small_models
 import torch
+from conftest import refused, write_rows
 from peft import get_peft_model
 from safetensors.torch import load_file
 
@@ -17,8 +18,12 @@ from pipeline.model.loader import Loader
 from pipeline.model.quantization import through
 from pipeline.model.saving import save_weights
 from pipeline.model.tokenizer import Prepared
+from pipeline.plan import methods
+from pipeline.plan.planner import Planner
+from pipeline.recipe.reading import load_recipe
 from pipeline.recipe.sections import Model
 from pipeline.stage import specs
+from pipeline.start.doctor import MISSING, of_recipe
 from pipeline.use import questions
 from pipeline.use.export import export
 from pipeline.use.loaded import load, tokenizer_of
@@ -131,6 +136,40 @@ def test_an_adapter_is_merged_onto_the_base_that_it_was_trained_on_and_loses_its
     there = load_file(tmp_path / "merged/model.safetensors")[f"{name}.weight"]
     expected = small_models.onto_the_quantized(policy.model, adapter, name)
     assert torch.equal(there, expected.to(torch.bfloat16))
+
+
+@pytest.fixture
+def without_gpu(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("bits", "adapter", "runs"), [(8, "use_dora: true", 0), (4, "use_dora: true", 1), (8, "r: 4", 1)]
+)
+def test_dora_on_8_bits_needs_a_gpu_and_plan_and_doctor_say_so(folder, tmp_path, without_gpu, bits, adapter, runs):
+    write_rows(tmp_path / "chat.jsonl", [{"prompt": f"What is {n}?", "completion": "A"} for n in range(9)])
+    (tmp_path / "mine.yaml").write_text(
+        f"model: {{id: {folder}, load_in_{bits}bit: true}}\nadapter: {{method: lora, {adapter}}}\n"
+        f"stages: {{sft: {{data: {{path: {tmp_path}/chat.jsonl}}, train: {{max_steps: 1}}}}}}"
+    )
+    recipe = load_recipe(tmp_path / "mine.yaml")
+    (step,) = Planner(recipe, tmp_path / "runs").plan(["sft"])
+    told = [one.found for one in of_recipe(recipe, tmp_path / "runs") if one.state == MISSING]
+    assert any("DoRA on a base in 8 bits needs a GPU" in note for note in step.notes) != bool(runs)
+    assert any("DoRA on a base in 8 bits needs a GPU" in one for one in told) != bool(runs)
+    assert methods.not_here(recipe, step, gpu=True) is None
+    if not runs:
+        said = refused(tmp_path, "run", "sft", "-r", "mine.yaml")
+        assert "it loses the base's scales" in said and "model.load_in_4bit" in said
+        assert not [*tmp_path.glob("runs/.data/*")]
+
+
+def test_a_dora_that_was_trained_on_8_bits_is_not_asked_without_a_gpu(folder, tmp_path, without_gpu):
+    adapter = small_models.adapter(tmp_path / "adapter", folder, use_dora=True)
+    one = Subject("model", adapter, Base(None, str(folder)), Model(id=str(folder), load_in_8bit=True))
+    with pytest.raises(PipelineError, match="model: DoRA on a base in 8 bits needs a GPU"):
+        load([one])
 
 
 def test_unsloth_says_that_it_does_not_serve_it(monkeypatch):

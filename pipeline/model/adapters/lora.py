@@ -17,6 +17,17 @@ class Lora(Method):
     def of(self, fields: Mapping[str, Any]) -> Method:
         return FROM_THE_BASE if str(fields.get(_BEGINS)).lower().startswith(_FROM_THE_BASE) else self
 
+    def without_gpu(self, fields: Mapping[str, object], bits: int | None) -> tuple[str, str] | None:
+        """DoRA reads the base's weights in each step. On a CPU PEFT puts them back behind it (`dequantize_module_weight`),
+        without the scales of 8-bit rows, which bitsandbytes keeps elsewhere by then. On a GPU it puts nothing back.
+        """
+        if bits != 8 or not fields.get("use_dora"):
+            return None
+        return (
+            "DoRA on a base in 8 bits needs a GPU, and there is none here: on a CPU it loses the base's scales",
+            "Set model.load_in_4bit instead, which runs here, or leave use_dora out.",
+        )
+
     def spread(self, optimizer, model, learning: Mapping[str, float]) -> None:
         """LoRA+ (Hayou et al., 2024, arXiv:2402.12354): B learns so many times faster than A. What is a vector learns with B, as
         in PEFT's `create_loraplus_optimizer`; decay, and a rate of their own that some have, stay as they are.

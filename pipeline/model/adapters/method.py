@@ -68,6 +68,9 @@ class Method:
         """Why it cannot be put onto a model of this config.json, as far as that tells."""
         return None
 
+    def without_gpu(self, fields: Mapping[str, Any], bits: int | None) -> tuple[str, str] | None:
+        """(why it cannot run on a CPU, on a base of so many bits where it is quantized, what to do), or None."""
+
     def settings(self, fields: Mapping[str, Any], **fixed: object):
         """A PEFT config of this method. Raises ValueError for values that PEFT does not take together."""
         return self.config_class()(**{key: fields[key] for key in fields if key not in self.learning}, **fixed)

@@ -9,7 +9,7 @@ from filelock import FileLock
 from pipeline.artifact.attempt import Attempt
 from pipeline.artifact.digests import Digests
 from pipeline.errors import MachineError, PipelineError
-from pipeline.plan import judges
+from pipeline.plan import judges, methods
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import Step
 from pipeline.ranks import ALONE, Ranks
@@ -79,6 +79,8 @@ def check(job: Job, attempt: Attempt, ranks: Ranks = ALONE) -> CheckedJob:
     settings = recipe.stage(job.stage)
     settings = replace(settings, data=settings.data.pinned(planner.folder))
     ranks, agreed, note = machine.agreed(job, recipe, attempt, ranks)
+    if found := methods.not_here(recipe, step, gpu=agreed["device"] == "cuda"):
+        raise PipelineError(f"{job.stage}: {found[0]}.", found[1])
     checked = CheckedJob(job, attempt, recipe, planner, step, settings, agreed, started, ranks, note)
     return replace(checked, shrunk=len(checked.shrinking.history))
 
