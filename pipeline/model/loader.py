@@ -193,7 +193,7 @@ class Loader:
         for name, parameter in model.named_parameters():
             if parameter.requires_grad and ("modules_to_save" in name or "trainable_tokens" in name):
                 parameter.data = parameter.data.float()  # like LoRA's own: small steps are lost in bf16
-        if self.wanted.bits:
+        if self.wanted.dtype != "float32":
             keep_dtype(model)
         return backend.finished(model, self.unsloth) if self.unsloth else model
 

@@ -28,7 +28,7 @@ def quantization(bits: int, dtype: torch.dtype) -> BitsAndBytesConfig:
 
 
 def keep_dtype(model: PeftModel) -> None:
-    """Let adapted layers yield the base's dtype: PEFT's IA3 gives float32 there, which the next layer cannot take."""
+    """Let adapted layers yield the base's dtype: IA3 on 8 bits and norms in float32 do not, and the next layer cannot take it."""
     dtype = model.get_input_embeddings().weight.dtype
     for module in model.modules():
         if isinstance(module, BaseTunerLayer):

@@ -1,6 +1,7 @@
 """A quantized base: what becomes int8, which methods are right on 4 and on 8 bits, and what is merged."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import small_models
@@ -114,6 +115,14 @@ def test_in_half_precision_vectors_beside_it_yield_what_the_next_layer_takes(fol
     model = loader(folder, dtype="bfloat16").model(
         None, {"method": "ia3", "target_modules": ["k_proj"], "feedforward_modules": []}
     )
+    assert logits(model).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if not method.whole])
+def test_on_a_base_in_half_precision_every_adapter_is_float32(folder, name):
+    loaded = replace(loader(folder), wanted=Model(id=str(folder), dtype="bfloat16"))
+    model = loaded.model(None, {"method": name} | dict(METHODS[name].defaults))
+    assert {one.dtype for one in model.parameters() if one.requires_grad} == {torch.float32}
     assert logits(model).dtype == torch.bfloat16
 
 

@@ -25,6 +25,21 @@ class Biases(Method):
         return f"it trains biases, and a {kind} model has none; ln_tuning comes nearest"
 
 
+@dataclass(frozen=True)
+class Norms(Method):
+    """A method that trains copies of the norms."""
+
+    def put_on(self, base, config):
+        """With the norms in float32: PEFT copies them in the base's dtype, and beside 1 a bfloat16 knows no step below 0.004."""
+        from peft.tuners.ln_tuning.layer import LNTuningLayer
+
+        model = super().put_on(base, config)
+        for module in model.modules():
+            if isinstance(module, LNTuningLayer):  # with the norm itself, which further adapters are copied from
+                module.float()
+        return model
+
+
 IA3 = Method(
     name="ia3",
     when="the fewest parameters that still learn a task; wants ten times LoRA's learning rate",
@@ -34,11 +49,13 @@ IA3 = Method(
     in_4_bit=True,
     in_8_bit=True,
 )
-LN_TUNING = Method(
+LN_TUNING = Norms(
     name="ln_tuning",
     when="only the norms: a small change of style or domain",
     config="LNTuningConfig",
     peft_type="LN_TUNING",
+    in_4_bit=True,
+    in_8_bit=True,
 )
 BITFIT = Biases(
     name="bitfit",
