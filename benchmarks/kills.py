@@ -176,14 +176,14 @@ def begin(folder: Path) -> None:
     shutil.copyfile(RECIPE, folder / "tiny.yaml")
 
 
-def command(stages: Sequence[str]) -> list[str]:
-    overrides = [word for pair in SHORT for word in ("--set", pair)]
+def command(stages: Sequence[str], overrides: Sequence[str] = ()) -> list[str]:
+    overrides = [word for pair in (*SHORT, *overrides) for word in ("--set", pair)]
     return [sys.executable, "-m", "pipeline.cli", "run", *stages, "-r", "tiny.yaml", *overrides, "--no-unsloth"]
 
 
-def align(folder: Path, *stages: str, check: bool = True) -> subprocess.CompletedProcess:
+def align(folder: Path, *stages: str, check: bool = True, overrides: Sequence[str] = ()) -> subprocess.CompletedProcess:
     environment = os.environ | {"PYTHONPATH": str(PROJECT), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command(stages), cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command(stages, overrides), cwd=folder, env=environment, capture_output=True, text=True)
     if check and done.returncode:
         sys.exit(done.stdout + done.stderr)
     return done
@@ -191,13 +191,24 @@ def align(folder: Path, *stages: str, check: bool = True) -> subprocess.Complete
 
 def begun(whole: Path, stage: str) -> tuple[subprocess.Popen, Path]:
     """The stage, started in a folder of its own in which its parents are finished."""
+    folder = beside(whole, PARENTS[stage])
+    return started(folder, stage), folder
+
+
+def beside(whole: Path, parents: Sequence[str]) -> Path:
+    """A folder to run in, with stages that are finished in `whole`."""
     folder = Path(tempfile.mkdtemp(dir=whole.parent)) / "again"
     begin(folder)
-    for parent in PARENTS[stage]:
+    for parent in parents:
         shutil.copytree(whole / "runs/tiny" / parent, folder / "runs/tiny" / parent, symlinks=True)
+    return folder
+
+
+def started(folder: Path, stage: str, overrides: Sequence[str] = ()) -> subprocess.Popen:
     environment = os.environ | {"PYTHONPATH": str(PROJECT), "HF_HUB_OFFLINE": "1"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(command([stage]), cwd=folder, env=environment, start_new_session=True, **quiet), folder
+    line = command([stage], overrides)
+    return subprocess.Popen(line, cwd=folder, env=environment, start_new_session=True, **quiet)
 
 
 def until(process: subprocess.Popen, folder: Path, stage: str, come: Callable[[str], bool]) -> None:
