@@ -17,7 +17,7 @@ from pathlib import Path
 from against_trl import CORES, PROJECT, RESULTS, console, new_table
 from methods import TIMES_LORA
 
-from pipeline.model.adapters import METHODS
+from pipeline.model.adapters import METHODS, NAMED
 
 RATES = {"sft": 1e-3, "reward": 1e-3, "dpo": 3e-4, "ppo": 3e-4, "grpo": 3e-4}  # LoRA's; see methods.py for the others'
 STAGES = tuple(RATES)
@@ -36,8 +36,8 @@ def main() -> None:
     parser.add_argument("--answers", type=Path, required=True, help="rows for sft")
     parser.add_argument("--pairs", type=Path, required=True, help="rows for reward and dpo")
     parser.add_argument("--prompts", type=Path, required=True, help="rows for ppo and grpo")
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
-    parser.add_argument("--steps", type=int, default=24, help="of sft, reward and dpo; of ppo and grpo half as many")
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(NAMED))
+    parser.add_argument("--steps", type=int, default=48, help="of sft, reward and dpo; of ppo and grpo half as many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=RESULTS / f"families-{datetime.now():%Y-%m-%d}.json")
     options = parser.parse_args()
@@ -132,7 +132,9 @@ def of_stage(folder: Path) -> dict:
     manifest = json.loads((folder / "latest/manifest.json").read_text())
     weights = sum(file.stat().st_size for file in (folder / "latest" / manifest["output"]).glob("*.safetensors"))
     kept = ("metrics", "steps", "tokens", "seconds", "peak_bytes", "samples")
-    return {key: manifest[key] for key in kept} | {"weights_bytes": weights}
+    logged = [json.loads(line) for line in (folder / "latest/log.jsonl").read_text().splitlines()]
+    losses = [round(one["loss"], 4) for one in logged if "loss" in one]
+    return {key: manifest[key] for key in kept} | {"losses": losses, "weights_bytes": weights}
 
 
 def why_not(done: subprocess.CompletedProcess, given: dict[str, Path]) -> dict:

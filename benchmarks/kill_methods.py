@@ -33,7 +33,7 @@ from kills import (
     started,
 )
 
-from pipeline.model.adapters import METHODS
+from pipeline.model.adapters import METHODS, NAMED
 
 STAGES = ("sft", "dpo")
 BIASES = ("model.config.attention_bias=true", "model.config.mlp_bias=true")  # without any there is no BitFit
@@ -42,7 +42,7 @@ PATIENCE = 600  # seconds for a stage to come to its next moment
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(NAMED))
     parser.add_argument("--moments", type=int, default=5)
     parser.add_argument("--results", type=Path, default=RESULTS / f"kill-methods-{datetime.now():%Y-%m-%d}.json")
     options = parser.parse_args()

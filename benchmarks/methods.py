@@ -14,7 +14,7 @@ from statistics import mean
 
 from against_trl import CORES, PROJECT, RESULTS, console, new_table
 
-from pipeline.model.adapters import METHODS
+from pipeline.model.adapters import METHODS, NAMED
 
 # The recipe's own learning rates are LoRA's, ten times those that LoRA has on a large model. Those of the others are taken from
 # what their authors used beside LoRA, or beside full tuning; this was written before any of them was measured.
@@ -32,6 +32,8 @@ TIMES_LORA = {
 }  # the others, 1: LoRA's own, as in their papers
 
 SETTINGS = {"lora": {"r": 32, "lora_alpha": 64}}  # the recipe's; the others are as they come
+# What the base of the recipe lacks: BitFit trains biases, and this Llama has none. Its base is pretrained with some.
+BASES = {"bitfit": ["model.config.attention_bias=true", "model.config.mlp_bias=true"]}
 STAGES = ("sft", "dpo")
 RATES = {"sft": 2e-3, "dpo": 5e-4}  # recipes/tiny.yaml
 FIGURES = {"sft": ("exact_match",), "dpo": ("preference_accuracy", "win_rate", "exact_match")}
@@ -39,7 +41,7 @@ FIGURES = {"sft": ("exact_match",), "dpo": ("preference_accuracy", "win_rate", "
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(NAMED))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
         "--factor", type=float, default=1, help="of every learning rate: whether another one serves better"
@@ -50,15 +52,15 @@ def main() -> None:
     options = parser.parse_args()
     cells = json.loads(options.results.read_text())["cells"] if options.results.is_file() else []
     for seed in () if options.picture else options.seeds:
-        runs = options.runs.resolve() / f"seed-{seed}"
-        if (done := align("run", ["pretrain"], runs, [f"seed={seed}"])).returncode:
-            sys.exit(done.stdout + done.stderr)
-        trained = parameters(runs, seed)
         for name in options.methods:
             which = {"method": name, "seed": seed, "factor": options.factor}
             if any(which.items() <= one.items() for one in cells):
                 continue
-            cells.append(which | {"trained": trained[name]} | cell(runs, name, seed, options.factor))
+            base = [f"seed={seed}", *BASES.get(name, [])]
+            runs = options.runs.resolve() / (f"seed-{seed}" + (f"-{name}" if name in BASES else ""))
+            if (done := align("run", ["pretrain"], runs, base)).returncode:
+                sys.exit(done.stdout + done.stderr)
+            cells.append(which | {"trained": parameters(runs, name, base)} | cell(runs, name, base, options.factor))
             options.results.write_text(json.dumps(report(cells), indent=1) + "\n")
             console.print(f"{which}: {cells[-1]}", soft_wrap=True, markup=False)
     show(cells)
@@ -72,17 +74,17 @@ def align(command: str, words: list[str], runs: Path, sets: list[str]) -> subpro
     return subprocess.run(line, cwd=PROJECT, env=environment, capture_output=True, text=True)
 
 
-def parameters(runs: Path, seed: int) -> dict[str, int | None]:
-    """How many each method trains of the recipe's model."""
-    said = align("methods", ["--json"], runs, [f"seed={seed}"])
-    return {row["method"]: row["trained"] for row in json.loads(said.stdout)}
+def parameters(runs: Path, name: str, base: list[str]) -> int | None:
+    """How many the method trains of the recipe's model."""
+    said = align("methods", [name, "--json"], runs, base)
+    return json.loads(said.stdout)[0]["trained"]
 
 
-def cell(runs: Path, name: str, seed: int, factor: float) -> dict:
-    """What one method learned with one seed, or why it did not."""
+def cell(runs: Path, name: str, base: list[str], factor: float) -> dict:
+    """What one method learned on one base, or why it did not."""
     adapter = {"method": name} | SETTINGS.get(name, {})
     rates = {stage: RATES[stage] * TIMES_LORA.get(name, 1) * factor for stage in STAGES}
-    sets = [f"seed={seed}", f"adapter={json.dumps(adapter)}", "stages.sft.evaluation.few_shot=0"]
+    sets = [*base, f"adapter={json.dumps(adapter)}", "stages.sft.evaluation.few_shot=0"]
     sets += ["evaluation.earlier_stages=false"]
     sets += [f"stages.{stage}.train.learning_rate={rate:g}" for stage, rate in rates.items()]
     load = os.getloadavg()[0]
@@ -117,6 +119,7 @@ def report(cells: list[dict]) -> dict:
         "times_lora": TIMES_LORA,
         "learning_rates": RATES,
         "settings": SETTINGS,
+        "bases": BASES,
         "cells": cells,
     }
 

@@ -113,7 +113,7 @@ def plan(
     if show_memory:
         memory.bars(screen, needs, asked)
     if fits:
-        memory.fit(screen, fits, card.named(fit_gpu))
+        memory.fit(screen, fits, card.named(fit_gpu), len(needs))
     checks.files_there(loaded, [step.stage for step in steps])
 
 

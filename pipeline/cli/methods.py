@@ -12,7 +12,7 @@ from pipeline.cli.heavy import import_quietly
 from pipeline.cli.options import DEFAULT_RECIPE, JsonOption, RecipeOption, RunsOption, SetOption
 from pipeline.console.screen import Screen, make_console
 from pipeline.errors import PipelineError
-from pipeline.model.adapters import METHODS
+from pipeline.model.adapters import METHODS, NAMED
 from pipeline.model.adapters.method import ROLES, Method
 from pipeline.recipe.reading import load_recipe
 from pipeline.recipe.recipe import Recipe
@@ -32,11 +32,11 @@ def methods(
     """Tell the methods of tuning apart: what each would train of the recipe's model, where it serves, when to use it."""
     for name in names or []:
         if name not in METHODS:
-            raise PipelineError(f"methods: {not_among(name, METHODS)}.")
+            raise PipelineError(f"methods: {not_among(name, NAMED)}.")
     loaded = load_recipe(recipe, overrides or [])
     import_quietly(loaded.model.bits is not None)
     warnings.filterwarnings("ignore", category=UserWarning)  # PEFT's, of layers that it has no special form for
-    wanted = [name for name in METHODS if not names or name in names]
+    wanted = [name for name in METHODS if name in (names or NAMED)]
     rows = _proven(loaded, runs, wanted) if prove else _counted(loaded, runs, wanted)
     if as_json:
         print(json.dumps(rows, indent=1))

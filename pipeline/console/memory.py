@@ -83,12 +83,13 @@ def _reckoned_from(one: Reckoned) -> str:
     return f"for micro-batches of {tokens['rows']} x {tokens['length']} tokens ({known}); {trained}{lost}"
 
 
-def fit(screen: Screen, fits: Sequence[Fit], card: Card) -> None:
-    """The lines that make the stages fit, and what would where nothing does."""
+def fit(screen: Screen, fits: Sequence[Fit], card: Card, stages: int) -> None:
+    """The lines that make the stages fit, and what would where nothing does. Of some of the `stages` it may not be known."""
     changes = {path: value for one in fits for path, value in one.changes.items()}
     screen.console.print()
     if not changes and all(one.fits for one in fits):
-        screen.message(f"[green]every stage fits {escape(card.name)} as it stands[/green]")
+        which = "every stage" if len(fits) == stages else "every other stage"
+        screen.message(f"[green]{which} fits {escape(card.name)} as it stands[/green]")
         return
     if changes:
         screen.message(f"[bold]into the recipe, for {escape(card.name)}[/bold] (rows an update as before)")

@@ -25,7 +25,7 @@ import pipeline.model.adapters.bias_tuner  # PEFT learns their types
 import pipeline.model.adapters.bottleneck_tuner  # noqa: F401
 from pipeline.errors import PipelineError
 from pipeline.model import backend
-from pipeline.model.adapters import METHODS, method_of
+from pipeline.model.adapters import METHODS, NAMED, method_of
 from pipeline.model.adapters.prompted import Prompted
 from pipeline.model.base import Base
 from pipeline.model.freezing import train_last
@@ -154,7 +154,7 @@ class Loader:
     def _continue(self, base: PreTrainedModel, folder: Path, changes: dict) -> PeftModel:
         config = PeftConfig.from_pretrained(str(folder))
         if method_of(config.peft_type) is None:
-            known = ", ".join(one.name for one in METHODS.values() if one.config)
+            known = ", ".join(name for name in NAMED if METHODS[name].config)
             raise PipelineError(f"{folder}: is a {config.peft_type} adapter; those that can go on are of {known}.")
         for key, value in changes.items():
             setattr(config, key, value)

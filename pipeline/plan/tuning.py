@@ -1,7 +1,7 @@
 """What a stage trains: every weight, a new adapter or its parent's that goes on; what cannot be is refused."""
 
 from pipeline.errors import PipelineError
-from pipeline.model.adapters import METHODS, method_of
+from pipeline.model.adapters import METHODS, NAMED, method_of
 from pipeline.plan.methods import tuning
 from pipeline.plan.step import Parent, Step
 from pipeline.recipe.fields import fields_of, hashed
@@ -87,7 +87,7 @@ class Tuning:
         if method is None:
             raise PipelineError(
                 f"{name}: the adapter {parent.folder} is of {has['peft_type']}, and that is no method here.",
-                f"There are {', '.join(one.name for one in METHODS.values() if one.config)}.",
+                f"There are {', '.join(name for name in NAMED if METHODS[name].config)}.",
             )
         if own and wanted != method.name:
             raise PipelineError(

@@ -7,7 +7,7 @@ from typing import Any
 from pipeline import stage
 from pipeline.data.shapes.examples import shapes_of
 from pipeline.data.shapes.shape import SHAPES
-from pipeline.model.adapters import CONFIGS, DEFAULT, METHODS
+from pipeline.model.adapters import CONFIGS, DEFAULT, METHODS, NAMED
 from pipeline.model.adapters.method import Method
 from pipeline.recipe import foreign
 from pipeline.recipe.chain import stages_below, start_of
@@ -274,7 +274,8 @@ def _all_bits(raw: dict) -> list[int]:
 
 def _methods_with(key: str) -> str:
     """The methods that have a field, for a message; empty where none has."""
-    having = [one.name for one in METHODS.values() if one.config and key in fields_of(one.config)]
+    named = [METHODS[name] for name in NAMED]
+    having = [one.name for one in named if one.config and key in fields_of(one.config)]
     return f"method {having[0] if DEFAULT in having else ' or '.join(having)}" if having else ""
 
 

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from pipeline.data.source import Data
 from pipeline.data.tokens.template_files import FOLDER
-from pipeline.model.adapters import DEFAULT, METHODS, NOT_HERE
+from pipeline.model.adapters import DEFAULT, METHODS, NAMED, NOT_HERE
 from pipeline.recipe.fields import fields_of
 from pipeline.recipe.gates import MustKeep
 from pipeline.recipe.judging import Judge, judge_of
@@ -32,7 +32,7 @@ def folder_name(value: object) -> object:
 def _tuning_method(value: object) -> object:
     if isinstance(value, str) and value in METHODS:
         return value
-    raise ValueError(NOT_HERE.get(str(value).lower()) or not_among(value, METHODS))
+    raise ValueError(NOT_HERE.get(str(value).lower()) or not_among(value, NAMED))
 
 
 def _switch(value: object) -> object:

@@ -16,6 +16,7 @@ from pipeline.recipe.recipe import Recipe
 from pipeline.recipe.sections import Evaluation, Model, StageSection, Tokenizer
 from pipeline.wording import must_be, nearest, not_among
 
+_CONFIGS = [config for config, one in CONFIGS.items() if not one.by_class]
 _NUMBERS = [key for method in METHODS.values() for key in method.numbers]
 _WANTED = {
     "int_type": "a whole number",
@@ -73,7 +74,7 @@ def sections() -> dict[str, Iterable[str]]:
         "stages.<stage>.data": Data.model_fields,
         "stages.<stage>.data.held_out": HeldOut.model_fields,
         "stages.<stage>.data.mixture": Part.model_fields,
-        "adapter": ("method", *_NUMBERS, *dict.fromkeys(key for config in CONFIGS for key in fields_of(config))),
+        "adapter": ("method", *_NUMBERS, *dict.fromkeys(key for config in _CONFIGS for key in fields_of(config))),
         "evaluation": Evaluation.model_fields,
         "stages.<stage>": StageSection.model_fields,
         "stages.<stage>.evaluation": Evaluation.model_fields,

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from pipeline.errors import PipelineError
 from pipeline.model import backend
-from pipeline.model.adapters import METHODS
+from pipeline.model.adapters import METHODS, NAMED
 from pipeline.model.adapters.method import BEGIN
 from pipeline.model.base import Base
 from pipeline.model.loader import Loader
@@ -118,7 +118,7 @@ def test_in_half_precision_vectors_beside_it_yield_what_the_next_layer_takes(fol
     assert logits(model).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if not method.whole])
+@pytest.mark.parametrize("name", [name for name in NAMED if not METHODS[name].whole])
 def test_on_a_base_in_half_precision_every_adapter_is_float32(folder, name):
     loaded = replace(loader(folder), wanted=Model(id=str(folder), dtype="bfloat16"))
     model = loaded.model(None, {"method": name} | dict(METHODS[name].defaults))

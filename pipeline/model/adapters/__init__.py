@@ -3,6 +3,7 @@
 Nothing is loaded to ask: what a recipe may say stands here too, so this room lies below `recipe`. Stages are not known here.
 """
 
+from pipeline.model.adapters.any_peft import BY_CLASS, NOT_HELD
 from pipeline.model.adapters.bottleneck import BOTTLENECK
 from pipeline.model.adapters.factored import LOHA, LOKR, MISS, VERA
 from pipeline.model.adapters.lora import ADALORA, LORA
@@ -15,7 +16,8 @@ from pipeline.model.adapters.whole import FREEZE, FULL
 # By the names that recipes have for them. The first is the default.
 _ADDED = (ADALORA, IA3, LN_TUNING, BITFIT, VERA, OFT, BOFT, HRA, MISS, LOHA, LOKR, BOTTLENECK)
 _VIRTUAL_TOKENS = (PREFIX, PROMPT, P_TUNING)
-METHODS: dict[str, Method] = {one.name: one for one in (LORA, FULL, FREEZE, *_ADDED, *_VIRTUAL_TOKENS)}
+METHODS: dict[str, Method] = {one.name: one for one in (LORA, FULL, FREEZE, *_ADDED, *_VIRTUAL_TOKENS, *BY_CLASS)}
+NAMED = tuple(name for name, one in METHODS.items() if not one.by_class)
 CONFIGS = {one.config: one for one in METHODS.values() if one.config}  # by PEFT's class
 DEFAULT = LORA.name
 
@@ -30,6 +32,10 @@ NOT_HERE = {
     "ptuning": "P-tuning is method p_tuning",
     "p-tuning": "P-tuning is method p_tuning",
 }
+NOT_HERE |= {one.peft_type.lower(): f"{one.peft_type} is method {one.name}" for one in BY_CLASS}
+# By PEFT's class: those that have a name here, and those that are not taken.
+NOT_HERE |= {config.lower(): f"{config} is method {one.name}" for config, one in CONFIGS.items() if not one.by_class}
+NOT_HERE |= {config.lower(): f"{config} is not taken: {why}; take lora" for config, why in NOT_HELD.items()}
 
 
 def method_on(model) -> Method | None:

@@ -32,6 +32,7 @@ class Method:
     converted: bool = False  # whether it is kept as another adapter than it is trained as; see `finished`
     cannot: Mapping[str, str] = field(default_factory=dict)  # what a stage may need or set in `train`, and why not
     key: str = "method"  # the key of an adapter that makes it this one
+    by_class: bool = False  # whether recipes name it by PEFT's class; it is not told of where nobody asks
     called: str = ""  # in messages, where the name does not tell it
 
     @property

@@ -57,6 +57,8 @@ def tuned(method: str, fields: Mapping[str, Any], shape: Shape, size: int, *, sc
     """
     if method in ("full", "freeze"):
         return _of_the_model(None if method == "full" else int(fields["layers"]), shape, size, score=score)
+    if method not in _METHODS:
+        raise UnknownShape(f"what {method} trains of a model is not known here")
     made = _METHODS[method](dict(fields), shape)
     more = [(1, shape.width, 1)] if score else []
     kept = fields.get("modules_to_save") or ()

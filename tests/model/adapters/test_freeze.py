@@ -8,7 +8,7 @@ from conftest import attempt
 from safetensors.torch import load_file
 from stage_runs import stage_run
 
-from pipeline.model.adapters import METHODS
+from pipeline.model.adapters import METHODS, NAMED
 from pipeline.model.base import Base
 from pipeline.model.census import counts
 from pipeline.model.saving import save
@@ -102,7 +102,7 @@ def test_a_stage_may_have_more_layers_and_two_are_the_default(read):
 def test_the_table_counts_the_layers_that_are_trained():
     config = {"model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3}
     config |= {"num_attention_heads": 2, "num_key_value_heads": 1}
-    whole, found = counts(Base(None, None), Model(config=config), 32, list(METHODS.values()), {})
+    whole, found = counts(Base(None, None), Model(config=config), 32, [METHODS[name] for name in NAMED], {})
     (one,) = (count for count in found if count.method.name == "freeze")
     assert one.saved == 4 * whole and one.trained == 2 * (16 * 16 * 2 + 16 * 8 * 2 + 3 * 16 * 32 + 2 * 16)
 

@@ -13,20 +13,30 @@ from stage_runs import stage_run
 from transformers import AutoModelForCausalLM
 
 from pipeline.artifact.attempt import Attempt
-from pipeline.model.adapters import METHODS, NOT_HERE
+from pipeline.model.adapters import METHODS, NAMED, NOT_HERE
 from pipeline.model.loader import load_adapter
 from pipeline.model.proofs import failures, prove
 from pipeline.model.saving import save
 from pipeline.recipe.fields import fields_of
 from pipeline.recipe.owned import adapter_owned
 
-ADAPTERS = [name for name, method in METHODS.items() if not method.whole]
+ADAPTERS = [name for name in NAMED if not METHODS[name].whole]
+BY_CLASS = [name for name, method in METHODS.items() if method.by_class]
+# What fits so narrow a model.
+SMALL = {"C3AConfig": {"block_size": 8}, "VBLoRAConfig": {"vector_length": 8, "num_vectors": 16}}
 CHAINED = {name: f"method: {name}" for name in ADAPTERS} | {
     "LoRA+": "method: lora, loraplus_lr_ratio: 4",
     "PiSSA": "method: lora, r: 4, init_lora_weights: pissa",
     "fast PiSSA": "method: lora, r: 4, init_lora_weights: pissa_niter_4, loraplus_lr_ratio: 2",
     "OLoRA": "method: lora, r: 4, init_lora_weights: olora",
 }
+SLOWLY = [
+    pytest.param(
+        ", ".join([f"method: {name}", *(f"{key}: {value}" for key, value in SMALL.get(name, {}).items())]),
+        marks=pytest.mark.slow,
+    )
+    for name in BY_CLASS
+]
 LEARNING_RATE = "stages.sft.train.learning_rate=1e-2"
 
 
@@ -53,9 +63,9 @@ def base_of(chain: Path, name: str = "lora"):
     return AutoModelForCausalLM.from_pretrained(attempt(chain, "pretrain") / "model", **biases)
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
+@pytest.mark.parametrize("name", [*ADAPTERS, *BY_CLASS])
 def test_what_the_chain_relies_on(chain, name):
-    found = prove(partial(base_of, chain, name), METHODS[name], dict(METHODS[name].defaults))
+    found = prove(partial(base_of, chain, name), METHODS[name], dict(METHODS[name].defaults) | SMALL.get(name, {}))
     assert not list(failures(found)), found
 
 
@@ -71,7 +81,7 @@ def test_a_method_that_rewrites_the_base_is_found_out(chain):
     assert "base untouched" in failures(prove(partial(base_of, chain), METHODS["lora"], fields))
 
 
-@pytest.mark.parametrize("settings", CHAINED.values(), ids=CHAINED)
+@pytest.mark.parametrize("settings", [*CHAINED.values(), *SLOWLY], ids=[*CHAINED, *BY_CLASS])
 def test_it_is_trained_resumed_and_gone_on_from(pretrained, settings):
     method, room = f"adapter={{{settings}}}", "stages.{}.train.max_length=44"  # virtual tokens take the rest
     model, below = attempt(pretrained, "pretrain") / "model", ()
