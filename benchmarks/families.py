@@ -24,7 +24,7 @@ STAGES = tuple(RATES)
 FIRST = {
     "sft": "loss",
     "reward": "reward_accuracy",
-    "dpo": "preference_accuracy",
+    "dpo": "loss",
     "ppo": "mean_reward",
     "grpo": "mean_reward",
 }
@@ -116,9 +116,8 @@ def family(recipe: dict, name: str, given: dict[str, Path]) -> dict:
         refused = {stage: why_not(done, given) for stage, done in asked.items() if done.returncode}
         done = align(folder, "run", *(stage for stage in STAGES if stage not in refused), "--no-unsloth")
         for stage in STAGES:
-            attempt = folder / "runs/families" / stage
-            trained = (attempt / "latest/manifest.json").is_file()
-            found[stage] = of_stage(attempt) if trained else refused.get(stage) or why_not(done, given)
+            kept = [*(folder / "runs/families" / stage).glob("*/manifest.json")]
+            found[stage] = of_stage(kept[0].parent) if kept else refused.get(stage) or why_not(done, given)
     return {"trained": counted["trained"], "share": counted["share"], "stages": found}
 
 
@@ -129,10 +128,11 @@ def align(folder: Path, *words: str) -> subprocess.CompletedProcess:
 
 
 def of_stage(folder: Path) -> dict:
-    manifest = json.loads((folder / "latest/manifest.json").read_text())
-    weights = sum(file.stat().st_size for file in (folder / "latest" / manifest["output"]).glob("*.safetensors"))
-    kept = ("metrics", "steps", "tokens", "seconds", "peak_bytes", "samples")
-    logged = [json.loads(line) for line in (folder / "latest/log.jsonl").read_text().splitlines()]
+    """Without samples: the rows are not ours to show."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    weights = sum(file.stat().st_size for file in (folder / manifest["output"]).glob("*.safetensors"))
+    kept = ("metrics", "steps", "tokens", "seconds", "peak_bytes")
+    logged = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     losses = [round(one["loss"], 4) for one in logged if "loss" in one]
     return {key: manifest[key] for key in kept} | {"losses": losses, "weights_bytes": weights}
 
@@ -140,7 +140,9 @@ def of_stage(folder: Path) -> dict:
 def why_not(done: subprocess.CompletedProcess, given: dict[str, Path]) -> dict:
     """2 is a refusal, before anything is loaded; what else ends it is a failure."""
     said = without_folders(" ".join(done.stderr.split()) or " ".join(done.stdout.split())[-500:], given)
-    return {"refused" if done.returncode == 2 else "failed": said.removeprefix("error: ")}
+    return {
+        "refused" if done.returncode == 2 else "failed": said.removeprefix("error: ").removeprefix("families.yaml: ")
+    }
 
 
 def without_folders(text: str, given: dict[str, Path]) -> str:

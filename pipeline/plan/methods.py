@@ -26,6 +26,11 @@ def refuse(recipe: Recipe, name: str, parent: Parent | None, config: Mapping[str
         )
     begins = parent.is_model if parent else recipe.incoming_adapter(name)[0] is None
     spec, train = specs()[name], recipe.given(name, full=method.whole)
+    if spec.rewarded_by and method.whole and METHODS[recipe.stage(name).adapter["method"]].whole:
+        raise PipelineError(
+            f"{name}: adapter.method {method.name}: its roles share one frozen base, so it trains an adapter.",
+            f"Give stages.{name}.adapter: {{method: lora}}.",
+        )
     values = effective(spec.config, train)
     if number := steps.written(values):
         refuse_too_short(f"{recipe.path}: stages.{name}", method, fields, number)

@@ -61,12 +61,7 @@ class Tuning:
         method = self.recipe.stage(name).adapter["method"]
         full = is_full(method)
         if full and specs()[name].rewarded_by:
-            if parent and not parent.is_model:
-                return False  # the parent's adapter goes on, whatever the rest of the recipe tunes
-            raise PipelineError(
-                f"{name}: adapter.method {method}: its roles share one frozen base, so it trains an adapter.",
-                f"Give stages.{name}.adapter: {{method: lora}}.",
-            )
+            return False  # its parent's adapter goes on, whatever the rest of the recipe tunes; see `methods.refuse`
         if full and parent and not parent.is_model:
             raise PipelineError(
                 f"{name}: adapter.method full on top of the adapter of {parent.stage or parent.folder}: that would "

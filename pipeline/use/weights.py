@@ -275,6 +275,11 @@ def _wrappers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def _check_mergeable(model, subject: Subject) -> None:
     config = model.peft_config["default"]
+    if method_of(config.peft_type).by_class:
+        raise PipelineError(
+            f"{subject.name}: merging an adapter of {config.peft_type.value} has not been proven here.",
+            "Use it beside the base: align chat, align serve, align publish. Or merge it with PEFT's merge_and_unload.",
+        )
     if not method_of(config.peft_type).merged:
         raise PipelineError(
             f"{subject.name}: an adapter of {config.peft_type.value} has no form within the base's weights.",

@@ -108,6 +108,15 @@ def test_of_what_says_how_long_ppo_trains_the_other_is_noted(micro, monkeypatch)
     assert notes("total_episodes=24") == notes("total_episodes=16", "max_steps=-1") == []
 
 
+@pytest.mark.parametrize("method", ["full", "freeze"])
+def test_where_all_is_trained_what_needs_roles_is_refused_before_any_stage_is_trained(micro, monkeypatch, method):
+    monkeypatch.chdir(micro)
+    recipe = load_recipe("micro.yaml", [f"adapter={{method: {method}}}"])
+    with pytest.raises(PipelineError, match=f"ppo: adapter.method {method}: its roles share one frozen base"):
+        Planner(recipe, Path("runs")).plan(["sft", "ppo"])
+    Planner(recipe, Path("runs")).plan(["sft", "dpo"])
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

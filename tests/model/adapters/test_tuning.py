@@ -23,7 +23,15 @@ from pipeline.recipe.owned import adapter_owned
 ADAPTERS = [name for name in NAMED if not METHODS[name].whole]
 BY_CLASS = [name for name, method in METHODS.items() if method.by_class]
 # What fits so narrow a model.
-SMALL = {"C3AConfig": {"block_size": 8}, "VBLoRAConfig": {"vector_length": 8, "num_vectors": 16}}
+SMALL = {
+    "C3AConfig": {"block_size": 8},
+    "FourierFTConfig": {"n_frequency": 20},
+    "PsoftConfig": {"r": 4},
+    "RoadConfig": {"group_size": 8},
+    "ShiraConfig": {"r": 2},
+    "VBLoRAConfig": {"vector_length": 8, "num_vectors": 16},
+    "WaveFTConfig": {"n_frequency": 20},
+}
 CHAINED = {name: f"method: {name}" for name in ADAPTERS} | {
     "LoRA+": "method: lora, loraplus_lr_ratio: 4",
     "PiSSA": "method: lora, r: 4, init_lora_weights: pissa",
