@@ -30,7 +30,8 @@
 #                       docs/reference/ anew, from the code
 #   make bench          against TRL's own command line; bench-ppo, bench-rollouts, bench-data,
 #                       bench-merge, bench-serving, bench-kills, bench-first-loss, bench-real-data,
-#                       bench-methods, bench-references, bench-memory, bench-prompts: see benchmarks/
+#                       bench-methods, bench-kill-methods, bench-families,
+#                       bench-references, bench-memory, bench-prompts: see benchmarks/
 #   make readme         what README.md quotes of a run, by running it
 #   make newest         the tests against the newest releases, in .venv-newest: ARGS="--keep torch"
 #   make clean          remove .venv
@@ -64,7 +65,7 @@ USED    = $(or $(STAGE),$(lastword $(filter-out reward,$(GOALS))))
 .PHONY: help $(STAGES) all doctor plan status report compare methods trial unsloth-there unsloth test lint docs readme reference newest clean
 .PHONY: chat serve merge export publish evaluate tensorboard wandb
 .PHONY: bench bench-ppo bench-rollouts bench-data bench-merge bench-serving bench-kills bench-first-loss bench-real-data
-.PHONY: bench-methods bench-references bench-memory bench-prompts
+.PHONY: bench-methods bench-kill-methods bench-families bench-references bench-memory bench-prompts
 .DEFAULT_GOAL := help
 
 help:
@@ -186,6 +187,12 @@ bench-real-data: $(VENV)/.ready
 
 bench-methods: $(VENV)/.ready-compare
 	$(VENV)/bin/python benchmarks/methods.py $(ARGS)
+
+bench-kill-methods: $(VENV)/.ready
+	$(VENV)/bin/python benchmarks/kill_methods.py $(ARGS)
+
+bench-families: $(VENV)/.ready
+	$(VENV)/bin/python benchmarks/families.py $(ARGS)
 
 bench-serving: $(VENV)/.ready-serve
 	$(VENV)/bin/python benchmarks/serving.py $(ARGS)

@@ -177,17 +177,31 @@ def draw(rows: list[dict], file: Path) -> None:
     figure, axes = pyplot.subplots(1, 2, figsize=(12, 5.5), sharex=True)
     titles = {"sft exact_match": "exact match after SFT", "dpo win_rate": "win rate after DPO over what SFT left"}
     for where, (key, title) in zip(axes, titles.items(), strict=True):
+        where.set(xlabel="trained parameters", xscale="log", ylabel=title, ylim=(-0.05, 1.05))
         for row in rows:
             where.plot([row["trained"]] * len(row[key]), row[key], "o", color="#4c6a92", alpha=0.6, markersize=5)
-            here = (row["trained"], mean(row[key]))
-            where.annotate(row["method"], here, textcoords="offset points", xytext=(6, 3), fontsize=9)
-        where.set(xlabel="trained parameters", xscale="log", ylabel=title, ylim=(-0.02, 1.02))
+        where.margins(x=0.12)
+        name_points(where, {row["method"]: (row["trained"], mean(row[key])) for row in rows})
         where.grid(alpha=0.3)
         where.spines[["top", "right"]].set_visible(False)
     axes[1].axhline(0.5, color="#b22222", linestyle=":")
     figure.tight_layout()
     figure.savefig(file, dpi=110)
     console.print(str(file))
+
+
+def name_points(axes, points: dict[str, tuple[float, float]]) -> None:
+    """Each name beside its point, higher or lower where another name is in the way. Distances are in points of print."""
+    named: list[tuple[float, float, int]] = []
+    for name, here in sorted(points.items(), key=lambda one: one[1]):
+        x, y = axes.transData.transform(here) * 72 / axes.figure.dpi
+        ways = (3, -10, -21, 15, 26)
+        free = (
+            way for way in ways if all(abs(y + way - other) > 10 or x > end + 6 * long for end, other, long in named)
+        )
+        way = next(free, 3)
+        named.append((x, y + way, len(name)))
+        axes.annotate(name, here, textcoords="offset points", xytext=(6, way), fontsize=9)
 
 
 if __name__ == "__main__":
