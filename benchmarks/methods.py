@@ -191,17 +191,20 @@ def draw(rows: list[dict], file: Path) -> None:
 
 
 def name_points(axes, points: dict[str, tuple[float, float]]) -> None:
-    """Each name beside its point, higher or lower where another name is in the way. Distances are in points of print."""
-    named: list[tuple[float, float, int]] = []
-    for name, here in sorted(points.items(), key=lambda one: one[1]):
-        x, y = axes.transData.transform(here) * 72 / axes.figure.dpi
-        ways = (3, -10, -21, 15, 26)
+    """Each name beside its point, higher or lower where a point or a name is in the way. Distances are in points of print."""
+    places = {name: axes.transData.transform(here) * 72 / axes.figure.dpi for name, here in points.items()}
+    taken = [(x - 4, x + 4, y) for x, y in places.values()]
+    for name in sorted(places, key=lambda one: tuple(places[one])):
+        x, y = places[name]
+        start, end = x + 6, x + 6 + 6 * len(name)
         free = (
-            way for way in ways if all(abs(y + way - other) > 10 or x > end + 6 * long for end, other, long in named)
+            way
+            for way in (0, -7, 9, -17, 19, -27, 29)
+            if all(abs(y + way - other) > 8 or start > last or end < first for first, last, other in taken)
         )
-        way = next(free, 3)
-        named.append((x, y + way, len(name)))
-        axes.annotate(name, here, textcoords="offset points", xytext=(6, way), fontsize=9)
+        way = next(free, 0)
+        taken.append((start, end, y + way))
+        axes.annotate(name, points[name], textcoords="offset points", xytext=(6, way - 3), fontsize=9)
 
 
 if __name__ == "__main__":
