@@ -10,8 +10,12 @@ _HELD = """AdamssConfig BeftConfig C3AConfig DeftConfig DeloraConfig FourierFTCo
     OSFConfig PeanutConfig PsoftConfig RandLoraConfig RoadConfig ShiraConfig SupertuningConfig TinyLoraConfig UniLoraConfig
     VBLoRAConfig WaveFTConfig"""
 _ALL_THAT_IT_IS = "an artifact has to hold all that it is"
+_OF_ASA = """use_asa asa_target_subspaces init_warmup final_warmup mask_interval asa_importance_beta asa_uncertainty_beta
+    asa_schedule_exponent"""
 _REFUSED = {
-    "AdamssConfig": {"use_asa": "something would have to move its ranks in each step, and nothing here does"},
+    "AdamssConfig": dict.fromkeys(
+        _OF_ASA.split(), "something would have to move its ranks in each step, and nothing here does"
+    ),
     "FrodConfig": {"save_projection": _ALL_THAT_IT_IS, "progressbar": "a stage has its own"},
     "RandLoraConfig": {"save_projection": _ALL_THAT_IT_IS},
     "SupertuningConfig": {"save_precomputed_indices": _ALL_THAT_IT_IS},
@@ -44,6 +48,6 @@ NOT_HELD = {
     "CartridgeConfig": "it begins with the keys and values of a text",
     "MultitaskPromptTuningConfig": "each row would have to name its task",
     "PolyConfig": "each row would have to name its task",
-    "ShadowConfig": "generation does not know it",
+    "ShadowConfig": "what its layers yield the next ones cannot take",
     "XLoraConfig": "it mixes adapters that are trained already",
 }
