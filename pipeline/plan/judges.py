@@ -49,7 +49,8 @@ def need_keys(recipe: Recipe, steps: Iterable[Step]) -> None:
     """Before anything is run. Raises PipelineError for the judges' keys that are not there."""
     lacking = [(step.stage, note) for step in steps for note in notes(recipe, step)]
     if lacking:
-        names = dict.fromkeys(judge_of(recipe, name).key_from for name, _ in lacking)
+        judges = [judge_of(recipe, name) for name, _ in lacking]
+        names = dict.fromkeys(judge.key_from for judge in judges if judge)
         said = "\n".join(f"{name}: {note}." for name, note in lacking)
         raise PipelineError(said, f"Put the judge's key there: {'; '.join(f'export {one}=...' for one in names)}")
 
