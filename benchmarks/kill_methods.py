@@ -32,11 +32,11 @@ from kills import (
     phase_of,
     started,
 )
+from methods import BASES
 
 from pipeline.model.adapters import METHODS, NAMED
 
 STAGES = ("sft", "dpo")
-BIASES = ("model.config.attention_bias=true", "model.config.mlp_bias=true")  # without any there is no BitFit
 PATIENCE = 600  # seconds for a stage to come to its next moment
 
 
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def of_method(scratch: Path, method: str, moments: int) -> list[dict]:
-    overrides = (f"adapter={{method: {method}}}", *(BIASES if method == "bitfit" else ()))
+    overrides = (f"adapter={{method: {method}}}", *BASES.get(method, ()))
     base, whole = scratch / ("biased" if method == "bitfit" else "base"), scratch / method / "whole"
     if not base.is_dir():
         begin(base)

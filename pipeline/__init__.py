@@ -5,9 +5,11 @@
     use        what can I do with it?
     chain      how does a program ask for it?
     run        who does it?
+    report     the page on which a chain is judged
     console    what do I see?
     train      how is a stage done?
     ppo        the training loop that is ours
+    start      how does a recipe begin?
     plan       what would be done, and why?
     reward     what is a response worth?
     evaluate   was it worth it?
@@ -15,7 +17,7 @@
     recipe     what does a person write?
     data       what is it trained on?
     artifact   what is kept?    (and hub: what lies elsewhere)
-    errors, section, stage, wording: the ground
+    errors, installing, ranks, section, stage, wording: the ground
 
 A recipe is read, planned, and run stage by stage, each in a process of its own. tests/test_floors.py holds the order.
 

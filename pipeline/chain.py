@@ -74,10 +74,11 @@ class Chain:
     def plan(self, *stages: str, fresh: bool = False, policy: str | None = None) -> list[Step]:
         """What `run` would do and why: one step a stage, those that the named ones stand on first. All without a name.
 
-        Needs neither a network nor a GPU. Raises PipelineError for what cannot be run.
+        Needs neither a network nor a GPU, nor data: `missing` has the files that are not there. Raises PipelineError for
+        what cannot be run.
         """
         goals = self._goals(stages)
-        return Planner(self.recipe, self.runs, policy).plan(goals, fresh=goals if fresh else ())
+        return Planner(self.recipe, self.runs, policy).plan(goals, fresh=goals if fresh else (), without_data=True)
 
     def run(
         self,
@@ -93,6 +94,11 @@ class Chain:
         failed, FallsShort where a stage has lost what it must keep, and KeyboardInterrupt after Ctrl-C, when a checkpoint
         is saved; the same call continues.
         """
+        if self.recipe.launch.nodes > 1:
+            raise PipelineError(
+                f"{self.recipe.path}: launch.nodes: several machines are not driven from here.",
+                "Use `align run` on each of them.",
+            )
         console = Console(file=io.StringIO()) if quiet else make_console()
         run = Run(
             self.recipe.path,

@@ -15,7 +15,16 @@ from typing import TypeVar
 TRAINING, WAITING = timedelta(minutes=30), timedelta(days=7)
 T = TypeVar("T")
 # What the collectives of gloo and NCCL say of a process that is not there any more.
-_LOST = ("Connection closed by peer", "Connection reset by peer", "gloo", "NCCL", "Broken pipe", "store->")
+_LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Connection refused",
+    "Broken pipe",
+    "Timed out",
+    "timed out",
+    "remote process exited",
+    "communicator was aborted",
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,7 @@ class Ranks:
     size: int = 1
     on_this_machine: int = 1  # how many of them
     _group: object = None
+    _group_of_steps: object = None
 
     @property
     def first(self) -> bool:
@@ -67,14 +77,14 @@ class Ranks:
         dist.broadcast_object_list(said, src=0, group=self._group)
         return said[0]
 
-    def of_all(self, value: T) -> list[T]:
-        """What each of them has, in their order, to all of them."""
+    def of_all(self, value: T, *, in_step: bool = False) -> list[T]:
+        """What each of them has, in their order, to all of them; `in_step` where none of them can be long in coming."""
         if self.alone:
             return [value]
         import torch.distributed as dist
 
         said: list = [None] * self.size
-        dist.all_gather_object(said, value, group=self._group)
+        dist.all_gather_object(said, value, group=self._group_of_steps if in_step else self._group)
         return said
 
 
@@ -96,7 +106,8 @@ def joined(ranks: Ranks, device: str) -> Ranks:
     import torch.distributed as dist
 
     dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=TRAINING)
-    return Ranks(ranks.rank, ranks.size, ranks.on_this_machine, dist.new_group(backend="gloo", timeout=WAITING))
+    groups = [dist.new_group(backend="gloo", timeout=timeout) for timeout in (WAITING, TRAINING)]
+    return Ranks(ranks.rank, ranks.size, ranks.on_this_machine, *groups)
 
 
 def lost_another(error: BaseException) -> bool:

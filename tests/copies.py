@@ -11,6 +11,7 @@ import atexit
 import importlib
 import json
 import os
+import random
 import subprocess
 import sys
 import traceback
@@ -19,6 +20,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import ClassVar, NoReturn
+
+from pipeline.model.backend import has_gpu
 
 WITH_STAGES = ("run", "compare")  # the commands that start a stage's process
 READ_ONCE = ("HOME", "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_TOKEN", "PYTHONPATH")  # on loading
@@ -40,7 +43,7 @@ class Loaded:
     @property
     def fits(self) -> bool:
         """Whether it loaded the libraries as they would be loaded now."""
-        return as_loaded() == self.loaded_with
+        return as_loaded() == self.loaded_with and not has_gpu()  # a GPU cannot be used in copies
 
     def align(self, arguments: list[str], cwd: Path, first: str) -> subprocess.CompletedProcess:
         with TemporaryDirectory() as folder:
@@ -82,6 +85,7 @@ class StageProcess:
                 os.close(end)
             os.dup2(theirs, 0)
             os.dup2(telling, 1)
+            sys.path[:] = [one for one in sys.path if one != os.getcwd()]
             _be("pipeline.train.worker", command[command.index("pipeline.train.worker") + 1 :])
         os.close(theirs)
         os.close(telling)
@@ -111,6 +115,9 @@ def _be(module: str, arguments: list[str]) -> NoReturn:
         importlib.import_module(module).main()
     except SystemExit as end:
         code = end.code or 0
+        if isinstance(code, str):
+            print(code, file=sys.stderr)
+            code = 1
     except BaseException:
         traceback.print_exc()
         code = 1
@@ -123,7 +130,9 @@ def _do(job: dict) -> NoReturn:
     os.chdir(job["cwd"])
     os.environ.clear()
     os.environ.update(job["environment"])
-    sys.path.insert(0, job["cwd"])  # as `python -m` does
+    sys.path.insert(0, job["cwd"])  # as `python -m` does, and not `python -P -m`, see StageProcess
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # not the jobs that are still to come
+    random.seed()  # what is drawn without a seed differs, as it does in processes of their own
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(Path(job["said"]) / name, os.O_WRONLY | os.O_CREAT), number)
     exec(job["first"], {"__name__": "first"})

@@ -83,6 +83,8 @@ class Run(TypedDict):
     why: str
     device: str
     processes: int
+    strategy: NotRequired[str]
+    """What several processes had in common."""
     threads: int
     attention: str
     gpu: NotRequired[str]

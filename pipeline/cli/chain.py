@@ -30,6 +30,7 @@ from pipeline.console import benchmarks as shown_benchmarks
 from pipeline.console import memory, tables
 from pipeline.console.display import Display
 from pipeline.console.screen import Screen, make_console
+from pipeline.errors import PipelineError
 from pipeline.plan import checks
 from pipeline.plan.memory import card
 from pipeline.plan.memory.earlier_runs import EarlierRuns
@@ -61,7 +62,13 @@ def run(
     display = Display(make_console())
     machines = {"nodes": nodes, "node_rank": node_rank, "rendezvous": rendezvous}
     overrides = with_switches(recipe, overrides or [], unsloth, processes, **machines)
-    if load_recipe(recipe, overrides).launch.node_rank:
+    launch = load_recipe(recipe, overrides).launch
+    if fresh and launch.nodes > 1:
+        raise PipelineError(
+            "--fresh: on several machines each would begin another attempt for itself.",
+            "Set another seed, or move the old attempt away.",
+        )
+    if launch.node_rank:
         raise typer.Exit(Follow(recipe, overrides, runs, stages or [], policy=policy, display=display).execute())
     run = Run(
         recipe,

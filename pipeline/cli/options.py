@@ -63,10 +63,10 @@ def with_switches(
 ) -> list[str]:
     """The switches of the command line go before all that the recipe says of them, for the chain and for a stage.
 
-    `machines` are nodes, node_rank and rendezvous, as far as they are given; else SLURM's.
+    `machines` are nodes, node_rank and rendezvous, as far as they are given; they go before SLURM's.
     """
     said = [f"launch.{key}={value}" for key, value in machines.items() if value is not None]
-    overrides = [*overrides, *(said or of_slurm(os.environ))]
+    overrides = [*of_slurm(os.environ), *overrides, *said]
     if processes is not None:
         overrides = [*overrides, f"launch.processes={processes}"]
     if unsloth is None:

@@ -75,12 +75,12 @@ def bars(screen: Screen, found: Sequence[Reckoned], card: Card | None) -> None:
 
 def _reckoned_from(one: Reckoned) -> str:
     tokens = one.need.tokens
-    known = "the longest row"
+    known = "(the longest row)"
     if tokens["of"] != "rows":
-        known = f"the most that a row may have: none is prepared yet), and prompts of {tokens['prompt']} (a guess"
+        known = f"(the most that a row may have: none is prepared yet) and prompts of {tokens['prompt']} (a guess)"
     lost = "" if one.need.margin is None else "; fragmentation is that of earlier runs here"
     trained = f"{one.need.trained:,} parameters are trained"
-    return f"for micro-batches of {tokens['rows']} x {tokens['length']} tokens ({known}); {trained}{lost}"
+    return f"for micro-batches of {tokens['rows']} x {tokens['length']} tokens {known}; {trained}{lost}"
 
 
 def fit(screen: Screen, fits: Sequence[Fit], card: Card, stages: int) -> None:

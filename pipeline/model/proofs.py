@@ -109,9 +109,8 @@ def _apart(one: Tensor, other: Tensor) -> float:
 def _loaded(make, method: Method, model: PeftModel, folder: Path, rows: Tensor) -> float:
     config = PeftConfig.from_pretrained(folder)
     config.inference_mode, base = False, make()
-    torch.manual_seed(
-        1
-    )  # as a process that has drawn other numbers: what an adapter draws and does not save is not its own
+    # As a process that has drawn other numbers: what an adapter draws and does not save is not its own.
+    torch.manual_seed(1)
     other = method.put_on(base, config)
     load_adapter(other, folder)
     return _apart(_logits(other, rows), _logits(model, rows))

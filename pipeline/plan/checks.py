@@ -44,7 +44,7 @@ def notes(recipe: Recipe, step: Step) -> Iterator[str]:
 
 
 def not_there(data: Data) -> list[PipelineError]:
-    """What the files of a stage are missed by."""
+    """An error for each source whose files are not there."""
     found = []
     for source in data.sources:
         try:

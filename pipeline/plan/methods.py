@@ -43,7 +43,7 @@ def refuse(recipe: Recipe, name: str, parent: Parent | None, config: Mapping[str
                 f"{recipe.path}: stages.{name}: {where} does not go with {place}: {reason}.",
                 f"Leave {where} out."
                 if where != need
-                else f"Leave {KEEP if need == KEEP else name} out, or name another adapter.method.",
+                else f"Leave {need if need in (KEEP, SEVERAL) else name} out, or name another adapter.method.",
             )
 
 

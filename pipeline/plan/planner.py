@@ -72,6 +72,7 @@ class Planner:
         measured.refuse_unmeasured(self.recipe, names, overridden)
         measured.refuse_no_choice(self.recipe, names)
         checks.files_there(self.recipe, names, data=not without_data)
+        self._missing = {}
         if without_data:
             wrong = {name: checks.not_there(self.recipe.stage(name).data) for name in names}
             self._missing = {name: tuple(error.what for error in some) for name, some in wrong.items() if some}

@@ -12,7 +12,7 @@ _KEY = ("evaluation", "few_shot")
 def why_idle(name: str, spec: Spec, evaluation: Mapping[str, Any]) -> str | None:
     """Why few_shot has no effect in a stage with this evaluation; None where it has one."""
     if spec.head != "causal" or spec.row_kind in ("text", "prompt"):
-        return f"cannot take effect: the rows of {name} have no right answers to compare"
+        return f"cannot take effect: it is not measured in {name}"
     if not evaluation.get("answer_pattern") and not evaluation.get("labels"):
         return "cannot take effect: nothing says which answers are right; set answer_pattern or labels beside it"
     return None

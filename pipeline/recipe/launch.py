@@ -109,14 +109,15 @@ def divided(spec: Spec, given: Mapping[str, Any], size: int) -> dict[str, Any]:
 
 
 def of_slurm(environment: Mapping[str, str]) -> list[str]:
-    """The overrides that place this machine among those of a SLURM job; none where it is no job of several.
+    """The overrides that place this machine among those of a SLURM step; none where it is no step of several.
 
     `srun` starts one task on each of them.
     """
-    nodes = int(environment.get("SLURM_NNODES", 1))
-    if nodes == 1 or environment.get("SLURM_NTASKS") != str(nodes):
+    nodes = int(environment.get("SLURM_STEP_NUM_NODES", 1))
+    if nodes == 1 or environment.get("SLURM_STEP_NUM_TASKS") != str(nodes):
         return []
-    first = re.sub(r"\[(\d+).*", r"\1", environment["SLURM_JOB_NODELIST"].partition(",")[0])
-    port = 20_000 + int(environment["SLURM_JOB_ID"]) % 10_000
+    first = re.findall(r"(?:\[[^\]]*\]|[^,\[])+", environment["SLURM_STEP_NODELIST"])[0]
+    first = re.sub(r"\[(\d+)[^\]]*\]", r"\1", first)
+    port = 20_000 + (int(environment["SLURM_JOB_ID"]) * 7 + int(environment.get("SLURM_STEP_ID", 0))) % 10_000
     rank = environment["SLURM_NODEID"]
     return [f"launch.nodes={nodes}", f"launch.node_rank={rank}", f"launch.rendezvous={first}:{port}"]

@@ -53,7 +53,7 @@ OWNED = _owned(
         "the reference is asked about rows of like length together": "precompute_ref_batch_size",
         "a causal language model is trained": "is_encoder_decoder",
         "the held-out answers are kept in samples.jsonl": "generate_during_eval",
-        "a stage trains in one process, on one device": """deepspeed fsdp fsdp_config parallelism_config
+        "how many processes and machines there are is said by launch": """deepspeed fsdp fsdp_config parallelism_config
             local_rank ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph
             ddp_backend ddp_timeout ds3_gather_for_generation average_tokens_across_devices log_on_each_node log_level_replica
             save_on_each_node""",

@@ -175,7 +175,8 @@ def _of_method(method: Method) -> str:
     parts = [f"## {method.name}", f"{_capital(method.when)}."]
     if method.config:
         if method.name not in _NOT_PEFT:
-            place = _PEFT.get(method.name, method.name)
+            own = method.config.removesuffix("Config").lower() if method.by_class else method.name
+            place = _PEFT.get(method.name, own)
             parts += [f"PEFT's [{method.config}]({_docs('peft', f'package_reference/{place}#peft.{method.config}')})."]
         hidden = adapter_owned(method.config)
         rows = [

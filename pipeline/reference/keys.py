@@ -127,7 +127,7 @@ def some_stages(stages: Sequence[str]) -> str:
 
 
 def meaning(section: type[Section], key: str) -> str:
-    """What a key of a stage's data says where it is the key of all stages stands with those."""
+    """Of a key of a stage's data that says nothing itself, what it means under the top-level `data`."""
     return of_class(section)[key] or of_class(EveryData).get(key, "")
 
 

@@ -78,7 +78,7 @@ class Comparison:
         self.display, self.given = display, list(overrides)
         alike = ("share_prompt=false",) if getattr(specs().get(stage), "shares_prompt", False) else ()  # Unsloth cannot
         own = (f"train.max_steps={steps}", *alike, *OVERRIDES)
-        common = [*overrides, *(f"stages.{stage}.{pair}" for pair in own), "launch.processes=1"]  # Unsloth has one
+        common = [*overrides, *(f"stages.{stage}.{pair}" for pair in own), "launch={}"]  # Unsloth has one process
         self.overrides = {
             name: [*common, f"stages.{stage}.use_unsloth={str(name == UNSLOTH).lower()}"] for name in BACKENDS
         }

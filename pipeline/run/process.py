@@ -97,7 +97,10 @@ def _until_it_ends(
     while True:
         try:
             for line in process.stdout or ():
-                event = json.loads(line)
+                try:
+                    event = json.loads(line)
+                except ValueError:  # two of several processes told of something at once
+                    continue
                 if event["kind"] == "error":
                     error = error or event
                 elif event["kind"] == "started":

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.console.display import Display
+from pipeline.errors import PipelineError
 from pipeline.model.backend import TRANSFORMERS, Backend
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import UP_TO_DATE, Step
@@ -69,7 +70,10 @@ class Standing:
             backend=chosen.name,
             backend_why=chosen.why,
         )
-        return launched(job, one.load(overrides), step)
+        recipe = one.load(overrides)
+        if recipe.launch.nodes > 1:
+            raise PipelineError(f"{recipe.path}: launch.nodes: methods are compared on one machine.", "Leave it out.")
+        return launched(job, recipe, step)
 
     def _folder(self, recipe: Recipe, name: str | None) -> str | None:
         """Of a stage's artifact; what is a folder already, or nothing, as it is."""

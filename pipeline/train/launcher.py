@@ -12,11 +12,6 @@ import uuid
 from datetime import timedelta
 from pathlib import Path
 
-from torch.distributed import DistNetworkError, DistStoreError
-from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
 from pipeline.train.job.events import Channel
 from pipeline.train.job.job import AGAIN, INTERRUPTED, JOB, Job, log_name
 
@@ -25,6 +20,9 @@ TOLD = (AGAIN, INTERRUPTED)  # exit codes that say all there is to say
 
 
 def main() -> None:
+    signal.signal(
+        signal.SIGINT, lambda *_: os._exit(INTERRUPTED)
+    )  # until torch's launcher answers it: nothing is begun yet
     channel = Channel()
     line = sys.stdin.readline()
     if not line:
@@ -32,39 +30,55 @@ def main() -> None:
     job = Job(**json.loads(line))
     _log_into(Path(job.folder), job.node_rank)
     os.environ[JOB] = line
+    sys.stderr.flush()
+    os._exit(_launched(job, channel))
+
+
+def _launched(job: Job, channel: Channel) -> int:
+    """The exit code, when all processes have ended."""
+    from torch.distributed import DistNetworkError, DistStoreError
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
     command = ("-P", "-u", "-m", "pipeline.train.worker")
     try:
-        elastic_launch(_config(job), sys.executable)(*command)
-        code = 0
+        elastic_launch(LaunchConfig(**_config(job)), sys.executable)(*command)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        code = failure.exitcode if failure.exitcode > 0 else 1
-        if code not in TOLD:  # what it has told of itself came before this, and is what the run goes by
+        if failure.exitcode not in TOLD:  # what it has told of itself came before this, and is what the run goes by
             channel.report("error", **_died(job, rank, failure.exitcode))
+        return failure.exitcode if failure.exitcode > 0 else 1
     except (DistNetworkError, DistStoreError) as error:
         channel.report("error", **_alone(job, error))
-        code = 1
-    except SignalException:
-        code = INTERRUPTED
-    sys.stderr.flush()
-    os._exit(code)
+        return 1
+    except (SignalException, KeyboardInterrupt):
+        return INTERRUPTED
+    return 0
 
 
-def _config(job: Job) -> LaunchConfig:
-    here = {"nproc_per_node": job.processes // job.nodes, "max_restarts": 0}
+def _config(job: Job) -> dict[str, object]:
+    """What torch's LaunchConfig is given."""
+    same = {
+        "min_nodes": job.nodes,
+        "max_nodes": job.nodes,
+        "nproc_per_node": job.processes // job.nodes,
+        "max_restarts": 0,
+    }
     if job.nodes == 1:
         alone = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "local_addr": "localhost"}
-        return LaunchConfig(min_nodes=1, max_nodes=1, run_id=uuid.uuid4().hex, **alone, **here)
+        return same | alone | {"run_id": uuid.uuid4().hex}
     # The machines are counted by hand, so that rank 0 is on the one that tells and keeps everything.
-    meeting = {"rdzv_backend": "static", "rdzv_endpoint": job.rendezvous}
     settings = {"rank": job.node_rank, "timeout": int(PATIENCE.total_seconds())}
-    return LaunchConfig(
-        job.nodes, job.nodes, run_id=f"{job.stage}-{job.fingerprint}", rdzv_configs=settings, **meeting, **here
-    )
+    meeting = {"rdzv_backend": "static", "rdzv_endpoint": job.rendezvous, "rdzv_configs": settings}
+    return same | meeting | {"run_id": f"{job.stage}-{job.fingerprint}"}
 
 
 def _alone(job: Job, error: Exception) -> dict:
     said = str(error)
+    if job.nodes == 1:
+        log = Path(job.folder) / log_name(0)
+        return {"what": f"{job.stage}: its processes did not find each other.", "fix": f"The whole story is in {log}."}
     if "EADDRINUSE" in said or "address already in use" in said:
         what, fix = f"{job.rendezvous}: the port is in use.", "Name another one on every machine, in launch.rendezvous."
     else:

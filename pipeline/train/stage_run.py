@@ -168,7 +168,7 @@ class StageRun:
 
         Returns the seconds in all, those before it was resumed included, and the most memory that was in use, in bytes.
         """
-        checkpoints = self.attempt.checkpoints()
+        checkpoints = self.ranks.told(self.attempt.checkpoints())
         self.report("phase", name="training")
         device = self.checked.machine["device"]
         machine.forget_peak(device)

@@ -78,6 +78,10 @@ def _warm_up() -> None:
         importlib.import_module("pipeline.train.stage_run")
 
 
+def first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:200]
+
+
 def _die_with_the_run() -> None:
     while os.read(0, 4096):
         pass
@@ -95,7 +99,7 @@ def _failure(job: Job, error: BaseException, ranks: Ranks) -> dict:
     which = "" if ranks.alone else f" ({ranks.name})"
     if not ranks.alone and lost_another(error):
         return {
-            "what": f"{job.stage}: {ranks.name} lost another one, which is gone or cannot be reached.",
+            "what": f"{job.stage}: {ranks.name} lost another one, which is gone or cannot be reached ({first_line(error)}).",
             "fix": f"The same command, on every machine, continues; see {log}.",
         }
     return {

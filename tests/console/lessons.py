@@ -1,6 +1,5 @@
 """The commands of the lessons (tutorials, their Chinese twins, recipes, notebooks), taken apart without running them."""
 
-import json
 import os
 import re
 import shlex
@@ -31,16 +30,6 @@ def commands(page: Path) -> list[str]:
     """Of a page's blocks of commands, each line."""
     of_commands = [block for block in blocks(page) if block.startswith(OURS)]
     return [line for block in of_commands for line in block.splitlines()]
-
-
-def cells(notebook: Path) -> list[dict]:
-    return json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-
-
-def shell_lines(notebook: Path) -> list[str]:
-    """What its cells give to a shell, without the `!`."""
-    code = ["".join(cell["source"]) for cell in cells(notebook) if cell["cell_type"] == "code"]
-    return [line[1:].strip() for text in code for line in text.splitlines() if line.startswith("!")]
 
 
 def parse(arguments: list[str]) -> tuple[str, dict]:

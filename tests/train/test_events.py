@@ -25,4 +25,8 @@ def test_the_list_of_events_is_what_is_reported():
 def test_what_is_shown_is_an_event():
     shown = {name.removeprefix("_on_") for name in vars(Display) if name.startswith("_on_")}
     assert shown <= EVENTS.keys()
-    assert EVENTS.keys() - shown == {"error", "interrupted"}  # which the run itself answers, see pipeline.run.run
+    assert EVENTS.keys() - shown == {
+        "error",
+        "interrupted",
+        "started",
+    }  # which the run itself answers, see pipeline.run.run

@@ -2,12 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import align, attempt, manifest, refused
+from conftest import align, attempt, manifest, refused, write_micro
 from processes import start, wait_for, wait_until_gone
 from stage_runs import adapter_of, without_clock
 
@@ -22,10 +23,6 @@ TWO = ("--processes", "2")
 @pytest.fixture(scope="module")
 def by_two(chain, tmp_path_factory):
     """The folder of a chain whose sft was trained by two processes and its dpo by one, from the pretrain of `chain`."""
-    import shutil
-
-    from conftest import write_micro
-
     folder = tmp_path_factory.mktemp("by_two")
     write_micro(folder)
     shutil.copytree(chain / "runs" / "micro" / "pretrain", folder / "runs" / "micro" / "pretrain", symlinks=True)
@@ -71,6 +68,46 @@ def test_a_killed_process_takes_the_stage_down_and_it_goes_on_to_the_bit(chain, 
     assert manifest(folder, "sft")["weights_sha256"] == manifest(by_two, "sft")["weights_sha256"]
     assert manifest(folder, "sft")["tokens"] == manifest(by_two, "sft")["tokens"]
     assert lines(folder) == lines(by_two)
+
+
+UNEVEN = ("--set", "train={per_device_train_batch_size: 4, num_train_epochs: 2, save_steps: 13, logging_steps: 1}")
+
+
+@pytest.mark.parametrize("stage", ["dpo", pytest.param("reward", marks=pytest.mark.slow)])
+def test_rows_that_fill_no_batch_and_a_second_epoch(copied, stage):
+    """47 rows in batches of two: the last round of an epoch has 2 rows and 1. It is killed in the second epoch."""
+    folder = copied(stage)
+    rows = (folder / "pairs.jsonl").read_text().splitlines()
+    (folder / "held_out.jsonl").write_text("\n".join(rows[47:]) + "\n")
+    (folder / "pairs.jsonl").write_text("\n".join(rows[:47]) + "\n")
+    options = (stage, *UNEVEN, "--set", f"stages.{stage}.data.held_out=held_out.jsonl")
+    align("run", *options, "-r", "micro.yaml", "--runs", "one", "--policy", sft(folder), cwd=folder)
+    align("run", *options, "-r", "micro.yaml", "--runs", "two", "--policy", sft(folder), *TWO, cwd=folder, alone=True)
+    one, two = (manifest(folder, stage, runs) for runs in ("one", "two"))
+    assert one["data"]["rows"]["trained"] == 47
+    assert two["tokens"] == one["tokens"]
+    logs = [(attempt(folder, stage, runs) / "log.jsonl").read_text().splitlines() for runs in ("one", "two")]
+    for single, both in zip(*(map(json.loads, log) for log in logs), strict=True):
+        if "loss" in single and single["step"] not in (
+            12,
+            24,
+        ):  # the rows of a step that is not full weigh a little otherwise
+            assert both["loss"] == pytest.approx(single["loss"], abs=2e-2)
+    weights = two["weights_sha256"]
+    shutil.rmtree(folder / "two" / "micro" / stage)
+    process = start(folder, *options, "--runs", "runs", "--policy", sft(folder), *TWO)
+    wait_for(folder, f"{stage}/*/checkpoints/checkpoint-13", process)
+    kill_rank(0, process.pid)
+    process.wait()
+    again = align(
+        "run", *options, "-r", "micro.yaml", "--runs", "runs", "--policy", sft(folder), *TWO, cwd=folder, alone=True
+    )
+    assert "from step 13" in again.stdout
+    assert manifest(folder, stage)["weights_sha256"] == weights
+
+
+def sft(folder: Path) -> str:
+    return str(attempt(folder, "sft") / "adapter")
 
 
 @pytest.mark.slow
@@ -194,6 +231,7 @@ def test_what_cannot_be_shared_is_refused_by_the_plan(built):
         "train.max_steps=2000",
     )
     assert "launch.processes does not go with adapter.method adalora" in said
+    assert "Leave launch.processes out" in said
     assert "launch.processes: must be a number of processes or auto" in refused(
         built, "plan", "-r", "micro.yaml", "--processes", "many"
     )
@@ -233,13 +271,13 @@ def test_machines_are_told_where_they_meet(built):
 
 
 def test_slurm_says_which_machine_this_is():
-    job = {"SLURM_NNODES": "2", "SLURM_NTASKS": "2", "SLURM_NODEID": "1", "SLURM_JOB_ID": "123456"}
-    listed = {"gpu[03-04]": "gpu03", "gpu7,gpu9": "gpu7", "a-b[1,5]": "a-b1"}
+    job = {"SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_NODEID": "1", "SLURM_JOB_ID": "1000"}
+    listed = {"gpu[03-04]": "gpu03", "gpu7,gpu9": "gpu7", "a-b[1,5]": "a-b1", "n[01-02]-ib": "n01-ib"}
     for nodes, first in listed.items():
-        assert of_slurm(job | {"SLURM_JOB_NODELIST": nodes}) == [
+        assert of_slurm(job | {"SLURM_STEP_NODELIST": nodes}) == [
             "launch.nodes=2",
             "launch.node_rank=1",
-            f"launch.rendezvous={first}:23456",
+            f"launch.rendezvous={first}:27000",
         ]
-    assert not of_slurm(job | {"SLURM_NTASKS": "8"})  # eight tasks are no two machines
-    assert not of_slurm({})
+    assert not of_slurm(job | {"SLURM_STEP_NUM_TASKS": "8"})  # eight tasks are no two machines
+    assert not of_slurm({"SLURM_NNODES": "2"})  # the batch script itself, without srun

@@ -6,21 +6,21 @@ reward, and stay beside it.
 from pipeline.model.adapters.method import ALL_LINEAR, NOT_ITSELF, SCORE, Method
 
 _CANNOT = {SCORE: "no score head beside it has been proven here; take lora"}
-_HELD = """AdamssConfig BeftConfig C3AConfig DeftConfig DeloraConfig FourierFTConfig FrodConfig GloraConfig GraloraConfig HiraConfig
-    OSFConfig PeanutConfig PsoftConfig RandLoraConfig RoadConfig ShiraConfig SupertuningConfig TinyLoraConfig UniLoraConfig
+_HELD = """BeftConfig C3AConfig DeftConfig DeloraConfig FourierFTConfig FrodConfig GloraConfig GraloraConfig HiraConfig
+    OSFConfig PeanutConfig RandLoraConfig RoadConfig ShiraConfig SupertuningConfig TinyLoraConfig UniLoraConfig
     VBLoRAConfig WaveFTConfig"""
 _ALL_THAT_IT_IS = "an artifact has to hold all that it is"
-_OF_ASA = """use_asa asa_target_subspaces init_warmup final_warmup mask_interval asa_importance_beta asa_uncertainty_beta
-    asa_schedule_exponent"""
 _REFUSED = {
-    "AdamssConfig": dict.fromkeys(
-        _OF_ASA.split(), "something would have to move its ranks in each step, and nothing here does"
-    ),
     "FrodConfig": {"save_projection": _ALL_THAT_IT_IS, "progressbar": "a stage has its own"},
     "RandLoraConfig": {"save_projection": _ALL_THAT_IT_IS},
     "SupertuningConfig": {"save_precomputed_indices": _ALL_THAT_IT_IS},
     "TinyLoraConfig": {"save_projection": _ALL_THAT_IT_IS},
+    "UniLoraConfig": {"save_indices": _ALL_THAT_IT_IS},
     "VBLoRAConfig": {"save_only_topk_weights": "what is left could not be trained on"},
+}
+_DEFAULTS: dict[str, dict[str, object]] = {
+    "FrodConfig": {"progressbar": False},
+    "UniLoraConfig": {"save_indices": True},
 }
 _BEGINNING = {"init_weights": NOT_ITSELF}
 BY_CLASS = tuple(
@@ -29,7 +29,7 @@ BY_CLASS = tuple(
         when="as PEFT's documentation says; proven here on a tiny model, and not tried further",
         config=config,
         peft_type=config.removesuffix("Config").upper(),
-        defaults=ALL_LINEAR | ({"progressbar": False} if config == "FrodConfig" else {}),
+        defaults=ALL_LINEAR | _DEFAULTS.get(config, {}),
         refused=_REFUSED.get(config, {}) | ({} if config == "VBLoRAConfig" else _BEGINNING),
         cannot=_CANNOT,
         beside=False,
@@ -40,6 +40,8 @@ BY_CLASS = tuple(
 )
 # What did not hold.
 NOT_HELD = {
+    "PsoftConfig": "a part of it is computed from the base anew when it is loaded, and may be another on another machine",
+    "AdamssConfig": "its clusters are computed from the base anew when it is loaded, and may be others on another machine",
     "LilyConfig": "padding on the left changes what the model says",
     "PveraConfig": "it draws random numbers anew when activations are recomputed, and the gradients are others",
     "CPTConfig": "what is saved cannot be loaded into the same base",

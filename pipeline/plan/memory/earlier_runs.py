@@ -58,7 +58,8 @@ class EarlierRuns:
         base = step.base.identity if step.base else None
         others = [said for _, said in self._manifests if base and said.get("inputs", {}).get("base") == base]
         for said in (*same, *others):
-            if said["stage"] == step.stage and "tokens" in said:
+            alone = said["run"].get("processes", 1) == 1
+            if said["stage"] == step.stage and "tokens" in said and alone == (planner.recipe.launch.size == 1):
                 yield said
 
 

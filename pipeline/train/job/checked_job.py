@@ -49,11 +49,12 @@ class CheckedJob:
     @property
     def given(self) -> dict:
         """The training arguments of this process."""
-        return divided(self.spec, self.shrinking.train(), self.ranks.size)
+        return self.shrinking.train()
 
     @property
     def shrinking(self) -> Shrinking:
-        return Shrinking(self.folder, self.spec, self.step.given, self.settings.evaluation)
+        own = divided(self.spec, self.step.given, self.ranks.size)
+        return Shrinking(self.folder, self.spec, own, self.settings.evaluation)
 
     @property
     def parent_adapter(self) -> Path | None:
@@ -92,7 +93,8 @@ def smaller(checked: CheckedJob, phase: str, error: BaseException) -> str | None
 
     Raises MachineError where that is not wanted, or would not help.
     """
-    stop = checked.recipe.on_out_of_memory == "stop"
+    # Of several machines only this one would start afresh.
+    stop = checked.recipe.on_out_of_memory == "stop" or checked.job.nodes > 1
     with FileLock(checked.folder / ".shrinking"):
         if len(checked.shrinking.history) > checked.shrunk:  # another process of the stage was before this one
             return None

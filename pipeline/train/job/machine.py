@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ from pipeline.ranks import ALONE, Ranks, joined
 from pipeline.recipe.recipe import Recipe
 from pipeline.stage import specs
 from pipeline.train.job.job import Job
+
+SHARED_LATE = 60  # seconds that a shared folder may take to show a file on another machine
 
 
 def before_imports(bitsandbytes: bool) -> None:
@@ -72,12 +75,21 @@ def agreed(job: Job, recipe: Recipe, attempt: Attempt, ranks: Ranks = ALONE) -> 
     attention.check(recipe.model.attn_implementation, now["device"])
     note = _settle(job, attempt, file, begun, now) if ranks.first else None
     ranks.wait()
-    if not file.is_file():
+    if not _comes(file):
         raise PipelineError(
             f"{job.stage}: {file} is not on this machine ({ranks.name}).",
             "Have all machines share one runs folder, and name it with --runs (RUNS=).",
         )
     return ranks, now, note
+
+
+def _comes(file: Path) -> bool:
+    """What another machine has written may be seen here a little later."""
+    until = time.monotonic() + SHARED_LATE
+    while not file.is_file() and time.monotonic() < until:
+        os.listdir(file.parent)
+        time.sleep(0.2)
+    return file.is_file()
 
 
 def _same_everywhere(job: Job, ranks: Ranks) -> None:

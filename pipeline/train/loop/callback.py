@@ -43,7 +43,7 @@ class StageCallback(TrainerCallback):
             self.trainer.alongside.stepped(state.global_step + 1)
 
     def on_step_end(self, args, state, control, **_):
-        said = self.context.ranks.of_all((self.context.interruption.is_set(), self.trainer.tokens))
+        said = self.context.ranks.of_all((self.context.interruption.is_set(), self.trainer.tokens), in_step=True)
         self.trainer.tokens_of_all = sum(tokens for _, tokens in said)
         if len(said) > 1:
             dealing.correct_count(self.trainer)

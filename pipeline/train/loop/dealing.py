@@ -49,6 +49,9 @@ def dealt(loader, ranks: Ranks):
     own = shard.batch_sampler
     shard.batch_sampler = Dealt(own.sampler, own.batch_size, own.drop_last, ranks)
     shard.num_processes, shard.process_index, shard.even_batches = 1, 0, False  # it hands on what it gets
+    shard.sampler = (
+        own.sampler
+    )  # where accelerate looks for it to tell it the epoch, when an epoch is resumed in its middle
     return loader
 
 
@@ -68,6 +71,23 @@ def without_labels(sample: dict) -> None:
     for name in ("labels", "shift_labels"):
         if name in sample:
             sample[name] = torch.full_like(sample[name], IGNORED)
+
+
+def gather_what_there_is(trainer, ranks: Ranks) -> None:
+    """TRL's figures of all processes, in the last step of an epoch, too: there processes may have unlike many rows, or only repeated
+    ones. (accelerate would cut what is gathered by a reckoning of its own; KTO's KL goes into the loss.)
+    """
+    accelerator = trainer.accelerator
+    evenly = accelerator.gather
+
+    def gather(tensor: torch.Tensor, **_: object) -> torch.Tensor:
+        if not trainer.uneven:
+            return evenly(tensor)
+        own = tensor.detach()
+        parts = [one for one in ranks.of_all(own.cpu() if trainer.counts else None) if one is not None]
+        return torch.cat([one if one.dim() else one[None] for one in parts]).to(own.device)
+
+    accelerator.gather = accelerator.gather_for_metrics = gather
 
 
 def correct_count(trainer) -> None:

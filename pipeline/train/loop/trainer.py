@@ -45,8 +45,10 @@ class StageTrainer:
     begun: float | None = None  # when this process began to train
     kept_from_before: dict | None = None  # see pipeline.train.loop.gathered
     _dealt: dealing.Dealt | None = None  # this process's part of the micro-batches, where there are several processes
-    _counts: Sequence[float] = ()  # what the micro-batches of this step that are still to come count
-    _count: float = 1.0  # and the present one
+    uneven: bool = False  # whether processes may have unlike many rows in this micro-batch
+    counts: float = 1.0  # what this micro-batch counts
+    _counts: Sequence[float] = ()  # and those of this step that are still to come
+    _ends_epoch: bool = False  # whether this step is the last of an epoch
     alongside = None  # what the method does beside the optimizer, from when training begins
     _resumed_from: Path | None = None
     _into: Path | None = None
@@ -74,7 +76,9 @@ class StageTrainer:
         if self._dealt is None or not batch_samples:
             return super()._get_num_items_in_batch(batch_samples, device)
         number, passes = len(batch_samples), self.args.gradient_accumulation_steps
-        in_epoch = self.state.global_step % -(-len(self._dealt) // passes)
+        steps = -(-len(self._dealt) // passes)
+        in_epoch = self.state.global_step % steps
+        self._ends_epoch = in_epoch == steps - 1
         self._counts = dealing.counts(number, passes, in_epoch, self._dealt)
         for sample, counts in zip(batch_samples, self._counts, strict=True):
             if not counts:
@@ -86,9 +90,9 @@ class StageTrainer:
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        if self._count == 1:
+        if self.counts == 1:
             return found
-        return (found[0] * self._count, found[1]) if return_outputs else found * self._count
+        return (found[0] * self.counts, found[1]) if return_outputs else found * self.counts
 
     def create_optimizer(self, model=None):
         new = self.optimizer is None
@@ -127,15 +131,17 @@ class StageTrainer:
         return None
 
     def training_step(self, model, inputs, num_items_in_batch=None):
-        self._count = self._counts.pop(0) if self._counts else 1.0
-        if not self._count:
+        self.counts = self._counts.pop(0) if self._counts else 1.0
+        if not self.counts:
             pass  # its rows are trained on by another process
         elif masks := [inputs[name] for name in MASKS if name in inputs]:
             self.tokens += int(sum(mask.sum() for mask in masks))
         elif "input_ids" in inputs:  # rows in one sequence have no padding
             self.tokens += inputs["input_ids"].numel()
         first = not self.state.global_step and not self._begun
+        self.uneven = self._ends_epoch
         loss = super().training_step(model, inputs, num_items_in_batch)
+        self.uneven = False
         if self.alongside and self.accelerator.sync_gradients:
             self.accelerator.backward(self.alongside.penalty())
         if first:
@@ -178,7 +184,7 @@ class StageTrainer:
         """A checkpoint appears under its name only when it is whole. TRL's model card is left out."""
         folder = Path(self.args.output_dir)
         name = f"checkpoint-{self.state.global_step}"
-        if (folder / name).is_dir():
+        if self.context.ranks.told((folder / name).is_dir()):
             return
         self.context.report("phase", name="checkpoint", step=self.state.global_step)
         self._into, ranks = folder / ".partial", self.context.ranks
@@ -187,8 +193,10 @@ class StageTrainer:
                 shutil.rmtree(self._into, ignore_errors=True)
             ranks.wait()
             Trainer._save_checkpoint(self, model, trial)
-            tokens = {"tokens": self.tokens, "of_all": sum(ranks.of_all(self.tokens)), "processes": ranks.size}
-            so_far = {**tokens, "seconds": self.seconds, "gathered": gathered(self)}
+            said = ranks.of_all((self.tokens, self._tr_loss.item()))
+            of_all = {"tokens": sum(tokens for tokens, _ in said), "loss": sum(loss for _, loss in said) / ranks.size}
+            so_far = {"tokens": self.tokens, "seconds": self.seconds, "gathered": gathered(self)}
+            so_far |= {"processes": ranks.size, "of_all": of_all}
             write_json(self._into / name / self._of_process(SO_FAR), so_far)
             if self.alongside:
                 save_file(self.alongside.kept(), self._into / name / ALONGSIDE)
@@ -228,9 +236,11 @@ class StageTrainer:
         if (file := Path(resume_from_checkpoint) / self._of_process(SO_FAR)).is_file():
             so_far = json.loads(file.read_text(encoding="utf-8"))
             self.tokens, self.before = so_far["tokens"], so_far["seconds"]
-            if so_far.get("processes", 1) != self.context.ranks.size:  # the first takes over what all have trained
-                self.tokens = so_far["of_all"] if self.context.ranks.first else 0
             self.kept_from_before = so_far.get("gathered")
+            if so_far.get("processes", 1) != (ranks := self.context.ranks).size:
+                # The first takes over what all have trained; a line of the log has the mean over processes.
+                self.tokens = so_far["of_all"]["tokens"] if ranks.first else 0
+                self.kept_from_before["loss"] = so_far["of_all"]["loss"] * ranks.size if ranks.first else 0.0
         self.put(self._resumed_from)
 
     def put(self, weights: Path) -> None:

@@ -26,7 +26,6 @@ BY_CLASS = [name for name, method in METHODS.items() if method.by_class]
 SMALL = {
     "C3AConfig": {"block_size": 8},
     "FourierFTConfig": {"n_frequency": 20},
-    "PsoftConfig": {"r": 4},
     "RoadConfig": {"group_size": 8},
     "ShiraConfig": {"r": 2},
     "VBLoRAConfig": {"vector_length": 8, "num_vectors": 16},

@@ -40,8 +40,7 @@ def _of_a_token(model) -> tuple[int, int, int]:
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
     config = inner.config.get_text_config()
     vocabulary, size = inner.get_input_embeddings().weight.shape
-    head = (
-        size * vocabulary if inner.get_output_embeddings() is not None else 0
-    )  # that of a score model is next to nothing
+    # The head of a score model is next to nothing.
+    head = size * vocabulary if inner.get_output_embeddings() is not None else 0
     weights = inner.num_parameters(exclude_embeddings=True) - (0 if config.tie_word_embeddings else head)
     return weights, head, 2 * size * getattr(config, "num_hidden_layers", 1)

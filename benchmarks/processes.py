@@ -1,0 +1,100 @@
+"""Every stage of the embedded default by one process and by two, on this machine's CPU: what differs, and what it costs.
+See README.md.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import kills
+from against_trl import CORES, RESULTS, console, new_table
+from safetensors.torch import load_file
+
+SAMPLED = ("grpo", "rloo", "ppo")  # each process answers its own prompts: other responses than one process has
+THREADS = "threads=1"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--stages", nargs="*", choices=list(kills.PARENTS), default=list(kills.PARENTS))
+    parser.add_argument("--results", type=Path, default=RESULTS / f"processes-{datetime.now():%Y-%m-%d}.json")
+    options = parser.parse_args()
+    shared = [
+        *kills.SHORT,
+        THREADS,
+        *(f"stages.{stage}.train.gradient_accumulation_steps=2" for stage in kills.PARENTS),
+    ]
+    with tempfile.TemporaryDirectory(prefix="processes-") as scratch:
+        folders = []
+        for number in (1, options.processes):
+            kills.SHORT[:] = [*shared, f"launch.processes={number}"]
+            folders.append(Path(scratch) / str(number))
+            kills.begin(folders[-1])
+            kills.align(folders[-1], *options.stages)
+        rows = {
+            stage: compared(*folders, stage) for stage in kills.PARENTS if (folders[0] / "runs/tiny" / stage).is_dir()
+        }
+    show(rows)
+    names = ("torch", "transformers", "trl", "peft", "accelerate")
+    found = {
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in names},
+        "cores": CORES,
+        "load_after": os.getloadavg(),
+        "recipe": "recipes/tiny.yaml",
+        "overrides": shared,
+        "processes": options.processes,
+        "stages": rows,
+    }
+    options.results.write_text(json.dumps(found, indent=1) + "\n")
+    console.print(str(options.results))
+
+
+def compared(one: Path, other: Path, stage: str) -> dict:
+    single, several = (kills.manifest(folder, stage) for folder in (one, other))
+    logs = [kills.lines(kills.attempts(folder, stage)[0]) for folder in (one, other)]
+    losses = [abs(a["loss"] - b["loss"]) for a, b in zip(*logs, strict=True) if "loss" in a]
+    weights = [
+        load_file(next((kills.attempts(folder, stage)[0] / single["output"]).glob("*.safetensors")))
+        for folder in (one, other)
+    ]
+    distance = max(float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0])
+    trained = sum(tensor.numel() for tensor in weights[0].values())
+    n = several["run"]["processes"]
+    return {
+        "largest difference of a loss": None if stage in SAMPLED else max(losses),
+        "largest difference of a weight": None if stage in SAMPLED else distance,
+        "same fingerprint": single["fingerprint"] == several["fingerprint"],
+        "tokens": [single["tokens"], several["tokens"]],
+        "seconds": [made["seconds"]["training"] for made in (single, several)],
+        "peak of the first process, bytes": [made["peak_bytes"]["host"] for made in (single, several)],
+        # A ring's all-reduce of fp32 gradients, reckoned: each process sends and receives 2 (n - 1) / n of them.
+        "bytes exchanged a step and process, reckoned": round(trained * 4 * 2 * (n - 1) / n),
+    }
+
+
+def show(rows: dict[str, dict]) -> None:
+    table = new_table(
+        "One process and several: the same steps", ["stage", "loss", "weights", "time", "peak", "exchanged"]
+    )
+    for stage, row in rows.items():
+        seconds, peak = row["seconds"], row["peak of the first process, bytes"]
+        differs = [row[f"largest difference of a {what}"] for what in ("loss", "weight")]
+        table.add_row(
+            stage,
+            *("sampled" if one is None else f"{one:.1e}" for one in differs),
+            f"{seconds[1] / seconds[0]:.2f}",
+            f"{peak[1] / peak[0]:.2f}",
+            f"{row['bytes exchanged a step and process, reckoned'] / 1e6:.2f} MB",
+        )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
