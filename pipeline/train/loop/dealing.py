@@ -49,9 +49,8 @@ def dealt(loader, ranks: Ranks):
     own = shard.batch_sampler
     shard.batch_sampler = Dealt(own.sampler, own.batch_size, own.drop_last, ranks)
     shard.num_processes, shard.process_index, shard.even_batches = 1, 0, False  # it hands on what it gets
-    shard.sampler = (
-        own.sampler
-    )  # where accelerate looks for it to tell it the epoch, when an epoch is resumed in its middle
+    # Where accelerate looks for it to tell it the epoch, when an epoch is resumed in its middle.
+    shard.sampler = own.sampler
     return loader
 
 
