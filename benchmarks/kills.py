@@ -91,7 +91,8 @@ def main() -> None:
     seconds: dict[str, float] = {}
     victims = VICTIMS
     if options.processes > 1:
-        SHORT.append(f"launch.processes={options.processes}")
+        passes = f"train.gradient_accumulation_steps={options.processes}"  # some losses need one for each process
+        SHORT.extend([f"launch.processes={options.processes}", *(f"stages.{stage}.{passes}" for stage in PARENTS)])
         victims = OF_SEVERAL
     with tempfile.TemporaryDirectory(prefix="kills-") as scratch:
         whole = Path(scratch) / "whole"
