@@ -326,14 +326,20 @@ def tensors(attempt: Path) -> dict[str, str]:
 # -- what is told ------------------------------------------------------------------------------------
 
 
-def write(file: Path, trials: Sequence[Trial], seconds: dict[str, float]) -> None:
+def surroundings() -> dict:
+    """When, with what and on what it was measured."""
     names = ("torch", "transformers", "trl", "peft", "accelerate")
-    found = {
+    return {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in names},
         "cores": CORES,
         "load_after": os.getloadavg(),
         "recipe": "recipes/tiny.yaml",
+    }
+
+
+def write(file: Path, trials: Sequence[Trial], seconds: dict[str, float]) -> None:
+    found = surroundings() | {
         "overrides": SHORT,
         "training_seconds": seconds,
         "stages": {

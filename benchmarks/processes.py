@@ -4,15 +4,12 @@ See README.md.
 
 import argparse
 import json
-import os
-import sys
 import tempfile
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import kills
-from against_trl import CORES, RESULTS, console, new_table
+from against_trl import RESULTS, console, new_table
 from safetensors.torch import load_file
 
 SAMPLED = ("grpo", "rloo", "ppo")  # each process answers its own prompts: other responses than one process has
@@ -41,17 +38,7 @@ def main() -> None:
             stage: compared(*folders, stage) for stage in kills.PARENTS if (folders[0] / "runs/tiny" / stage).is_dir()
         }
     show(rows)
-    names = ("torch", "transformers", "trl", "peft", "accelerate")
-    found = {
-        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in names},
-        "cores": CORES,
-        "load_after": os.getloadavg(),
-        "recipe": "recipes/tiny.yaml",
-        "overrides": shared,
-        "processes": options.processes,
-        "stages": rows,
-    }
+    found = kills.surroundings() | {"overrides": shared, "processes": options.processes, "stages": rows}
     options.results.write_text(json.dumps(found, indent=1) + "\n")
     console.print(str(options.results))
 

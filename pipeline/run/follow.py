@@ -9,8 +9,7 @@ from pipeline.errors import PipelineError
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import EVALUATE, UP_TO_DATE, Step
 from pipeline.recipe.reading import load_recipe
-from pipeline.run.process import launched, start_worker, watch
-from pipeline.train.job.job import Job
+from pipeline.run.process import job_of, start_worker, watch
 
 LOOK_AGAIN = 2  # seconds until it is seen whether the first machine has done what it does alone
 
@@ -28,7 +27,7 @@ class Follow:
         policy: str | None,
         display: Display,
     ):
-        self.recipe_path, self.overrides, self.runs = recipe_path, list(overrides), runs
+        self.runs = runs
         self.recipe = load_recipe(recipe_path, overrides)
         self.goals = list(goals) or list(self.recipe.stages)
         self.policy, self.display = policy, display
@@ -59,15 +58,6 @@ class Follow:
         return None
 
     def _take_part(self, step: Step) -> int:
-        job = Job(
-            recipe=str(self.recipe_path),
-            overrides=self.overrides,
-            runs=str(self.runs),
-            stage=step.stage,
-            folder=str(step.known_attempt.folder),
-            fingerprint=step.known_fingerprint,
-            mode=step.state,
-            policy=self.policy if self.policy and step.stage == self.planner.overridden(self.goals) else None,
-        )
-        job = launched(job, self.recipe, step)
+        policy = self.policy if self.policy and step.stage == self.planner.overridden(self.goals) else None
+        job = job_of(step, self.recipe, self.runs, step.known_attempt.folder, policy=policy)
         return watch(start_worker(processes=job.processes), job, self.display)

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from pipeline.console.display import Display
 from pipeline.errors import MachineError, PipelineError
+from pipeline.model.backend import TRANSFORMERS, Backend
 from pipeline.plan.step import EVALUATE, Step
 from pipeline.recipe.recipe import Recipe
 from pipeline.train.job.job import AGAIN, INTERRUPTED, Job
@@ -33,18 +35,23 @@ def start_worker(options: Sequence[str] = (), processes: int = 1) -> subprocess.
     )
 
 
-def launched(job: Job, recipe: Recipe, step: Step) -> Job:
-    """The job with as many processes as the recipe asks for: an evaluation has one."""
-    launch = recipe.launch
-    if step.state == EVALUATE or launch.size == 1:
-        return job
-    return replace(
-        job,
-        processes=launch.size,
-        strategy=launch.strategy,
-        nodes=launch.nodes,
-        node_rank=launch.node_rank,
-        rendezvous=launch.rendezvous,
+def job_of(step: Step, recipe: Recipe, runs: Path, folder: Path, **more: Any) -> Job:
+    """What the process of a stage is asked for, or each of as many processes as its recipe says: an evaluation has one."""
+    launch, chosen = recipe.launch, step.backend or Backend(TRANSFORMERS, "nothing is trained")
+    if step.state != EVALUATE and launch.size > 1:
+        more |= {"processes": launch.size, "strategy": launch.strategy, "nodes": launch.nodes}
+        more |= {"node_rank": launch.node_rank, "rendezvous": launch.rendezvous}
+    return Job(
+        recipe=str(recipe.path),
+        overrides=list(recipe.overrides),
+        runs=str(runs),
+        stage=step.stage,
+        folder=str(folder),
+        fingerprint=step.known_fingerprint,
+        mode=step.state,
+        backend=chosen.name,
+        backend_why=chosen.why,
+        **more,
     )
 
 

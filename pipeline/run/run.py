@@ -14,9 +14,8 @@ from pipeline.plan.planner import Planner
 from pipeline.plan.step import UP_TO_DATE, Step
 from pipeline.recipe.reading import load_recipe
 from pipeline.run.pending import Pending
-from pipeline.run.process import launched, start_worker, watch
+from pipeline.run.process import job_of, start_worker, watch
 from pipeline.run.report import Report
-from pipeline.train.job.job import Job
 
 FALLS_SHORT = 3  # the exit code where a stage has lost what it must keep
 WARM_UP_AT = 0.8  # the share of a stage's steps after which the next stage's process is started
@@ -100,22 +99,16 @@ class Run:
 
     def _run_stage(self, step: Step, coming: Sequence[Step], *, ahead: bool) -> int:
         """`coming` are the steps to be run after it; with `ahead` it looks at them first."""
-        job = Job(
-            recipe=str(self.recipe_path),
-            overrides=self.overrides,
-            runs=str(self.runs),
-            stage=step.stage,
-            folder=str(step.known_attempt.folder),
-            fingerprint=step.known_fingerprint,
-            mode=step.state,
-            backend=step.known_backend.name,
-            backend_why=step.known_backend.why,
+        job = job_of(
+            step,
+            self.recipe,
+            self.runs,
+            step.known_attempt.folder,
             policy=self.policy if self.policy and step.stage == self.planner.overridden(self.goals) else None,
             goals=tuple(self.goals),
             goals_policy=self.policy,
             ahead=tuple(later.stage for later in coming) if ahead else (),
         )
-        job = launched(job, self.recipe, step)
         command.record(step.known_attempt.folder, self.recipe_path, self.overrides, self.policy)
         self.display.begin(step)
         if self._warm and (job.processes > 1 or self._warm[1] != step.known_backend.name):

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from pipeline.console.display import Display
 from pipeline.errors import PipelineError
-from pipeline.model.backend import TRANSFORMERS, Backend
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import UP_TO_DATE, Step
 from pipeline.recipe.recipe import Recipe
 from pipeline.run.contestants import Contestant, common_start
-from pipeline.run.process import launched
+from pipeline.run.process import job_of
 from pipeline.run.run import Run
 from pipeline.train.job.job import Job
 
@@ -58,22 +57,10 @@ class Standing:
         return self._plan(one.load(overrides), one.stage, self.place)
 
     def job(self, one: Contestant, overrides: Sequence[str], step: Step, folder: Path) -> Job:
-        chosen = step.backend or Backend(TRANSFORMERS, "nothing is trained")
-        job = Job(
-            recipe=str(one.recipe),
-            overrides=[*one.overrides, *overrides],
-            runs=str(self.runs),
-            stage=one.stage,
-            folder=str(folder),
-            fingerprint=step.known_fingerprint,
-            mode=step.state,
-            backend=chosen.name,
-            backend_why=chosen.why,
-        )
         recipe = one.load(overrides)
         if recipe.launch.nodes > 1:
             raise PipelineError(f"{recipe.path}: launch.nodes: methods are compared on one machine.", "Leave it out.")
-        return launched(job, recipe, step)
+        return job_of(step, recipe, self.runs, folder)
 
     def _folder(self, recipe: Recipe, name: str | None) -> str | None:
         """Of a stage's artifact; what is a folder already, or nothing, as it is."""
