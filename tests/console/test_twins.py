@@ -34,6 +34,15 @@ def test_what_is_typed_is_the_same_in_both(page):
     assert typed(page) == typed(PROJECT / of) != []
 
 
+def test_the_messages_that_are_explained_are_the_same_in_both():
+    of, twin = (PROJECT / "docs" / one for one in ("troubleshooting.md", "zh/troubleshooting.md"))
+    assert messages(twin) == messages(of) != []
+
+
+def messages(page: Path) -> list[str]:
+    return re.findall(r"^### .*", page.read_text(encoding="utf-8"), re.MULTILINE)
+
+
 def typed(page: Path) -> list[str]:
     text = page.read_text(encoding="utf-8")
     lines = [line for language, block in FENCED.findall(text) if not language for line in block.splitlines()]
