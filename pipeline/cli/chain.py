@@ -37,6 +37,7 @@ from pipeline.plan.memory.earlier_runs import EarlierRuns
 from pipeline.plan.memory.fit import fitted
 from pipeline.plan.memory.reckoned import reckon
 from pipeline.plan.planner import Planner
+from pipeline.plan.processes import check as refuse_unshared
 from pipeline.plan.step import CONTINUE, EVALUATE, RUN, UP_TO_DATE
 from pipeline.recipe.reading import load_recipe
 from pipeline.report import benchmarks
@@ -104,6 +105,7 @@ def plan(
     asked = card.named(size) if size is not None else card.own()
     planner = Planner(loaded, runs, policy)
     steps = planner.plan(goals, fresh=goals if fresh else (), without_data=True)
+    refuse_unshared(loaded, steps)
     needs = reckon(planner, steps)
     fits = fitted(needs, card.named(fit_gpu), EarlierRuns(runs).margin()) if fit_gpu is not None else []
     if as_json:

@@ -6,7 +6,6 @@ from typing import Any
 from pipeline.errors import PipelineError
 from pipeline.model.adapters import METHODS, method_of
 from pipeline.model.adapters.method import BEGIN, KEEP, REENTRANT, ROLES, SCORE, SEVERAL, Method
-from pipeline.plan import processes
 from pipeline.plan.step import Parent, Step
 from pipeline.recipe import steps
 from pipeline.recipe.fields import effective
@@ -34,7 +33,6 @@ def refuse(recipe: Recipe, name: str, parent: Parent | None, config: Mapping[str
     values = effective(spec.config, train)
     if number := steps.written(values):
         refuse_too_short(f"{recipe.path}: stages.{name}", method, fields, number)
-    processes.refuse(recipe, name, train)
     for need in _needs(spec, values, begins, recipe.launch.size, recipe.stage(name).best):
         if reason := method.why_not(need):
             place = f"adapter.method {method.name}" if method.key == "method" else f"adapter.{method.key}"

@@ -1,6 +1,9 @@
 """What cannot be trained by several processes, or not by so many: refused before anything is loaded."""
 
+from collections.abc import Iterable
+
 from pipeline.errors import PipelineError
+from pipeline.plan.step import CONTINUE, RUN, Step
 from pipeline.recipe.fields import effective
 from pipeline.recipe.launch import EACH, PASSES, divided
 from pipeline.recipe.recipe import Recipe
@@ -9,16 +12,21 @@ from pipeline.stage import Spec, specs
 ALONE = "Or train in one process: --processes 1 (PROCESSES=1)."
 
 
-def refuse(recipe: Recipe, name: str, given: dict) -> None:
-    """Raises PipelineError where the steps of a stage, trained with `given`, cannot be dealt out."""
-    spec, size = specs()[name], recipe.launch.size
-    try:
-        divided(spec, given, size)
-    except ValueError as error:
-        raise PipelineError(
-            f"{recipe.path}: stages.{name}: its steps cannot be shared by {size} processes: {error}.",
-            f"Set stages.{name}.train.{_would_do(spec, given, size)}, which is another recipe and is trained anew. {ALONE}",
-        ) from None
+def check(recipe: Recipe, steps: Iterable[Step]) -> None:
+    """Raises PipelineError with every stage that is to be trained and whose steps cannot be dealt out."""
+    size, wrong, fixes = recipe.launch.size, [], []
+    for step in steps:
+        spec, given = specs()[step.stage], step.given or recipe.given(step.stage, full=False)
+        try:
+            if step.state in (RUN, CONTINUE):
+                divided(spec, given, size)
+        except ValueError as error:
+            wrong.append(f"stages.{step.stage}: its steps cannot be shared by {size} processes: {error}.")
+            fixes.append(f"Set stages.{step.stage}.train.{_would_do(spec, given, size)}")
+    if wrong:
+        fix = "; ".join([fixes[0], *(one.removeprefix("Set ") for one in fixes[1:])])
+        anew = "which makes another recipe of it, trained anew."
+        raise PipelineError(f"{recipe.path}: " + "\n  ".join(wrong), f"{fix}, {anew} {ALONE}")
 
 
 def _would_do(spec: Spec, given: dict, size: int) -> str:

@@ -51,6 +51,8 @@ class Launch(Section):
             raise ValueError(
                 f"node_rank is {self.node_rank}, and of {self.nodes} machines the last is {self.nodes - 1}"
             )
+        if self.rendezvous and self.nodes == 1:
+            raise ValueError("rendezvous is for several machines; say how many with nodes (--nodes 2)")
         if self.nodes > 1 and not self.rendezvous:
             raise ValueError(
                 "several machines need rendezvous: the first one's address and a free port of it, host:29500"

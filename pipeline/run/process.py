@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.console.display import Display
 from pipeline.errors import MachineError, PipelineError
 from pipeline.model.backend import TRANSFORMERS, Backend
+from pipeline.plan import processes
 from pipeline.plan.step import EVALUATE, Step
 from pipeline.recipe.recipe import Recipe
 from pipeline.train.job.job import AGAIN, INTERRUPTED, Job
@@ -37,6 +38,7 @@ def start_worker(options: Sequence[str] = (), processes: int = 1) -> subprocess.
 
 def job_of(step: Step, recipe: Recipe, runs: Path, folder: Path, **more: Any) -> Job:
     """What the process of a stage is asked for, or each of as many processes as its recipe says: an evaluation has one."""
+    processes.check(recipe, [step])
     launch, chosen = recipe.launch, step.backend or Backend(TRANSFORMERS, "nothing is trained")
     if step.state != EVALUATE and launch.size > 1:
         more |= {"processes": launch.size, "strategy": launch.strategy, "nodes": launch.nodes}
@@ -79,7 +81,7 @@ def watch(
     """
     give(process, job)
     try:
-        error, interrupted = _until_it_ends(process, display, listeners)
+        error, interrupted = _until_it_ends(process, display, listeners, several=job.processes > 1)
         code = process.wait()
     finally:
         display.end()
@@ -91,13 +93,16 @@ def watch(
             return INTERRUPTED
         fresh = again() if again else start_worker(processes=job.processes)
         return watch(fresh, job, display, listeners, again=again)
+    if interrupted and code < 0:
+        display.say("  stopped at once; the same command continues from the last checkpoint")
+        return INTERRUPTED
     if code not in (0, INTERRUPTED):
         raise died(job, code)
     return code
 
 
 def _until_it_ends(
-    process: subprocess.Popen, display: Display, listeners: Sequence[Callable[[dict], None]]
+    process: subprocess.Popen, display: Display, listeners: Sequence[Callable[[dict], None]], *, several: bool
 ) -> tuple[dict | None, bool]:
     """(the event of its error, where there was one; whether it was interrupted)"""
     error, interrupted, pid = None, False, process.pid
@@ -123,7 +128,7 @@ def _until_it_ends(
                 display.say("  stopped; the same command continues")
             return error, interrupted
         except KeyboardInterrupt:
-            if interrupted:
+            if interrupted or (several and pid == process.pid):  # none of them is there yet
                 process.kill()
             else:
                 display.say("  stopping after this step (Ctrl-C again: at once)")

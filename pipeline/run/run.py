@@ -9,7 +9,7 @@ from pipeline.artifact.attempt import point_latest
 from pipeline.console import confusion, tables
 from pipeline.console.display import Display
 from pipeline.errors import PipelineError
-from pipeline.plan import judges
+from pipeline.plan import judges, processes
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import UP_TO_DATE, Step
 from pipeline.recipe.reading import load_recipe
@@ -51,6 +51,7 @@ class Run:
         judges.need_keys(self.recipe, steps)
         if self.planner.resolve_commits(steps):
             steps = self._plan()
+        processes.check(self.recipe, steps)
         tables.plan(self.display, steps, f"{self.recipe.name}: the plan{self.recipe.launch.words}")
         refused = False
         try:
@@ -111,6 +112,8 @@ class Run:
         )
         command.record(step.known_attempt.folder, self.recipe_path, self.overrides, self.policy)
         self.display.begin(step)
+        if job.nodes > 1:
+            self.display.say(f"  waiting for the other machines at {job.rendezvous}")
         if self._warm and (job.processes > 1 or self._warm[1] != step.known_backend.name):
             self._cool_down()
         process, self._warm = self._warm[0] if self._warm else start_worker(processes=job.processes), None

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import uuid
 from datetime import timedelta
 from pathlib import Path
@@ -30,6 +31,7 @@ def main() -> None:
     job = Job(**json.loads(line))
     _log_into(Path(job.folder), job.node_rank)
     os.environ[JOB] = line
+    threading.Thread(target=_die_with_the_run, daemon=True).start()
     sys.stderr.flush()
     os._exit(_launched(job, channel))
 
@@ -57,6 +59,13 @@ def _launched(job: Job, channel: Channel) -> int:
     return 0
 
 
+def _die_with_the_run() -> None:
+    """Also while it waits for other machines."""
+    while os.read(0, 4096):
+        pass
+    os._exit(1)
+
+
 def _config(job: Job) -> dict[str, object]:
     """What torch's LaunchConfig is given."""
     same = {
@@ -71,7 +80,7 @@ def _config(job: Job) -> dict[str, object]:
     # The machines are counted by hand, so that rank 0 is on the one that tells and keeps everything.
     settings = {"rank": job.node_rank, "timeout": int(PATIENCE.total_seconds())}
     meeting = {"rdzv_backend": "static", "rdzv_endpoint": job.rendezvous, "rdzv_configs": settings}
-    return same | meeting | {"run_id": f"{job.stage}-{job.fingerprint}"}
+    return same | meeting | {"run_id": job.stage}
 
 
 def _alone(job: Job, error: Exception) -> dict:

@@ -89,7 +89,7 @@ def test_the_plan_says_whether_it_fits_and_of_what_it_consists(there):
     said = align("plan", "sft", "-r", "card.yaml", "--gpu", "16", "--memory", cwd=there, env=os.environ).stdout
     assert "too much" in said and "compared with a card of 16 GB, of which 15.7 GiB can be used" in said
     assert "the peak is in a training step" in said and "activations" in said and "█" in said
-    assert "2048 tokens (the most that a row may have: none is prepared yet), and prompts of 512 (a guess)" in said
+    assert "2048 tokens (the most that a row may have: none is prepared yet) and prompts of 512 (a guess)" in said
     rows = json.loads(align("plan", "-r", "card.yaml", "--gpu", "80", "--json", cwd=there, env=os.environ).stdout)
     memory = {row["stage"]: row["memory"] for row in rows}
     assert memory["sft"]["fits"] is (memory["sft"]["left"] >= 0)

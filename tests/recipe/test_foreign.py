@@ -107,7 +107,7 @@ AT_THE_TOP = {
     "mean train.use_liger_kernel?": "enable_liger_kernel liger_rope",
     "mean threads?": "preprocessing_num_workers dataset_processes",
     "as many threads as the recipe's top-level threads": "dataset_num_proc",
-    "in one process, on one device": "ddp_timeout deepspeed fsdp fsdp_config local_rank ray_run_name",
+    "said by launch": "ddp_timeout deepspeed fsdp fsdp_config local_rank ray_run_name",
     "set the recipe's top-level seed instead": "data_seed",
     "set use_unsloth instead": "lora_mlp_kernel use_unsloth_gc",
     "mean stages.<stage>.train.beta?": "pref_beta rl_beta",

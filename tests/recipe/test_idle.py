@@ -204,7 +204,7 @@ def test_few_shot_without_a_right_answer_would_do_nothing(problems, tmp_path):
     )
     assert problems(own, pattern) == problems(shots, pattern) == []
     in_reward = problems("stages.reward.evaluation={few_shot: 4, answer_pattern: x}")[0]
-    assert "the rows of reward have no right answers" in in_reward
+    assert "it is not measured in reward" in in_reward
     (tmp_path / "first.yaml").write_text(RECIPE)
     shown = load_recipe(tmp_path / "first.yaml", [shots, pattern]).resolved()["stages"]
     assert shown["sft"]["evaluation"]["few_shot"] == 4 and shown["dpo"]["evaluation"]["few_shot"] == 0

@@ -31,7 +31,7 @@ LLAMA_FACTORY = [
     ("pref_loss: simpo", "here as stages.simpo"),
     ("use_dft_loss: true", "train.loss_type? (its value is dft)"),
     ("export_dir: out", "make merge and make export write it in another form"),
-    ("tensor_model_parallel_size: 2", "a stage trains in one process"),
+    ("tensor_model_parallel_size: 2", "how many processes train is said by launch"),
     ("default_system: You are kind.", "one for all rows stands in a model.template of your own"),
     ("adapter: {finetuning_type: freeze}", "did you mean method? (adapter: {method: freeze})"),
     ("adapter: {method: freeze, freeze_trainable_layers: 2}", "did you mean layers?"),

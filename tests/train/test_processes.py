@@ -218,7 +218,7 @@ def test_what_cannot_be_shared_is_refused_by_the_plan(built):
     )
     odd = "stages.sft.train.per_device_train_batch_size=3"
     said = refused(built, "plan", "sft", "-r", "micro.yaml", "--runs", "new", *TWO, "--set", odd)
-    assert "Set stages.sft.train.gradient_accumulation_steps: 2, which is another recipe" in said
+    assert "Set stages.sft.train.gradient_accumulation_steps: 2, which makes another recipe" in said
     said = refused(built, "plan", "sft", "-r", "micro.yaml", "--fresh", *TWO, "--unsloth")
     assert "it trains in one process, not in several" in said
     said = refused(
