@@ -12,13 +12,11 @@ import sys
 import tempfile
 import time
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 
-from against_trl import CORES, RESULTS, console, new_table
+from against_trl import RESULTS, console, new_table
 from kills import (
     PARENTS,
-    RECIPE,
     VICTIMS,
     align,
     attempts,
@@ -31,6 +29,7 @@ from kills import (
     manifest,
     phase_of,
     started,
+    surroundings,
 )
 from methods import BASES
 
@@ -108,15 +107,7 @@ def same_to_the_bit(one: dict) -> bool:
 
 
 def write(file: Path, runs: list[dict]) -> None:
-    names = ("torch", "transformers", "trl", "peft", "accelerate")
-    found = {
-        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in names},
-        "cores": CORES,
-        "recipe": f"recipes/{RECIPE.name}",
-        "runs": runs,
-    }
-    file.write_text(json.dumps(found, indent=1) + "\n")
+    file.write_text(json.dumps(surroundings() | {"runs": runs}, indent=1) + "\n")
 
 
 def show(runs: list[dict]) -> None:

@@ -27,8 +27,7 @@ from pipeline.plan.step import EVALUATE, UP_TO_DATE, Step
 from pipeline.recipe.reading import load_recipe
 from pipeline.recipe.recipe import Recipe
 from pipeline.run.run import FALLS_SHORT, Run
-
-INTERRUPTED = 130
+from pipeline.train.job.job import INTERRUPTED
 
 
 class FallsShort(PipelineError):
@@ -101,8 +100,7 @@ class Chain:
             )
         console = Console(file=io.StringIO()) if quiet else make_console()
         run = Run(
-            self.recipe.path,
-            self.recipe.overrides,
+            self.recipe,
             self.runs,
             stages,
             fresh=fresh,

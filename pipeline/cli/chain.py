@@ -63,17 +63,16 @@ def run(
     display = Display(make_console())
     machines = {"nodes": nodes, "node_rank": node_rank, "rendezvous": rendezvous}
     overrides = with_switches(recipe, overrides or [], unsloth, processes, **machines)
-    launch = load_recipe(recipe, overrides).launch
-    if fresh and launch.nodes > 1:
+    loaded = load_recipe(recipe, overrides)
+    if fresh and loaded.launch.nodes > 1:
         raise PipelineError(
             "--fresh: on several machines each would begin another attempt for itself.",
             "Set another seed, or move the old attempt away.",
         )
-    if launch.node_rank:
-        raise typer.Exit(Follow(recipe, overrides, runs, stages or [], policy=policy, display=display).execute())
+    if loaded.launch.node_rank:
+        raise typer.Exit(Follow(loaded, runs, stages or [], policy=policy, display=display).execute())
     run = Run(
-        recipe,
-        overrides,
+        loaded,
         runs,
         stages or [],
         fresh=fresh,

@@ -22,11 +22,10 @@ def check(recipe: Recipe, steps: Iterable[Step]) -> None:
                 divided(spec, given, size)
         except ValueError as error:
             wrong.append(f"stages.{step.stage}: its steps cannot be shared by {size} processes: {error}.")
-            fixes.append(f"Set stages.{step.stage}.train.{_would_do(spec, given, size)}")
+            fixes.append(f"stages.{step.stage}.train.{_would_do(spec, given, size)}")
     if wrong:
-        fix = "; ".join([fixes[0], *(one.removeprefix("Set ") for one in fixes[1:])])
         anew = "which makes another recipe of it, trained anew."
-        raise PipelineError(f"{recipe.path}: " + "\n  ".join(wrong), f"{fix}, {anew} {ALONE}")
+        raise PipelineError(f"{recipe.path}: " + "\n  ".join(wrong), f"Set {'; '.join(fixes)}, {anew} {ALONE}")
 
 
 def _would_do(spec: Spec, given: dict, size: int) -> str:

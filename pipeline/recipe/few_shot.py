@@ -3,15 +3,22 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipeline.data.shapes.kinds import KINDS, Prompt
 from pipeline.recipe.problem import Problem
 from pipeline.stage import Spec
 
 _KEY = ("evaluation", "few_shot")
 
 
+def has_answers(spec: Spec) -> bool:
+    """Whether the rows of a stage bring reference answers to what they ask."""
+    kind = KINDS[spec.row_kind]
+    return spec.head == "causal" and kind.ASKS and kind is not Prompt
+
+
 def why_idle(name: str, spec: Spec, evaluation: Mapping[str, Any]) -> str | None:
     """Why few_shot has no effect in a stage with this evaluation; None where it has one."""
-    if spec.head != "causal" or spec.row_kind in ("text", "prompt"):
+    if not has_answers(spec):
         return f"cannot take effect: it is not measured in {name}"
     if not evaluation.get("answer_pattern") and not evaluation.get("labels"):
         return "cannot take effect: nothing says which answers are right; set answer_pattern or labels beside it"

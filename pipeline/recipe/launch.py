@@ -88,8 +88,8 @@ def visible_gpus() -> int:
 def divided(spec: Spec, given: Mapping[str, Any], size: int) -> dict[str, Any]:
     """The training arguments of each of so many processes that together make the steps which one would make of `given`.
 
-    The passes of a step are dealt out, or else the rows of each pass. Raises ValueError, with the fix, where neither can be
-    without teaching otherwise.
+    The passes of a step are dealt out, or else the rows of each pass. Raises ValueError, with the reason, where neither can
+    be without teaching otherwise.
     """
     if size == 1:
         return dict(given)

@@ -5,8 +5,9 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from pipeline.data.shapes.kinds import KINDS, Prompt
+from pipeline.data.shapes.kinds import KINDS
 from pipeline.data.source import Data, EveryData, HeldOut, Part
+from pipeline.recipe.few_shot import has_answers
 from pipeline.recipe.judging import Judge
 from pipeline.recipe.keep import Keep
 from pipeline.recipe.launch import Launch
@@ -59,11 +60,6 @@ def _asked(spec: Spec) -> bool:
     return spec.head == "causal" and KINDS[spec.row_kind].ASKS
 
 
-def _answered(spec: Spec) -> bool:
-    """Whether rows bring reference answers."""
-    return _asked(spec) and KINDS[spec.row_kind] is not Prompt
-
-
 # Keys that are not for every stage, and what tells those that they are for.
 ONLY_FOR: dict[tuple[type[Section], str], Callable[[Spec], bool]] = {
     **dict.fromkeys(
@@ -79,7 +75,7 @@ ONLY_FOR: dict[tuple[type[Section], str], Callable[[Spec], bool]] = {
         ],
         _asked,
     ),
-    **dict.fromkeys([(Evaluation, key) for key in ("text", "few_shot")], _answered),
+    **dict.fromkeys([(Evaluation, key) for key in ("text", "few_shot")], has_answers),
     (Evaluation, "earlier_stages"): lambda spec: spec.head == "causal" and bool(spec.after),
 }
 

@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean, median
 
@@ -18,10 +18,9 @@ from pipeline.plan.planner import Planner
 from pipeline.plan.step import RUN, Step
 from pipeline.recipe.reading import load_recipe
 from pipeline.recipe.recipe import Recipe
-from pipeline.run.process import give, start_worker
+from pipeline.run.process import give, job_of, start_worker
 from pipeline.run.run import Run
 from pipeline.stage import specs
-from pipeline.train.job.job import Job
 
 BACKENDS = (TRANSFORMERS, UNSLOTH)
 # Of the stage, beside the steps that are asked for: every step is logged, and nothing else is done in between.
@@ -79,10 +78,11 @@ class Comparison:
         alike = ("share_prompt=false",) if getattr(specs().get(stage), "shares_prompt", False) else ()  # Unsloth cannot
         own = (f"train.max_steps={steps}", *alike, *OVERRIDES)
         common = [*overrides, *(f"stages.{stage}.{pair}" for pair in own), "launch={}"]  # Unsloth has one process
-        self.overrides = {
-            name: [*common, f"stages.{stage}.use_unsloth={str(name == UNSLOTH).lower()}"] for name in BACKENDS
+        self.recipes = {
+            name: load_recipe(path, [*common, f"stages.{stage}.use_unsloth={str(name == UNSLOTH).lower()}"])
+            for name in BACKENDS
         }
-        self.recipe = load_recipe(path, self.overrides[UNSLOTH])
+        self.recipe = self.recipes[UNSLOTH]
         self.recipe.stage(stage)  # that there is one
         self.folder = runs / self.recipe.name / "compare" / f"{stage}-{time.strftime('%Y%m%d-%H%M%S')}"
 
@@ -92,10 +92,8 @@ class Comparison:
             raise PipelineError(f"compare: {self.stage} would not be trained with Unsloth.", "Compare another stage.")
         above = [step.stage for step in self._plan(TRANSFORMERS)[:-1]]
         if above:
-            code = Run(
-                self.path, self.given, self.runs, above, fresh=False, policy=None, display=self.display
-            ).execute()
-            if code:
+            given = load_recipe(self.path, self.given)
+            if Run(given, self.runs, above, fresh=False, policy=None, display=self.display).execute():
                 raise MachineError(f"compare: {' and '.join(above)} did not finish.", "The same command continues.")
         trials: dict[str, list[Trial]] = {name: [] for name in BACKENDS}
         for repeat in range(self.repeats):
@@ -112,23 +110,14 @@ class Comparison:
 
     def _plan(self, name: str) -> list[Step]:
         """As if the stage had never been run."""
-        planner = Planner(load_recipe(self.path, self.overrides[name]), self.runs)
+        planner = Planner(self.recipes[name], self.runs)
         steps = planner.plan([self.stage], fresh=[self.stage])
         return planner.plan([self.stage], fresh=[self.stage]) if planner.resolve_commits(steps) else steps
 
     def _trial(self, name: str, step: Step, repeat: int) -> Trial:
         folder = self.folder / f"{name}-{repeat + 1}"
-        job = Job(
-            recipe=str(self.path),
-            overrides=self.overrides[name],
-            runs=str(self.runs),
-            stage=self.stage,
-            folder=str(folder),
-            fingerprint=step.known_fingerprint,
-            mode=RUN,
-            backend=name,
-            backend_why="compared",
-        )
+        job = job_of(step, self.recipes[name], self.runs, folder)
+        job = replace(job, mode=RUN, backend=name, backend_why="compared")
         started = time.time()
         process = start_worker()
         give(process, job)

@@ -8,7 +8,7 @@ from pipeline.console.display import Display
 from pipeline.errors import PipelineError
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import EVALUATE, UP_TO_DATE, Step
-from pipeline.recipe.reading import load_recipe
+from pipeline.recipe.recipe import Recipe
 from pipeline.run.process import job_of, start_worker, watch
 
 LOOK_AGAIN = 2  # seconds until it is seen whether the first machine has done what it does alone
@@ -17,21 +17,10 @@ LOOK_AGAIN = 2  # seconds until it is seen whether the first machine has done wh
 class Follow:
     """One `align run` of machine 1, 2, ... of several."""
 
-    def __init__(
-        self,
-        recipe_path: Path,
-        overrides: Sequence[str],
-        runs: Path,
-        goals: Sequence[str],
-        *,
-        policy: str | None,
-        display: Display,
-    ):
-        self.runs = runs
-        self.recipe = load_recipe(recipe_path, overrides)
-        self.goals = list(goals) or list(self.recipe.stages)
-        self.policy, self.display = policy, display
-        self.planner = Planner(self.recipe, runs, policy)
+    def __init__(self, recipe: Recipe, runs: Path, goals: Sequence[str], *, policy: str | None, display: Display):
+        self.recipe, self.runs, self.policy, self.display = recipe, runs, policy, display
+        self.goals = list(goals) or list(recipe.stages)
+        self.planner = Planner(recipe, runs, policy)
 
     def execute(self) -> int:
         """Take part in what is not up to date. Returns the exit code; raises PipelineError."""

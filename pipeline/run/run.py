@@ -12,7 +12,7 @@ from pipeline.errors import PipelineError
 from pipeline.plan import judges, processes
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import UP_TO_DATE, Step
-from pipeline.recipe.reading import load_recipe
+from pipeline.recipe.recipe import Recipe
 from pipeline.run.pending import Pending
 from pipeline.run.process import job_of, start_worker, watch
 from pipeline.run.report import Report
@@ -26,8 +26,7 @@ class Run:
 
     def __init__(
         self,
-        recipe_path: Path,
-        overrides: Sequence[str],
+        recipe: Recipe,
         runs: Path,
         goals: Sequence[str],
         *,
@@ -36,11 +35,10 @@ class Run:
         display: Display,
         look_ahead: bool = True,
     ):
-        self.recipe_path, self.overrides, self.runs = recipe_path, list(overrides), runs
-        self.recipe = load_recipe(recipe_path, overrides)
-        self.goals = list(goals) or list(self.recipe.stages)
+        self.recipe, self.runs = recipe, runs
+        self.goals = list(goals) or list(recipe.stages)
         self.policy, self.display, self.look_ahead = policy, display, look_ahead
-        self.planner = Planner(self.recipe, runs, policy)
+        self.planner = Planner(recipe, runs, policy)
         self.pending = Pending(self.planner.folder, self.goals) if fresh else None
         self.report = Report(self.planner, self.goals, display)
         self._warm: tuple[subprocess.Popen, str] | None = None  # the next stage's process and backend, getting ready
@@ -110,7 +108,7 @@ class Run:
             goals_policy=self.policy,
             ahead=tuple(later.stage for later in coming) if ahead else (),
         )
-        command.record(step.known_attempt.folder, self.recipe_path, self.overrides, self.policy)
+        command.record(step.known_attempt.folder, self.recipe.path, self.recipe.overrides, self.policy)
         self.display.begin(step)
         if job.nodes > 1:
             self.display.say(f"  waiting for the other machines at {job.rendezvous}")

@@ -10,6 +10,7 @@ from pipeline.console.display import Display
 from pipeline.errors import PipelineError
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import UP_TO_DATE, Step
+from pipeline.recipe.reading import load_recipe
 from pipeline.recipe.recipe import Recipe
 from pipeline.run.contestants import Contestant, common_start
 from pipeline.run.process import job_of
@@ -40,8 +41,8 @@ class Standing:
             goals = [name for name in recipe.stages if name in named]
             if all(self._plan(recipe, name).state == UP_TO_DATE for name in goals):
                 continue
-            common = those[0].common
-            run = Run(path, common, self.runs, goals, fresh=False, policy=None, display=self.display)
+            common = load_recipe(path, those[0].common)
+            run = Run(common, self.runs, goals, fresh=False, policy=None, display=self.display)
             if code := run.execute():
                 raise Stopped(code)
 

@@ -14,26 +14,27 @@ from datetime import timedelta
 from pathlib import Path
 
 from pipeline.train.job.events import Channel
-from pipeline.train.job.job import AGAIN, INTERRUPTED, JOB, Job, log_name
+from pipeline.train.job.interruption import die_with_the_run
+from pipeline.train.job.job import AGAIN, INTERRUPTED, JOB, LAUNCHER, Job, killed_by, log_name
 
 PATIENCE = timedelta(minutes=float(os.environ.get("ALIGN_PATIENCE", 10)))  # that one machine has with the others
 TOLD = (AGAIN, INTERRUPTED)  # exit codes that say all there is to say
 
 
 def main() -> None:
-    signal.signal(
-        signal.SIGINT, lambda *_: os._exit(INTERRUPTED)
-    )  # until torch's launcher answers it: nothing is begun yet
+    # Until torch's launcher answers it: nothing is begun yet.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
     channel = Channel()
     line = sys.stdin.readline()
     if not line:
         return
     job = Job(**json.loads(line))
     _log_into(Path(job.folder), job.node_rank)
-    os.environ[JOB] = line
-    threading.Thread(target=_die_with_the_run, daemon=True).start()
+    os.environ |= {JOB: line, LAUNCHER: str(os.getpid())}
+    threading.Thread(target=die_with_the_run, daemon=True).start()  # also while it waits for other machines
+    code = _launched(job, channel)
     sys.stderr.flush()
-    os._exit(_launched(job, channel))
+    os._exit(code)
 
 
 def _launched(job: Job, channel: Channel) -> int:
@@ -57,13 +58,6 @@ def _launched(job: Job, channel: Channel) -> int:
     except (SignalException, KeyboardInterrupt):
         return INTERRUPTED
     return 0
-
-
-def _die_with_the_run() -> None:
-    """Also while it waits for other machines."""
-    while os.read(0, 4096):
-        pass
-    os._exit(1)
 
 
 def _config(job: Job) -> dict[str, object]:
@@ -107,10 +101,8 @@ def _log_into(folder: Path, machine: int) -> None:
 def _died(job: Job, rank: int, code: int) -> dict:
     which = f"{job.stage}: process {rank + 1} of {job.processes}"
     if code < 0:
-        name = signal.Signals(-code).name
-        hint = " (the system may have run out of memory)" if name == "SIGKILL" else ""
         return {
-            "what": f"{which} was killed by {name}{hint}, and the others were stopped.",
+            "what": f"{which} was {killed_by(code)}, and the others were stopped.",
             "fix": "The same command continues.",
         }
     log = Path(job.folder) / log_name(rank)

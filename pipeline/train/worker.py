@@ -25,8 +25,8 @@ from pipeline.plan.step import EVALUATE
 from pipeline.ranks import Ranks, lost_another
 from pipeline.train.job.checked_job import check, smaller
 from pipeline.train.job.events import Channel
-from pipeline.train.job.interruption import Interruption
-from pipeline.train.job.job import AGAIN, INTERRUPTED, JOB, JUDGE, Job, log_name
+from pipeline.train.job.interruption import Interruption, die_with_the_run
+from pipeline.train.job.job import AGAIN, INTERRUPTED, JOB, JUDGE, LAUNCHER, Job, log_name
 from pipeline.train.job.machine import before_imports, importing
 from pipeline.train.job.shrinking import memory_ran_out
 
@@ -42,9 +42,9 @@ def main() -> None:
     if not line:
         return  # started ahead of a job that never came
     job = Job(**json.loads(line))
-    threading.Thread(target=_die_with_the_run, daemon=True).start()
+    threading.Thread(target=die_with_the_run, daemon=True).start()
     if not ranks.alone:
-        threading.Thread(target=_die_with_the_launcher, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=_die_with_the_launcher, args=(int(os.environ[LAUNCHER]),), daemon=True).start()
         channel.report("started", pid=os.getpid())
     interruption = Interruption()
     try:
@@ -78,16 +78,6 @@ def _warm_up() -> None:
         importlib.import_module("pipeline.train.stage_run")
 
 
-def first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0][:200]
-
-
-def _die_with_the_run() -> None:
-    while os.read(0, 4096):
-        pass
-    os._exit(1)
-
-
 def _die_with_the_launcher(launcher: int) -> None:
     while os.getppid() == launcher:
         time.sleep(0.2)
@@ -98,8 +88,9 @@ def _failure(job: Job, error: BaseException, ranks: Ranks) -> dict:
     log = Path(job.folder) / log_name(ranks.rank)
     which = "" if ranks.alone else f" ({ranks.name})"
     if not ranks.alone and lost_another(error):
+        said = str(error).partition("\n")[0][:200]
         return {
-            "what": f"{job.stage}: {ranks.name} lost another one, which is gone or cannot be reached ({first_line(error)}).",
+            "what": f"{job.stage}: {ranks.name} lost another one, which is gone or cannot be reached ({said}).",
             "fix": f"The same command, on every machine, continues; see {log}.",
         }
     return {

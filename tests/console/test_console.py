@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 import pytest
 from conftest import align, write_micro
 from rich.console import Console
+from typer.main import get_command
 
+from pipeline import installing
+from pipeline.cli.main import app
 from pipeline.console import tables
 from pipeline.console.clock import Clock
 from pipeline.console.display import Display
@@ -268,3 +271,9 @@ def test_a_stage_that_is_only_evaluated_is_not_said_to_be_trained():
     screen.display.begin(Step("dpo", EVALUATE, "the evaluation changed"))
     screen.shows("phase", name="evaluation after")
     assert "trained to" not in screen.said()
+
+
+def test_a_hint_of_every_command_is_told_as_it_is_typed(monkeypatch):
+    monkeypatch.setattr(installing, "command", lambda: "here/align")
+    for name in get_command(app).commands:
+        assert installing.as_typed(f"Run `align {name} x`.") == f"Run `here/align {name} x`."

@@ -1,5 +1,6 @@
-"""Ctrl-C in a stage's process: what it means depends on what is being done."""
+"""How a stage's process is stopped: by Ctrl-C, whose meaning depends on what is being done, and with the run that started it."""
 
+import os
 from threading import Event
 
 
@@ -15,3 +16,10 @@ class Interruption(Event):
         if self.is_set() or not self.training:
             raise KeyboardInterrupt
         self.set()
+
+
+def die_with_the_run() -> None:
+    """Wait until nobody holds the other end of standard input any more, and end at once."""
+    while os.read(0, 4096):
+        pass
+    os._exit(1)

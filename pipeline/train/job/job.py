@@ -1,5 +1,6 @@
 """What the run asks of a stage's process; it travels as JSON."""
 
+import signal
 from dataclasses import dataclass
 
 from pipeline.model.backend import ASKED, TRANSFORMERS
@@ -7,7 +8,8 @@ from pipeline.model.backend import ASKED, TRANSFORMERS
 JUDGE = "judge"  # a mode beside those of a step: measure other attempts by the evaluation of this stage
 AGAIN = 75  # the exit code of a stage that goes on in a fresh process, with fewer rows at a time
 INTERRUPTED = 130  # the exit code of a stage that saved and stopped
-JOB = "ALIGN_JOB"  # where each process of a stage that has several finds its job, as JSON
+# Where each process of a stage that has several finds its job, as JSON, and the number of its launcher.
+JOB, LAUNCHER = "ALIGN_JOB", "ALIGN_LAUNCHER"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,12 @@ class Job:
     node_rank: int = 0
     rendezvous: str | None = None
     strategy: str = "ddp"  # what several processes have in common, see pipeline.recipe.launch
+
+
+def killed_by(code: int) -> str:
+    """What a process that ended with this negative code was killed by."""
+    name = signal.Signals(-code).name
+    return f"killed by {name}" + (" (the system may have run out of memory)" if name == "SIGKILL" else "")
 
 
 def log_name(rank: int) -> str:

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from pipeline.artifact.writing import write_json
 from pipeline.recipe.fields import effective
+from pipeline.recipe.launch import EACH, PASSES, SLICES
 from pipeline.recipe.sections import Evaluation
 from pipeline.stage import Spec
 
 FILE = "shrunk.json"  # in an attempt's folder: a list, an entry each time
-TRAIN, EVALUATION = "train.per_device_train_batch_size", "evaluation.batch_size"
-EACH, PASSES, SLICES = "per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation"
+TRAIN, EVALUATION = f"train.{EACH}", "evaluation.batch_size"
 # What libraries say, where their error has no type of its own.
 _SAID = ("can't allocate memory", "CUDA error: out of memory", "ALLOC_FAILED")
 

@@ -109,9 +109,7 @@ class Context:
                 **options,
             )
         trainer.context = self
-        dealing.check_processes(trainer, self.ranks)
-        if not self.ranks.alone:
-            dealing.gather_what_there_is(trainer, self.ranks)
+        dealing.share(trainer, self.ranks)
         trainer.lengths = lengths(rows).tolist()
         trainer.num_virtual_tokens = 0  # TRL's SFT would take them off the logits, which hold none of them here
         if self.spec.reference and beside and "ref" in self.model.peft_config:

@@ -72,7 +72,14 @@ def without_labels(sample: dict) -> None:
             sample[name] = torch.full_like(sample[name], IGNORED)
 
 
-def gather_what_there_is(trainer, ranks: Ranks) -> None:
+def share(trainer, ranks: Ranks) -> None:
+    """Have a trainer be one of several. Raises MachineError where the libraries have not made of it what was asked for."""
+    if not ranks.alone:
+        _check_processes(trainer, ranks)
+        _gather_what_there_is(trainer, ranks)
+
+
+def _gather_what_there_is(trainer, ranks: Ranks) -> None:
     """TRL's figures of all processes, in the last step of an epoch, too: there processes may have unlike many rows, or only repeated
     ones. (accelerate would cut what is gathered by a reckoning of its own; KTO's KL goes into the loss.)
     """
@@ -98,10 +105,8 @@ def correct_count(trainer) -> None:
             figures["num_tokens"] = [trainer.tokens_of_all]
 
 
-def check_processes(trainer, ranks: Ranks) -> None:
-    """Raises MachineError where the libraries have not made of it what was asked for: they fall back without a word."""
-    if ranks.alone:
-        return
+def _check_processes(trainer, ranks: Ranks) -> None:
+    """The libraries fall back without a word."""
     state = trainer.accelerator.state
     expected = DistributedType.MULTI_GPU if trainer.args.device.type == "cuda" else DistributedType.MULTI_CPU
     if state.num_processes != ranks.size or trainer.args.world_size != ranks.size or state.distributed_type != expected:

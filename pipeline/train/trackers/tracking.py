@@ -111,9 +111,8 @@ class Tracking(TrainerCallback):
     def finish(self, manifest: Mapping) -> None:
         """With what the manifest is going to say."""
         after = manifest["metrics"]["after"].items()
-        if (
-            manifest.get("kept", {}).get("step", manifest["steps"]) == manifest["steps"]
-        ):  # else they are of an earlier step
+        of_step = manifest.get("kept", {}).get("step", manifest["steps"])
+        if of_step == manifest["steps"]:  # else they are of an earlier step
             self._take({"step": manifest["steps"]} | {f"eval_{name}": value for name, value in after})
         self._flush()
         for name, tracker in list(self._open.items()):
