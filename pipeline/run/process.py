@@ -17,7 +17,7 @@ from pipeline.model.backend import TRANSFORMERS, Backend
 from pipeline.plan import processes
 from pipeline.plan.step import EVALUATE, Step
 from pipeline.recipe.recipe import Recipe
-from pipeline.train.job.job import AGAIN, INTERRUPTED, Job, killed_by, log_name
+from pipeline.train.job.job import AGAIN, INTERRUPTED, Job, killer, log_name
 
 
 def start_worker(options: Sequence[str] = (), processes: int = 1) -> subprocess.Popen:
@@ -140,5 +140,5 @@ def _until_it_ends(
 def died(job: Job, code: int) -> PipelineError:
     log = Path(job.folder) / log_name(0)
     if code < 0:
-        return MachineError(f"{job.stage}: its process was {killed_by(code)}.", "The same command continues.")
+        return MachineError(f"{job.stage}: its process was killed by {killer(code)}.", "The same command continues.")
     return MachineError(f"{job.stage}: its process ended with code {code}.", f"The whole story is in {log}.")

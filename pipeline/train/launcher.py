@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pipeline.train.job.events import Channel
 from pipeline.train.job.interruption import die_with_the_run
-from pipeline.train.job.job import AGAIN, INTERRUPTED, JOB, LAUNCHER, Job, killed_by, log_name
+from pipeline.train.job.job import AGAIN, INTERRUPTED, JOB, LAUNCHER, Job, killer, log_name
 
 PATIENCE = timedelta(minutes=float(os.environ.get("ALIGN_PATIENCE", 10)))  # that one machine has with the others
 TOLD = (AGAIN, INTERRUPTED)  # exit codes that say all there is to say
@@ -102,7 +102,7 @@ def _died(job: Job, rank: int, code: int) -> dict:
     which = f"{job.stage}: process {rank + 1} of {job.processes}"
     if code < 0:
         return {
-            "what": f"{which} was {killed_by(code)}, and the others were stopped.",
+            "what": f"{which} was killed by {killer(code)}, and the others were stopped.",
             "fix": "The same command continues.",
         }
     log = Path(job.folder) / log_name(rank)

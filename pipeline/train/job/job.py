@@ -37,10 +37,10 @@ class Job:
     strategy: str = "ddp"  # what several processes have in common, see pipeline.recipe.launch
 
 
-def killed_by(code: int) -> str:
+def killer(code: int) -> str:
     """What a process that ended with this negative code was killed by."""
     name = signal.Signals(-code).name
-    return f"killed by {name}" + (" (the system may have run out of memory)" if name == "SIGKILL" else "")
+    return name + (" (the system may have run out of memory)" if name == "SIGKILL" else "")
 
 
 def log_name(rank: int) -> str:
