@@ -6,7 +6,7 @@ import signal
 
 import pytest
 from conftest import align, attempt, manifest
-from processes import kill, start, wait_for
+from processes import kill, start, wait_for, wait_until_gone
 
 STAGES = ("pretrain", "sft", "reward", "dpo", "ppo")
 
@@ -18,6 +18,7 @@ def test_killed_between_checkpoints(chain, copied, stage):
     wait_for(folder, f"{stage}/*/checkpoints/checkpoint-4", process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    wait_until_gone(folder)  # the stage's own process notices that its command is gone
     said = align("run", stage, "-r", "micro.yaml", cwd=folder).stdout
     assert "continue" in said
     assert manifest(folder, stage)["tokens"] == manifest(chain, stage)["tokens"]
