@@ -34,6 +34,7 @@ class Ranks:
     rank: int = 0
     size: int = 1
     on_this_machine: int = 1  # how many of them
+    sharded: bool = False  # whether each holds only a part of the weights
     _group: object = None
     _group_of_steps: object = None
 
@@ -45,6 +46,11 @@ class Ranks:
     @property
     def alone(self) -> bool:
         return self.size == 1
+
+    @property
+    def together(self) -> "Ranks":
+        """Those that take part where the model runs beside the training: all, where each holds a part of it, else the first."""
+        return self if self.sharded else ALONE
 
     @property
     def name(self) -> str:
@@ -99,15 +105,18 @@ def here() -> Ranks:
     return Ranks(int(os.environ["RANK"]), size, int(os.environ["LOCAL_WORLD_SIZE"]))
 
 
-def joined(ranks: Ranks, device: str) -> Ranks:
-    """With the group in which they talk, once all of them are there. `device` is where they train, "cpu" or "cuda"."""
+def joined(ranks: Ranks, device: str, *, sharded: bool = False) -> Ranks:
+    """With the group in which they talk, once all of them are there. `device` is where they train, "cpu" or "cuda"; `sharded`,
+    whether each of them is to hold only a part of the weights.
+    """
     if ranks.alone:
         return ranks
     import torch.distributed as dist
 
-    dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=TRAINING)
+    # What is kept on the CPU is gathered there.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=TRAINING)
     groups = [dist.new_group(backend="gloo", timeout=timeout) for timeout in (WAITING, TRAINING)]
-    return Ranks(ranks.rank, ranks.size, ranks.on_this_machine, *groups)
+    return Ranks(ranks.rank, ranks.size, ranks.on_this_machine, sharded, *groups)
 
 
 def lost_another(error: BaseException) -> bool:

@@ -29,6 +29,7 @@ from pipeline.model.adapters import METHODS, NAMED, method_of
 from pipeline.model.adapters.prompted import Prompted
 from pipeline.model.base import Base
 from pipeline.model.freezing import train_last
+from pipeline.model.parts import cut_like
 from pipeline.model.quantization import keep_dtype, quantization
 from pipeline.model.tokenizer import Prepared
 from pipeline.recipe.sections import Model
@@ -304,6 +305,7 @@ def load_adapter(
         tensors.setdefault(
             head, dict(model.named_parameters())["base_model.model.score.modules_to_save.default.weight"].data
         )
+    tensors = cut_like(model, tensors)
     try:
         if isinstance(model, Prompted):
             missing, unplaced = model.put(tensors, name)

@@ -42,7 +42,7 @@ def job_of(step: Step, recipe: Recipe, runs: Path, folder: Path, **more: Any) ->
     launch, chosen = recipe.launch, step.backend or Backend(TRANSFORMERS, "nothing is trained")
     if step.state != EVALUATE and launch.size > 1:
         more |= {"processes": launch.size, "strategy": launch.strategy, "nodes": launch.nodes}
-        more |= {"node_rank": launch.node_rank, "rendezvous": launch.rendezvous}
+        more |= {"node_rank": launch.node_rank, "rendezvous": launch.rendezvous, "offload": launch.offload}
     return Job(
         recipe=str(recipe.path),
         overrides=list(recipe.overrides),

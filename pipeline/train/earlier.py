@@ -45,16 +45,17 @@ class Earlier:
 
     def __init__(self, checked: CheckedJob, rows: StageRows, report: Callable[..., None]):
         self.checked, self.rows, self.report = checked, rows, report
-        self.folder = checked.folder
+        self.folder, self.ranks = checked.folder, checked.ranks.together
         self._after: dict[str, Figures] = {}
 
     def before(self, model) -> None:
         """Of what training starts from: computed or found once, before the first step, and kept."""
-        known = self._known()
+        known = self.ranks.told(self._known())
         missing = [one for one in self.taught if known.get(one.name, {}).get("asked") != one.asked]
         if missing:  # rows that were gone when an earlier process began may be there again
-            found = {one.name: self._found(one) or self._measured(one, model) for one in missing}
-            write_json(self.folder / BEFORE, known | self._kept(found))
+            found = {one.name: self.ranks.told(self._found(one)) or self._measured(one, model) for one in missing}
+            if self.ranks.first:
+                write_json(self.folder / BEFORE, known | self._kept(found))
 
     def forget(self) -> None:
         """Measure all of it again."""
@@ -63,7 +64,8 @@ class Earlier:
     def after(self, model) -> None:
         """Of what was trained."""
         self._after = {one.name: self._measured(one, model) for one in self.taught}
-        write_json(self.folder / AFTER, self._kept(self._after))
+        if self.ranks.first:
+            write_json(self.folder / AFTER, self._kept(self._after))
 
     def summary(self) -> dict:
         """For the manifest: each earlier stage's figures before and after, and their differences."""

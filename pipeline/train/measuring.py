@@ -21,10 +21,13 @@ from pipeline.train.samples import Samples
 
 
 class Measuring:
-    """One evaluation for all of them, so that they can be compared."""
+    """One evaluation for all of them, so that they can be compared. Where each process holds a part of the model, all of them
+    make it, each the same, and the first keeps what it found.
+    """
 
     def __init__(self, checked: CheckedJob, rows: StageRows, models: StageModels, report: Callable[..., None]):
         self.checked, self.rows, self.models, self.report = checked, rows, models, report
+        self.ranks = checked.ranks.together
         self.earlier = Earlier(checked, rows, report)
         self.judging = Judging(checked, report)
         self._last: tuple[int | None, Figures | None] = None, None  # the step of the latest figures, and they
@@ -53,9 +56,12 @@ class Measuring:
     def before(self, model) -> Figures:
         """Of what training starts from: computed once, before the first step, and kept."""
         file = self.checked.folder / "before.json"
-        if not file.is_file():
+        if not self.ranks.told(file.is_file()):
             self.report("phase", name="evaluation before")
-            write_json(file, self.evaluation.run(model).to_json())
+            found = self.evaluation.run(model)
+            if self.ranks.first:
+                write_json(file, found.to_json())
+        self.ranks.wait()
         return Figures(**json.loads(file.read_text(encoding="utf-8")))
 
     def in_between(self, model, step: int) -> dict[str, float]:
@@ -64,7 +70,8 @@ class Measuring:
         figures = self.evaluation.run(model, self.before(model))
         self._last = step, figures
         self.report("evaluated", step=step, metrics=figures.metrics)
-        self.samples.keep(step, figures.completions)
+        if self.ranks.first:
+            self.samples.keep(step, figures.completions)
         self.report("phase", name="training", step=step)
         return figures.metrics
 
@@ -74,7 +81,8 @@ class Measuring:
         last, figures = self._last
         figures = figures if last == step else self.evaluation.run(model, before)
         self.earlier.after(model)
-        self.judging.after(model, self.evaluation, before, figures)
+        if self.ranks.first:
+            self.judging.after(model, self.evaluation, before, figures)
         return figures
 
     def again(self) -> tuple[Figures, Figures]:

@@ -43,7 +43,8 @@ class StageRun:
         self.measuring = Measuring(checked, self.rows, self.models, report)
         self.tracking = Tracking(trackers.asked(self.step.given.get("report_to")), self._about(), report)
         best = checked.settings.best
-        self.best = Best(self.folder, best, report) if best else None
+        together = self.ranks.together
+        self.best = Best(self.folder, best, report, together) if best and (self.ranks.first or self.ranks.sharded) else None
         self.record = Record(checked, self.rows, self.measuring, self.tracking, report)
 
     def run(self) -> int:
@@ -77,7 +78,7 @@ class StageRun:
             step = kept["step"] if kept else trainer.state.global_step
             after = self.measuring.after(trainer.model, step, before)
             self.report("phase", name="saving")
-            output = save(trainer.model, self.rows.tokenizer.tokenizer, self.folder)
+            output = save(trainer.model, self.rows.tokenizer.tokenizer, self.folder, self.ranks.together)
             self.report("phase", name="manifest")
             self.record.sign(trainer, output, before, after, seconds, peak, kept)
         if self.best:
@@ -87,12 +88,20 @@ class StageRun:
 
     def follow(self) -> int:
         """What the other processes of a stage do beside the first: every step of the training, and nothing that is told
-        or kept. Returns the exit code.
+        or kept; where each holds a part of the model, all that it is run for. Returns the exit code.
         """
         self.ranks.wait()  # the rows are prepared
         trainer = self.trainer(self.models.at_the_start())
+        if self.ranks.sharded:
+            before = self.measuring.before(trainer.model)
+            self.measuring.earlier.before(trainer.model)
         self.ranks.wait()  # the figures before are known
         self._train(trainer)
+        if self.ranks.sharded and not self.interruption.is_set():
+            kept = self.best.settle(trainer) if self.best else None
+            trainer.finish()
+            self.measuring.after(trainer.model, kept["step"] if kept else trainer.state.global_step, before)
+            save(trainer.model, self.rows.tokenizer.tokenizer, self.folder, self.ranks)
         self.ranks.wait()  # what was trained is saved
         return INTERRUPTED if self.interruption.is_set() else 0
 
@@ -122,6 +131,7 @@ class StageRun:
             examples=data.examples(data.trained),
             given=checked.given,
             ranks=self.ranks,
+            offload=self.job.offload,
             seed=checked.recipe.seed,
             dtype=checked.recipe.model.dtype,
             folder=self.folder,
@@ -132,7 +142,7 @@ class StageRun:
             reward=self.models.reward,
             learning=self.step.inputs.get("adapter_learning", {}),
             evaluate=self._evaluate,
-            best=self.best if self.ranks.first else None,
+            best=self.best,
             share_prompt=checked.recipe.stages[self.job.stage].share_prompt,
             kept=Reference(self.step.inputs, data.folder, f"{self.job.backend} {checked.machine['device']}"),
         )
@@ -141,7 +151,7 @@ class StageRun:
 
     def _evaluate(self, model, step: int) -> dict[str, float]:
         """The held-out figures in the middle of training: the first process finds them, and all know them."""
-        found = self.measuring.in_between(model, step) if self.ranks.first else None
+        found = self.measuring.in_between(model, step) if self.ranks.first or self.ranks.sharded else None
         return self.ranks.told(found) if self.interruption.training else found
 
     def _about(self) -> About:

@@ -35,6 +35,7 @@ class Job:
     node_rank: int = 0
     rendezvous: str | None = None
     strategy: str = "ddp"  # what several processes have in common, see pipeline.recipe.launch
+    offload: str | None = None
 
 
 def killer(code: int) -> str:

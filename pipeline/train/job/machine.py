@@ -18,6 +18,7 @@ from pipeline.model import attention, backend
 from pipeline.model.backend import UNSLOTH
 from pipeline.plan.step import EVALUATE
 from pipeline.ranks import ALONE, Ranks, joined
+from pipeline.recipe.launch import SHARDING
 from pipeline.recipe.recipe import Recipe
 from pipeline.stage import specs
 from pipeline.train.job.job import Job
@@ -67,7 +68,7 @@ def agreed(job: Job, recipe: Recipe, attempt: Attempt, ranks: Ranks = ALONE) -> 
         begun = None  # nothing is trained yet
     threads = begun["threads"] if begun and begun["processes"] == ranks.size else _threads(recipe, ranks)
     device = _start(job, recipe, threads, ranks)
-    ranks = joined(ranks, device)
+    ranks = joined(ranks, device, sharded=job.strategy in SHARDING)
     _same_everywhere(job, ranks)
     now = {"backend": job.backend, "device": device, "processes": ranks.size, "threads": threads}
     if not ranks.alone:
@@ -149,6 +150,8 @@ def _processes_alone(job: Job, begun: dict, now: dict) -> bool:
     """Whether it is only by its processes that it is run otherwise, and it can go on: a rollout in its middle cannot."""
     if begun["processes"] == now["processes"] or specs()[job.stage].response:
         return False
+    if (begun.get("strategy") in SHARDING) != (now.get("strategy") in SHARDING):
+        return False  # their checkpoints have other forms
     of_them = ("processes", "threads", "strategy")
     return all(begun.get(key) == now.get(key) for key in begun | now if key not in of_them)
 

@@ -17,16 +17,17 @@ from pipeline.artifact.attempt import Attempt
 from pipeline.artifact.writing import write_json
 from pipeline.errors import PipelineError
 from pipeline.model.saving import could_not_save, save_weights
+from pipeline.ranks import ALONE, Ranks
 from pipeline.recipe.gates import LOWER_IS_BETTER
 
 FOLDER, FILE = "best", "best.json"
 
 
 class Best:
-    """Of the stage in `folder`, by the held-out figure `figure`."""
+    """Of the stage in `folder`, by the held-out figure `figure`. `ranks` are the processes that keep it together."""
 
-    def __init__(self, folder: Path, figure: str, report: Callable[..., None]):
-        self.folder, self.figure, self.report = folder, figure, report
+    def __init__(self, folder: Path, figure: str, report: Callable[..., None], ranks: Ranks = ALONE):
+        self.folder, self.figure, self.report, self.ranks = folder, figure, report, ranks
 
     def begin(self, trainer) -> None:
         """Before the first step. Raises PipelineError where there would be nothing to choose from."""
@@ -46,12 +47,13 @@ class Best:
             said = f"keep.best: {self.figure} was not measured at step {step}; there are {', '.join(metrics)}."
             raise PipelineError(said, "Name one of these, or mend the held-out rows.")
         # A resumed run measures again what was measured after its checkpoint.
-        earlier = [one for one in self.candidates if one["step"] < step]
+        earlier = self.ranks.told([one for one in self.candidates if one["step"] < step])
         now = {"step": step, "value": metrics[self.figure]}
         if self._better(now, self._best(earlier)):
             self._save(model, self.folder / FOLDER / f"step-{step}")
-        write_json(self.folder / FILE, {"figure": self.figure, "candidates": [*earlier, now]})
-        self._forget_what_no_resume_needs([*earlier, now])
+        if self.ranks.first:
+            write_json(self.folder / FILE, {"figure": self.figure, "candidates": [*earlier, now]})
+            self._forget_what_no_resume_needs([*earlier, now])
 
     def settle(self, trainer) -> dict:
         """After training: the best weights into the trainer's model. Returns what the manifest says of the choice.
@@ -59,9 +61,9 @@ class Best:
         Of steps that are equally good the first is taken: it moved the least.
         """
         last = trainer.state.global_step
-        if last not in [one["step"] for one in self.candidates]:
+        if last not in [one["step"] for one in self.ranks.told(self.candidates)]:
             trainer.evaluate()
-        candidates = self.candidates
+        candidates = self.ranks.told(self.candidates)
         chosen = self._best(candidates)
         if chosen is None:
             said = f"keep.best: {self.figure} is no number at any of the {len(candidates)} steps that were measured."
@@ -119,10 +121,12 @@ class Best:
         """Whole, or not under its name."""
         partial = place.with_name(f".{place.name}")
         try:
-            shutil.rmtree(partial, ignore_errors=True)
-            save_weights(model, partial)
-            shutil.rmtree(place, ignore_errors=True)
-            os.replace(partial, place)
+            if self.ranks.first:
+                shutil.rmtree(partial, ignore_errors=True)
+            save_weights(model, partial, self.ranks)
+            if self.ranks.first:
+                shutil.rmtree(place, ignore_errors=True)
+                os.replace(partial, place)
         except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise could_not_save(self.folder, error) from error

@@ -23,7 +23,7 @@ from pipeline.ranks import ALONE, Ranks
 from pipeline.recipe.fields import effective
 from pipeline.stage import Spec
 from pipeline.train.job.interruption import Interruption
-from pipeline.train.loop import dealing, pairs, reference
+from pipeline.train.loop import dealing, pairs, reference, sharding
 from pipeline.train.loop.arguments import built
 from pipeline.train.loop.best import Best
 from pipeline.train.loop.callback import StageCallback
@@ -57,6 +57,7 @@ class Context:
     best: Best | None  # keeps the weights of the best step, where the recipe asks for it
     kept: Reference  # what the frozen reference says of the rows
     ranks: Ranks = ALONE
+    offload: str | None = None  # where what each of them holds a part of is kept, see pipeline.recipe.launch
     share_prompt: bool | str = "auto"  # whether a pair's prompt is run once, where the stage can
 
     def effective(self, name: str) -> object:
@@ -98,7 +99,8 @@ class Context:
         beside = self._reference_stands_beside()
         if self.spec.reference and not beside:
             # Where it is kept, it is the model itself before its first step; TRL would load another one all the same.
-            options["ref_model"] = torch.nn.Identity() if keeps else self.load_reference()
+            alone = keeps or self.ranks.sharded
+            options["ref_model"] = torch.nn.Identity() if alone else self.load_reference()
         with _adapters_stay_fp32(self.model), without_suspicion(), _refusals(kind.__name__):
             trainer = type(kind.__name__, (*([front] if front else []), StageTrainer, kind), {})(
                 model=self.model,
@@ -114,6 +116,10 @@ class Context:
         trainer.num_virtual_tokens = 0  # TRL's SFT would take them off the logits, which hold none of them here
         if self.spec.reference and beside and "ref" in self.model.peft_config:
             self._freeze_reference()
+        if self.ranks.sharded:
+            trainer.model = trainer.model_wrapped = sharding.cut(trainer.model, trainer.accelerator)
+            if self.spec.reference and not beside and not keeps:
+                trainer.ref_model = sharding.cut(self.load_reference().eval().requires_grad_(False), trainer.accelerator)
         sharing.put_on(trainer)
         if keeps:
             if not beside:
@@ -129,7 +135,7 @@ class Context:
         return isinstance(self.model, PeftModel) and method_on(self.model).beside
 
     def _sharing(self, args) -> Choice:
-        if not self.spec.shares_prompt:
+        if not self.spec.shares_prompt or self.ranks.sharded:  # it runs parts of the model by themselves
             return Choice()
         return choose(self.share_prompt, self.model, args, self.rows)
 
@@ -154,6 +160,8 @@ class Context:
         given = self.given | ({"loss_type": self._loss()} if self.spec.config == "SFTConfig" else {})
         if self.spec.reference_columns:  # TRL would do it before its copy is what it should be
             config = config | {"precompute_ref_log_probs": False}
+        if self.ranks.sharded:
+            config = config | sharding.arguments(self.offload)
         return built(self.spec, given, seed=self.seed, dtype=self.dtype, folder=self.folder, config=config)
 
     def _loss(self) -> str | None:

@@ -46,8 +46,14 @@ class Reference:
         """The rows with a column for each of the reference's sums, found or computed now by the trainer."""
         columns = trainer.context.spec.reference_columns
         needed = columns if getattr(trainer, "calculate_KL", True) else columns[:1]
-        with trainer.context.ranks.first_before_the_rest():
-            found = self._kept(len(rows), needed) or self._computed(rows, trainer)
+        ranks = trainer.context.ranks
+        if ranks.sharded:  # all of them run it
+            there = ranks.told(self._kept(len(rows), needed) is not None)
+            found = self._kept(len(rows), needed) if there else self._computed(rows, trainer)
+            ranks.wait()
+        else:
+            with ranks.first_before_the_rest():
+                found = self._kept(len(rows), needed) or self._computed(rows, trainer)
         for name, values in found.items():
             rows = rows.add_column(name, values.numpy())
         return rows
@@ -64,6 +70,8 @@ class Reference:
     def _computed(self, rows: Dataset, trainer) -> dict[str, torch.Tensor]:
         trainer.context.report("phase", name="reference")
         sums = sums_of(rows, trainer)
+        if not trainer.context.ranks.together.first:
+            return sums
         partial = self.file.with_name(f".{self.file.name}.{os.getpid()}")
         try:
             save_file(sums, partial)

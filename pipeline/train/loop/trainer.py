@@ -13,16 +13,18 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import Trainer
+from transformers.trainer import SCHEDULER_NAME
 
 from pipeline.artifact.attempt import Attempt, seal
 from pipeline.artifact.writing import write_json
 from pipeline.errors import MachineError
 from pipeline.model.adapters import method_on
 from pipeline.model.loader import load_adapter
+from pipeline.model.parts import close, load_whole
 from pipeline.model.saving import could_not_save, save_weights
 from pipeline.plan.methods import refuse_too_short
 from pipeline.ranks import lost_another
-from pipeline.train.loop import dealing, reference
+from pipeline.train.loop import dealing, reference, sharding
 from pipeline.train.loop.gathered import gathered, give_back
 from pipeline.train.loop.order import Order
 
@@ -53,6 +55,11 @@ class StageTrainer:
     _resumed_from: Path | None = None
     _into: Path | None = None
     _begun: bool = False
+
+    def create_accelerator_and_postprocess(self):
+        super().create_accelerator_and_postprocess()
+        if self.args.fsdp:
+            sharding.take(self)
 
     def _prepare_dataset(self, dataset, *_, **__):
         return dataset  # tokenized, cut and accounted for before TRL sees it
@@ -96,6 +103,7 @@ class StageTrainer:
 
     def create_optimizer(self, model=None):
         new = self.optimizer is None
+        close(self.model)
         optimizer = super().create_optimizer(model)
         if new and (method := method_on(self.model)):
             method.spread(optimizer, self.model, self.context.learning)
@@ -105,6 +113,8 @@ class StageTrainer:
         """Before the first of so many steps, or the first after a checkpoint."""
         self.begun = time.monotonic()
         self.tokens_of_all = sum(self.context.ranks.of_all(self.tokens))
+        if self.context.ranks.sharded:
+            sharding.check_optimizer(self)
         if self.kept_from_before:
             give_back(self, self.kept_from_before)
         if method := method_on(self.model):
@@ -222,8 +232,20 @@ class StageTrainer:
         rank = self.context.ranks.rank
         return f"{rank}-{name}" if rank else name
 
+    def save_model(self, output_dir=None, _internal_call=False):
+        if not self.context.ranks.sharded:
+            return super().save_model(output_dir, _internal_call)
+        save_weights(self.model, Path(output_dir), self.context.ranks)
+
     def _save(self, output_dir=None, state_dict=None):
         save_weights(self.model, Path(output_dir))
+
+    def _save_optimizer_and_scheduler(self, output_dir):
+        if not self.context.ranks.sharded:
+            return super()._save_optimizer_and_scheduler(output_dir)
+        sharding.save_optimizer(self, Path(output_dir))
+        if self.context.ranks.first:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     @property
     def seconds(self) -> float:
@@ -247,5 +269,7 @@ class StageTrainer:
         """The policy of a folder into the model."""
         if isinstance(self.model, PeftModel):
             load_adapter(self.model, weights)
+        elif self.context.ranks.sharded:
+            load_whole(self.model, weights)
         else:
             super()._load_from_checkpoint(str(weights), self.model)

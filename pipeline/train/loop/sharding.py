@@ -1,0 +1,71 @@
+"""A model of which each process holds a part (`strategy: fsdp`, torch's FSDP2 by way of accelerate): how it is cut, saved and
+filled again.
+
+It is cut before anything runs on it, so that nothing here ever needs a card that holds all of it. From then on every process
+takes part wherever it runs: in the figures before and after, and in saving.
+"""
+
+from pathlib import Path
+
+import torch
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from accelerate.utils.fsdp_utils import fsdp2_prepare_model, save_fsdp_optimizer
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+
+from pipeline.errors import MachineError
+
+
+def arguments(offload: str | None) -> dict[str, object]:
+    """What transformers' training arguments say of it."""
+    config = {"version": 2, "state_dict_type": "SHARDED_STATE_DICT", "cpu_offload": offload == "cpu"}
+    return {"fsdp": True, "fsdp_config": config}
+
+
+def take(trainer) -> None:
+    """Have accelerate work with FSDP on a CPU, too, where it would fall back to whole copies without a word."""
+    state = trainer.accelerator.state
+    if state.distributed_type == DistributedType.FSDP:
+        return
+    plugin = FullyShardedDataParallelPlugin(**trainer.args.fsdp_plugin_args)
+    for shared in (AcceleratorState._shared_state, PartialState._shared_state):
+        shared["distributed_type"] = DistributedType.FSDP
+    state.fsdp_plugin = plugin
+    if state.mixed_precision != "no":
+        plugin.set_mixed_precision(state.mixed_precision)
+    trainer.is_fsdp_enabled = True
+
+
+def cut(model: torch.nn.Module, accelerator) -> torch.nn.Module:
+    """Leave each process its part of the model. Raises MachineError where that is not what came of it."""
+    plugin = accelerator.state.fsdp_plugin
+    if policy := plugin.mixed_precision_policy:  # gradients are added up in fp32, as without it
+        plugin.mixed_precision_policy = MixedPrecisionPolicy(policy.param_dtype, torch.float32, policy.output_dtype)
+    model = fsdp2_prepare_model(accelerator, model)
+    register_fsdp_forward_method(model, "generate")
+    whole = [name for name, one in model.named_parameters() if not isinstance(one, DTensor)]
+    if not isinstance(model, FSDPModule) or whole:
+        raise MachineError(
+            f"Each process was to hold a part of the model, and {', '.join(whole[:3]) or 'it'} stayed whole.",
+            "Please report it with stage.log; --strategy ddp (STRATEGY=ddp) does without it.",
+        )
+    return model
+
+
+def check_optimizer(trainer) -> None:
+    """It has to hold the parts of what is trained: accelerate finds them by their address, and a part that is empty has none."""
+    trained = [one for one in trainer.model.parameters() if one.requires_grad]
+    for one in trained:
+        if not isinstance(one, DTensor):
+            raise MachineError("A whole weight is trained.", "Please report it with stage.log.")
+    groups = trainer.optimizer.param_groups
+    held = [one for group in groups for one in group["params"]]
+    if {id(one) for one in held} != {id(one) for one in trained}:
+        raise MachineError("The optimizer does not hold what is trained.", "Please report it with stage.log.")
+
+
+def save_optimizer(trainer, folder: Path) -> None:
+    """Each process its own part, in torch's form for that (DCP)."""
+    accelerator = trainer.accelerator
+    save_fsdp_optimizer(accelerator.state.fsdp_plugin, accelerator, trainer.optimizer, trainer.model, str(folder))
