@@ -43,6 +43,7 @@
 #   FORCE=1                  keep an export whose proof fails, marked; TO=folder another place for one
 #   UNSLOTH=0                the backend: 1, 0 or auto
 #   PROCESSES=2              so many processes, or auto: one for each GPU
+#   STRATEGY=fsdp            each of them holds a part of the model, and not the whole (ddp)
 #   SET="seed=1 stages.sft.train.learning_rate=1e-3"   other values than the recipe's
 
 RECIPE ?= recipes/tiny.yaml
@@ -55,7 +56,7 @@ WHERE  := --recipe $(RECIPE) --runs $(RUNS) $(foreach pair,$(SET),--set '$(pair)
 SWITCH-1 := --unsloth
 SWITCH-0 := --no-unsloth
 SWITCH-auto := --set use_unsloth=auto
-OPTIONS = $(WHERE) $(if $(POLICY),--policy $(POLICY)) $(if $(filter 1,$(FRESH)),--fresh) $(if $(UNSLOTH),$(SWITCH-$(UNSLOTH))) $(if $(PROCESSES),--processes $(PROCESSES))
+OPTIONS = $(WHERE) $(if $(POLICY),--policy $(POLICY)) $(if $(filter 1,$(FRESH)),--fresh) $(if $(UNSLOTH),$(SWITCH-$(UNSLOTH))) $(if $(PROCESSES),--processes $(PROCESSES)) $(if $(STRATEGY),--strategy $(STRATEGY))
 
 # All stages named in one call are one `align run`: the first of them does it, the others are then done.
 GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))

@@ -25,6 +25,7 @@ class Spec:
     reference_columns: tuple[
         str, ...
     ] = ()  # what TRL calls the reference's log-probabilities of a row, to be computed once
+    in_parts: bool = False  # whether it can be trained where each process holds a part of the model
     shares_prompt: bool = False  # whether a pair's prompt can be run once for both answers
     zero_at_first: tuple[str, ...] = ()  # figures of TRL's that are 0 as long as the policy is its reference
     trained: tuple[str, ...] = ()  # fields that say elsewhere how, and in this stage what is trained

@@ -4,6 +4,7 @@ from pipeline.stage import Spec
 
 SPEC = Spec(
     config="RewardConfig",
+    in_parts=True,
     row_kind="preference",
     after=("pretrain", "sft"),
     head="score",

@@ -4,6 +4,7 @@ from pipeline.stage import Spec
 
 SPEC = Spec(
     config="SFTConfig",
+    in_parts=True,
     row_kind="conversation",
     after=("pretrain",),
     key_figures=("mean_token_accuracy",),

@@ -23,6 +23,7 @@ from pipeline.cli.options import (
     RunsOption,
     SetOption,
     Stages,
+    StrategyOption,
     UnslothOption,
     with_switches,
 )
@@ -53,6 +54,7 @@ def run(
     policy: PolicyOption = None,
     unsloth: UnslothOption = None,
     processes: ProcessesOption = None,
+    strategy: StrategyOption = None,
     nodes: NodesOption = None,
     node_rank: NodeRankOption = None,
     rendezvous: RendezvousOption = None,
@@ -61,7 +63,7 @@ def run(
 ) -> None:
     """Run stages, and first those that they stand on, as far as they are not up to date."""
     display = Display(make_console())
-    machines = {"nodes": nodes, "node_rank": node_rank, "rendezvous": rendezvous}
+    machines = {"strategy": strategy, "nodes": nodes, "node_rank": node_rank, "rendezvous": rendezvous}
     overrides = with_switches(recipe, overrides or [], unsloth, processes, **machines)
     loaded = load_recipe(recipe, overrides)
     if fresh and loaded.launch.nodes > 1:
@@ -91,6 +93,7 @@ def plan(
     policy: PolicyOption = None,
     unsloth: UnslothOption = None,
     processes: ProcessesOption = None,
+    strategy: StrategyOption = None,
     fresh: FreshOption = False,
     gpu: GpuOption = None,
     fit_gpu: FitOption = None,
@@ -98,7 +101,7 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Show what `run` would do, and why, and what each stage needs on a GPU. Exit code 2 where data are missing."""
-    loaded = load_recipe(recipe, with_switches(recipe, overrides or [], unsloth, processes))
+    loaded = load_recipe(recipe, with_switches(recipe, overrides or [], unsloth, processes, strategy=strategy))
     goals = stages or list(loaded.stages)
     size = fit_gpu if gpu is None else gpu
     asked = card.named(size) if size is not None else card.own()

@@ -34,6 +34,10 @@ UnslothOption = Annotated[
 ProcessesOption = Annotated[
     str | None, typer.Option("--processes", help="Train with so many processes, or auto: one for each GPU.")
 ]
+StrategyOption = Annotated[
+    str | None,
+    typer.Option("--strategy", help="What several hold: ddp, the whole model each; fsdp, a part of it each."),
+]
 NodesOption = Annotated[int | None, typer.Option("--nodes", help="Train on so many machines. (SLURM's by default)")]
 NodeRankOption = Annotated[
     int | None, typer.Option("--node-rank", help="Which of the machines this is, from 0; the first shows the progress.")
@@ -63,7 +67,7 @@ def with_switches(
 ) -> list[str]:
     """The switches of the command line go before all that the recipe says of them, for the chain and for a stage.
 
-    `machines` are nodes, node_rank and rendezvous, as far as they are given; they go before SLURM's.
+    `machines` are strategy, nodes, node_rank and rendezvous, as far as they are given; they go before SLURM's.
     """
     said = [f"launch.{key}={value}" for key, value in machines.items() if value is not None]
     overrides = [*of_slurm(os.environ), *overrides, *said]

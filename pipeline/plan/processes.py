@@ -3,18 +3,25 @@
 from collections.abc import Iterable
 
 from pipeline.errors import PipelineError
+from pipeline.plan.judges import judge_of
+from pipeline.plan.methods import tuning
 from pipeline.plan.step import CONTINUE, RUN, Step
 from pipeline.recipe.fields import effective
-from pipeline.recipe.launch import EACH, PASSES, divided
+from pipeline.recipe.launch import EACH, PASSES, SHARDING, divided
 from pipeline.recipe.recipe import Recipe
 from pipeline.stage import Spec, specs
 
+WHOLE = "Give each process the whole model: --strategy ddp (STRATEGY=ddp)."
 ALONE = "Or train in one process: --processes 1 (PROCESSES=1)."
 
 
 def check(recipe: Recipe, steps: Iterable[Step]) -> None:
-    """Raises PipelineError with every stage that is to be trained and whose steps cannot be dealt out."""
-    size, wrong, fixes = recipe.launch.size, [], []
+    """Raises PipelineError with every stage that is to be trained and whose steps cannot be dealt out, or whose model cannot
+    be cut.
+    """
+    size, wrong, fixes, steps = recipe.launch.size, [], [], list(steps)
+    if size > 1 and recipe.launch.strategy in SHARDING:
+        _check_cut(recipe, [step for step in steps if step.state in (RUN, CONTINUE)])
     for step in steps:
         spec, given = specs()[step.stage], step.given or recipe.given(step.stage, full=False)
         try:
@@ -26,6 +33,31 @@ def check(recipe: Recipe, steps: Iterable[Step]) -> None:
     if wrong:
         anew = "which makes another recipe of it, trained anew."
         raise PipelineError(f"{recipe.path}: " + "\n  ".join(wrong), f"Set {'; '.join(fixes)}, {anew} {ALONE}")
+
+
+def _check_cut(recipe: Recipe, steps: Iterable[Step]) -> None:
+    wrong = [f"stages.{step.stage}: {why}" for step in steps if (why := _whole(recipe, step))]
+    if wrong:
+        said = f"{recipe.path}: with launch.strategy: {recipe.launch.strategy} each process holds a part of the model, and\n  "
+        raise PipelineError(said + "\n  ".join(wrong), WHOLE)
+
+
+def _whole(recipe: Recipe, step: Step) -> str | None:
+    """Why the model of a stage cannot be cut."""
+    spec, settings = specs()[step.stage], recipe.stages[step.stage]
+    method, _ = tuning(recipe, step.stage, step.parent)
+    judge = judge_of(recipe, step.stage)
+    if not spec.in_parts:
+        return "this stage samples responses, or has its losses from a trainer, that need all of it."
+    if recipe.model.bits:
+        return f"weights of {recipe.model.bits} bits stay whole; leave load_in_{recipe.model.bits}bit out."
+    if not method.in_parts:
+        return f"adapter.method: {method.name} needs whole weights; lora and full do not."
+    if settings.share_prompt is True:
+        return "share_prompt: true runs parts of the model by themselves; leave it out."
+    if judge and judge.reward:
+        return "evaluation.judge: reward: the reward model would have to be put on the whole model; leave it out."
+    return None
 
 
 def _would_do(spec: Spec, given: dict, size: int) -> str:

@@ -44,7 +44,9 @@ class StageRun:
         self.tracking = Tracking(trackers.asked(self.step.given.get("report_to")), self._about(), report)
         best = checked.settings.best
         together = self.ranks.together
-        self.best = Best(self.folder, best, report, together) if best and (self.ranks.first or self.ranks.sharded) else None
+        self.best = (
+            Best(self.folder, best, report, together) if best and (self.ranks.first or self.ranks.sharded) else None
+        )
         self.record = Record(checked, self.rows, self.measuring, self.tracking, report)
 
     def run(self) -> int:

@@ -118,7 +118,7 @@ _COMMON = {
     "changeable": ("lora_dropout",),
     "new_tokens": True,
 }
-LORA = Lora(**_COMMON, in_4_bit=True, in_8_bit=True, unsloth=True)
+LORA = Lora(**_COMMON, in_4_bit=True, in_8_bit=True, in_parts=True, unsloth=True)
 FROM_THE_BASE = FromTheBase(
     **_COMMON,
     key=_BEGINS,

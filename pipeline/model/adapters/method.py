@@ -26,6 +26,7 @@ class Method:
     beside: bool = True  # whether several stand on one base: reference, reward and value beside the policy
     in_4_bit: bool = False  # whether it is right on a 4-bit base
     in_8_bit: bool = False  # whether it is on an 8-bit one, whose weights some methods would read as they stand
+    in_parts: bool = False  # whether each of several processes can hold a part of it and of its base
     new_tokens: bool = False  # whether it trains rows of the embeddings beside
     unsloth: bool = False  # whether Unsloth's fast path serves it
     merged: bool = True  # whether it can be merged into the base, as exports need it

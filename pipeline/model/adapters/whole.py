@@ -2,7 +2,7 @@
 
 from pipeline.model.adapters.method import Method
 
-FULL = Method(name="full", when="where memory allows: what an adapter is measured against")
+FULL = Method(name="full", when="where memory allows: what an adapter is measured against", in_parts=True)
 FREEZE = Method(
     name="freeze",
     when="the last layers alone, where memory allows no full tuning: no gradients and no optimizer for the rest",

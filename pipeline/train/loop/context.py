@@ -119,7 +119,9 @@ class Context:
         if self.ranks.sharded:
             trainer.model = trainer.model_wrapped = sharding.cut(trainer.model, trainer.accelerator)
             if self.spec.reference and not beside and not keeps:
-                trainer.ref_model = sharding.cut(self.load_reference().eval().requires_grad_(False), trainer.accelerator)
+                trainer.ref_model = sharding.cut(
+                    self.load_reference().eval().requires_grad_(False), trainer.accelerator
+                )
         sharing.put_on(trainer)
         if keeps:
             if not beside:
