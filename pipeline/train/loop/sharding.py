@@ -13,6 +13,7 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from accelerate.utils.fsdp_utils import fsdp2_prepare_model, save_fsdp_optimizer
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
+from transformers.trainer import SCHEDULER_NAME
 
 from pipeline.errors import MachineError
 
@@ -66,6 +67,8 @@ def check_optimizer(trainer) -> None:
 
 
 def save_optimizer(trainer, folder: Path) -> None:
-    """Each process its own part, in torch's form for that (DCP)."""
+    """Each process its own part, in torch's form for that (DCP), and the first one the schedule."""
     accelerator = trainer.accelerator
     save_fsdp_optimizer(accelerator.state.fsdp_plugin, accelerator, trainer.optimizer, trainer.model, str(folder))
+    if trainer.args.should_save:
+        torch.save(trainer.lr_scheduler.state_dict(), folder / SCHEDULER_NAME)

@@ -13,7 +13,6 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import Trainer
-from transformers.trainer import SCHEDULER_NAME
 
 from pipeline.artifact.attempt import Attempt, seal
 from pipeline.artifact.writing import write_json
@@ -233,19 +232,19 @@ class StageTrainer:
         return f"{rank}-{name}" if rank else name
 
     def save_model(self, output_dir=None, _internal_call=False):
-        if not self.context.ranks.sharded:
-            return super().save_model(output_dir, _internal_call)
-        save_weights(self.model, Path(output_dir), self.context.ranks)
+        if self.context.ranks.sharded:
+            save_weights(self.model, Path(output_dir), self.context.ranks)
+        else:
+            super().save_model(output_dir, _internal_call)
 
     def _save(self, output_dir=None, state_dict=None):
         save_weights(self.model, Path(output_dir))
 
     def _save_optimizer_and_scheduler(self, output_dir):
-        if not self.context.ranks.sharded:
-            return super()._save_optimizer_and_scheduler(output_dir)
-        sharding.save_optimizer(self, Path(output_dir))
-        if self.context.ranks.first:
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+        if self.context.ranks.sharded:
+            sharding.save_optimizer(self, Path(output_dir))
+        else:
+            super()._save_optimizer_and_scheduler(output_dir)
 
     @property
     def seconds(self) -> float:
