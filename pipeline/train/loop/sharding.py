@@ -5,6 +5,7 @@ It is cut before anything runs on it, so that nothing here ever needs a card tha
 takes part wherever it runs: in the figures before and after, and in saving.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ def arguments(offload: str | None) -> dict[str, object]:
 def take(trainer) -> None:
     """Have accelerate work with FSDP on a CPU, too, where it would fall back to whole copies without a word."""
     state = trainer.accelerator.state
+    trainer.accelerator.prepare = _keeping_parameters(trainer.accelerator.prepare)
     if state.distributed_type == DistributedType.FSDP:
         return
     plugin = FullyShardedDataParallelPlugin(**trainer.args.fsdp_plugin_args)
@@ -36,6 +38,22 @@ def take(trainer) -> None:
     if state.mixed_precision != "no":
         plugin.set_mixed_precision(state.mixed_precision)
     trainer.is_fsdp_enabled = True
+
+
+def _keeping_parameters(prepare: Callable) -> Callable:
+    """accelerate's `prepare` gives an optimizer the parts of a model that it cuts, and finds them by their address, which an empty
+    part (of fewer rows than there are processes) does not have. Here the optimizer is made of the parts, and keeps them.
+    """
+
+    def prepared(*given):
+        groups = [group for one in given if isinstance(one, torch.optim.Optimizer) for group in one.param_groups]
+        held = [list(group["params"]) for group in groups]
+        found = prepare(*given)
+        for group, parameters in zip(groups, held, strict=True):
+            group["params"] = parameters
+        return found
+
+    return prepared
 
 
 def cut(model: torch.nn.Module, accelerator) -> torch.nn.Module:
@@ -55,15 +73,14 @@ def cut(model: torch.nn.Module, accelerator) -> torch.nn.Module:
 
 
 def check_optimizer(trainer) -> None:
-    """It has to hold the parts of what is trained: accelerate finds them by their address, and a part that is empty has none."""
-    trained = [one for one in trainer.model.parameters() if one.requires_grad]
-    for one in trained:
-        if not isinstance(one, DTensor):
-            raise MachineError("A whole weight is trained.", "Please report it with stage.log.")
-    groups = trainer.optimizer.param_groups
-    held = [one for group in groups for one in group["params"]]
-    if {id(one) for one in held} != {id(one) for one in trained}:
-        raise MachineError("The optimizer does not hold what is trained.", "Please report it with stage.log.")
+    """What is trained has to be parts, and the optimizer's."""
+    trained = {id(one): one for one in trainer.model.parameters() if one.requires_grad}
+    held = {id(one) for group in trainer.optimizer.param_groups for one in group["params"]}
+    if held != set(trained) or not all(isinstance(one, DTensor) for one in trained.values()):
+        raise MachineError(
+            "The optimizer does not hold the parts that are trained.",
+            "Please report it with stage.log; --strategy ddp (STRATEGY=ddp) does without it.",
+        )
 
 
 def save_optimizer(trainer, folder: Path) -> None:
