@@ -11,8 +11,13 @@ from pathlib import Path
 import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
-from accelerate.utils.fsdp_utils import fsdp2_prepare_model, save_fsdp_optimizer
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, register_fsdp_forward_method
+from accelerate.utils.fsdp_utils import save_fsdp_optimizer
+from torch.distributed.fsdp import (
+    FSDPModule,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 from torch.distributed.tensor import DTensor
 from transformers.trainer import SCHEDULER_NAME
 
@@ -20,9 +25,9 @@ from pipeline.errors import MachineError
 
 
 def arguments(offload: str | None) -> dict[str, object]:
-    """What transformers' training arguments say of it."""
-    config = {"version": 2, "state_dict_type": "SHARDED_STATE_DICT", "cpu_offload": offload == "cpu"}
-    return {"fsdp": True, "fsdp_config": config}
+    """What transformers' training arguments say of it. NO_WRAP: it is cut below, before accelerate has it."""
+    config = {"version": 2, "state_dict_type": "SHARDED_STATE_DICT", "auto_wrap_policy": "NO_WRAP"}
+    return {"fsdp": True, "fsdp_config": config | {"cpu_offload": offload == "cpu"}}
 
 
 def take(trainer) -> None:
@@ -35,8 +40,6 @@ def take(trainer) -> None:
     for shared in (AcceleratorState._shared_state, PartialState._shared_state):
         shared["distributed_type"] = DistributedType.FSDP
     state.fsdp_plugin = plugin
-    if state.mixed_precision != "no":
-        plugin.set_mixed_precision(state.mixed_precision)
     trainer.is_fsdp_enabled = True
 
 
@@ -46,27 +49,36 @@ def _keeping_parameters(prepare: Callable) -> Callable:
     """
 
     def prepared(*given):
-        groups = [group for one in given if isinstance(one, torch.optim.Optimizer) for group in one.param_groups]
-        held = [list(group["params"]) for group in groups]
+        optimizers = [one for one in given if isinstance(one, torch.optim.Optimizer)]
+        held = [[list(group["params"]) for group in one.param_groups] for one in optimizers]
         found = prepare(*given)
-        for group, parameters in zip(groups, held, strict=True):
-            group["params"] = parameters
+        for one, parameters in zip(optimizers, held, strict=True):
+            for group, own in zip(one.param_groups, parameters, strict=True):
+                group["params"] = own
         return found
 
     return prepared
 
 
 def cut(model: torch.nn.Module, accelerator) -> torch.nn.Module:
-    """Leave each process its part of the model. Raises MachineError where that is not what came of it."""
-    plugin = accelerator.state.fsdp_plugin
-    if policy := plugin.mixed_precision_policy:  # gradients are added up in fp32, as without it
-        plugin.mixed_precision_policy = MixedPrecisionPolicy(policy.param_dtype, torch.float32, policy.output_dtype)
-    model = fsdp2_prepare_model(accelerator, model)
+    """Leave each process its part of the model, layer by layer, and what is outside of the layers as one. Raises MachineError
+    where that is not what came of it.
+
+    Every weight stays in its dtype: accelerate would train other ones than one process does. Gradients are added up in fp32.
+    """
+    precision = MixedPrecisionPolicy(reduce_dtype=torch.float32)
+    options = {"mp_policy": precision, "offload_policy": accelerator.state.fsdp_plugin.cpu_offload}
+    layers = set(getattr(model, "_no_split_modules", None) or ())
+    for module in list(model.modules()):
+        if type(module).__name__ in layers:
+            fully_shard(module, **options)
+    fully_shard(model, **options)
     register_fsdp_forward_method(model, "generate")
     whole = [name for name, one in model.named_parameters() if not isinstance(one, DTensor)]
-    if not isinstance(model, FSDPModule) or whole:
+    parts = sum(isinstance(module, FSDPModule) for module in model.modules())
+    if parts < 2 or whole:
         raise MachineError(
-            f"Each process was to hold a part of the model, and {', '.join(whole[:3]) or 'it'} stayed whole.",
+            f"Each process was to hold a part of the model, and {', '.join(whole[:3]) or 'it has no layers that'} stayed whole.",
             "Please report it with stage.log; --strategy ddp (STRATEGY=ddp) does without it.",
         )
     return model
