@@ -94,6 +94,9 @@ def plan(
     unsloth: UnslothOption = None,
     processes: ProcessesOption = None,
     strategy: StrategyOption = None,
+    nodes: NodesOption = None,
+    node_rank: NodeRankOption = None,
+    rendezvous: RendezvousOption = None,
     fresh: FreshOption = False,
     gpu: GpuOption = None,
     fit_gpu: FitOption = None,
@@ -101,7 +104,10 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Show what `run` would do, and why, and what each stage needs on a GPU. Exit code 2 where data are missing."""
-    loaded = load_recipe(recipe, with_switches(recipe, overrides or [], unsloth, processes, strategy=strategy))
+    if (nodes or 1) > 1 and rendezvous is None:
+        rendezvous = "host:29500"  # a plan meets nobody
+    machines = {"strategy": strategy, "nodes": nodes, "node_rank": node_rank, "rendezvous": rendezvous}
+    loaded = load_recipe(recipe, with_switches(recipe, overrides or [], unsloth, processes, **machines))
     goals = stages or list(loaded.stages)
     size = fit_gpu if gpu is None else gpu
     asked = card.named(size) if size is not None else card.own()

@@ -9,6 +9,7 @@ import typer
 from pipeline.recipe import shipped
 from pipeline.recipe.launch import of_slurm
 from pipeline.recipe.reading import load_recipe
+from pipeline.recipe.yaml_lines import Typed
 from pipeline.stage import specs
 
 DEFAULT_RECIPE = shipped.DEFAULT
@@ -69,11 +70,16 @@ def with_switches(
 
     `machines` are strategy, nodes, node_rank and rendezvous, as far as they are given; they go before SLURM's.
     """
-    said = [f"launch.{key}={value}" for key, value in machines.items() if value is not None]
-    overrides = [*of_slurm(os.environ), *overrides, *said]
-    if processes is not None:
-        overrides = [*overrides, f"launch.processes={processes}"]
+    asked = machines | {"processes": processes}
+    said = [
+        Typed(f"launch.{key}={value}", f"--{key.replace('_', '-')} {value}")
+        for key, value in asked.items()
+        if value is not None
+    ]
+    by_slurm = [Typed(one, f"SLURM's {one}") for one in of_slurm(os.environ)]
+    overrides = [*by_slurm, *overrides, *said]
     if unsloth is None:
         return overrides
     own = [f"stages.{name}.use_unsloth=null" for name in load_recipe(recipe, overrides).stages]
-    return [*overrides, f"use_unsloth={str(unsloth).lower()}", *own]
+    switch = "--unsloth" if unsloth else "--no-unsloth"
+    return [*overrides, *(Typed(one, switch) for one in (f"use_unsloth={str(unsloth).lower()}", *own))]

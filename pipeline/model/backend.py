@@ -80,7 +80,10 @@ def _kind(spec: Spec, from_scratch: bool) -> str | None:
 def _obstacle(method: Method, model_type: str | None, bits: int | None, processes: int) -> tuple[str | None, str]:
     """Why it cannot be used here, and what to do about that."""
     if processes > 1:
-        return "it trains in one process, not in several", "Set launch.processes: 1."
+        return (
+            "it trains in one process, not in several",
+            "Train in one process: --processes 1, or launch.processes: 1.",
+        )
     installed = installed_version()
     if installed is None:
         return "Unsloth is not installed", "Install it with `make unsloth`."

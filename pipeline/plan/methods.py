@@ -41,8 +41,11 @@ def refuse(recipe: Recipe, name: str, parent: Parent | None, config: Mapping[str
                 f"{recipe.path}: stages.{name}: {where} does not go with {place}: {reason}.",
                 f"Leave {where} out."
                 if where != need
-                else f"Leave {need if need in (KEEP, SEVERAL) else name} out, or name another adapter.method.",
+                else f"Leave {_WAYS_OUT.get(need, name)} out, or name another adapter.method.",
             )
+
+
+_WAYS_OUT = {KEEP: KEEP, SEVERAL: f"{SEVERAL} (--processes)"}  # instead of the stage itself
 
 
 def refuse_too_short(where: str, method: Method, fields: Mapping[str, Any], number: int) -> None:

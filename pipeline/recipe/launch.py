@@ -80,7 +80,10 @@ class Launch(Section):
     def words(self) -> str:
         """What a plan says of it; nothing of one process."""
         machines = f" on {self.nodes} machines" if self.nodes > 1 else ""
-        return f", with {self.size} processes{machines} ({self.strategy})" if self.size > 1 else ""
+        said = f", with {self.size} processes{machines} ({self.strategy})" if self.size > 1 else ""
+        if self.processes != "auto" or visible_gpus():
+            return said
+        return f"{said or ', with one process'}; auto finds no GPU {_unseen()}"
 
 
 def visible_gpus() -> int:
@@ -90,6 +93,12 @@ def visible_gpus() -> int:
     if named is None:
         return len(there)
     return min(len([one for one in named.split(",") if one.strip() not in ("", "-1")]), len(there))
+
+
+def _unseen() -> str:
+    """Where a GPU was looked for in vain."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return "here" if hidden is None else f'here (CUDA_VISIBLE_DEVICES is "{hidden}")'
 
 
 def divided(spec: Spec, given: Mapping[str, Any], size: int) -> dict[str, Any]:

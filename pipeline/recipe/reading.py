@@ -35,7 +35,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         problems += contradictions(source.value)
     if problems or recipe is None:
         raise RecipeError(_in_order(problems, source))
-    recipe._path, recipe._place, recipe._overrides = path, source.place, tuple(overrides)
+    recipe._path, recipe._place, recipe._overrides = path, source.place, tuple(map(str, overrides))
     return recipe
 
 

@@ -52,7 +52,9 @@ def worded(error: Mapping[str, Any]) -> Problem:
 
 
 def _as_mapping(path: tuple, word: object) -> str:
-    """Other tools name the model, and the kind of adapter, in a word."""
+    """Other tools name the model, the kind of adapter and the number of processes in a word."""
+    if path == ("launch",) and (word == "auto" or type(word) is int):
+        return f"; write launch: {{processes: {word}}}"
     if not isinstance(word, str):
         return ""
     if path[-1:] == ("adapter",):

@@ -25,7 +25,8 @@ _Loader.add_implicit_resolver(
 class Source:
     """A parsed document, the place of each of its keys, and what was wrong with the writing itself.
 
-    `places` holds a line number for what stands in the file and the option's text for what came by `--set`.
+    `places` holds a line number for what stands in the file and the option's text for what came by `--set`,
+    or by an option that stands for it.
     """
 
     value: object
@@ -45,9 +46,20 @@ class Source:
         return mark if isinstance(mark, int) else 0
 
     def place(self, path: Sequence[object]) -> str:
-        """`recipes/my.yaml:12`, or `--set a.b=1`."""
+        """`recipes/my.yaml:12`, `--set a.b=1`, or `--processes 2`."""
         mark = self.mark(path)
         return f"{self.file}:{mark}" if isinstance(mark, int) else mark
+
+
+class Typed(str):
+    """An override, `a.b=value`, that was typed as an option of its own: `option` is what was typed."""
+
+    option: str
+
+    def __new__(cls, override: str, option: str) -> "Typed":
+        made = super().__new__(cls, override)
+        made.option = option
+        return made
 
 
 def load(text: str, file: str) -> Source:
@@ -84,7 +96,7 @@ def load(text: str, file: str) -> Source:
 
 def set_override(source: Source, text: str) -> None:
     """Put the value of `a.b.c=value` into the document, making the mappings on the way that are not there."""
-    option = f"--set {text}"
+    option = text.option if isinstance(text, Typed) else f"--set {text}"
     dotted, equals, written = text.partition("=")
     path = tuple(key.strip() for key in dotted.split("."))
     if not equals or not all(path):

@@ -83,7 +83,10 @@ def _alone(job: Job, error: Exception) -> dict:
         log = Path(job.folder) / log_name(0)
         return {"what": f"{job.stage}: its processes did not find each other.", "fix": f"The whole story is in {log}."}
     if "EADDRINUSE" in said or "address already in use" in said:
-        what, fix = f"{job.rendezvous}: the port is in use.", "Name another one on every machine, in launch.rendezvous."
+        what, fix = (
+            f"{job.rendezvous}: the port is in use.",
+            "Name another one on every machine, with --rendezvous (launch.rendezvous).",
+        )
     else:
         seconds = PATIENCE.total_seconds()
         what = f"{job.stage}: the {job.nodes} machines did not meet at {job.rendezvous} within {seconds:.0f} seconds."

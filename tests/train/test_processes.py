@@ -234,10 +234,22 @@ def test_what_cannot_be_shared_is_refused_by_the_plan(built):
         "train.max_steps=2000",
     )
     assert "launch.processes does not go with adapter.method adalora" in said
-    assert "Leave launch.processes out" in said
-    assert "launch.processes: must be a number of processes or auto" in refused(
-        built, "plan", "-r", "micro.yaml", "--processes", "many"
+    assert "Leave launch.processes (--processes) out" in said
+    said = refused(built, "plan", "-r", "micro.yaml", "--processes", "many")
+    assert "--processes many: launch.processes: must be a number of processes or auto" in said and "--set" not in said
+    said = refused(built, "plan", "-r", "micro.yaml", "--set", "launch=2")
+    assert "launch: must be a mapping, not 2; write launch: {processes: 2}" in said
+
+
+def test_a_plan_is_of_as_many_machines_as_are_said(built, monkeypatch):
+    said = align("plan", "sft", "-r", "micro.yaml", "--fresh", "--nodes", "2", cwd=built).stdout
+    assert "the plan, with 2 processes on 2 machines (ddp)" in said
+    assert "cannot be shared by 6 processes" in refused(
+        built, "plan", "sft", "-r", "micro.yaml", "--fresh", "--nodes", "2", "--processes", "3"
     )
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    said = align("plan", "sft", "-r", "micro.yaml", "--processes", "auto", cwd=built).stdout
+    assert "with one process; auto finds no GPU here" in " ".join(said.split())
 
 
 def test_auto_is_a_process_for_each_gpu(monkeypatch):
