@@ -10,6 +10,7 @@ EXIT_CODES = {  # of `align`
     2: "a mistake, and the message says how to mend it",
     3: "a stage has lost what it `must_keep`",
     130: "interrupted by Ctrl-C; the same command goes on",
+    143: "stopped by SIGTERM, with a checkpoint where a stage was training; the same command goes on",
 }
 _TWO_ENDS = re.compile(r"(did you mean [^?\n]+\?)\.")  # a question that a sentence ends with
 

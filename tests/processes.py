@@ -45,3 +45,17 @@ def wait_for(folder: Path, pattern: str, process: subprocess.Popen) -> None:
         assert process.poll() is None, f"it ended before {pattern} was there: {process.stdout.read()}"
         time.sleep(0.001)
     raise AssertionError(f"{pattern} did not appear")
+
+
+def processes() -> dict[int, tuple[int, str]]:
+    """By its number the parent and the command of every process."""
+    said = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in said.splitlines()[1:]]
+    return {int(pid): (int(parent), command) for pid, parent, command in rows}
+
+
+def below(pid: int) -> list[int]:
+    """The processes that a process has started, and those that they have."""
+    there = processes()
+    own = [one for one, (parent, _) in there.items() if parent == pid]
+    return own + [other for one in own for other in below(one)]

@@ -22,6 +22,7 @@ from pipeline.cli import (
 )
 from pipeline.console.screen import Screen, make_console
 from pipeline.errors import PipelineError
+from pipeline.run import stopping
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 recipe_app = typer.Typer(no_args_is_help=True, help="Look at one recipe.")
@@ -79,8 +80,10 @@ def main() -> None:
     except PipelineError as error:
         Screen(make_console()).error(error)
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    except KeyboardInterrupt as stop:
+        raise SystemExit(stopping.ended(stop, Screen(make_console()).say)) from None
+    except SystemExit as ended:
+        raise SystemExit(stopping.exit_code(ended.code)) from None
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pipeline.model.backend import TRANSFORMERS, Backend
 from pipeline.plan import processes
 from pipeline.plan.step import EVALUATE, Step
 from pipeline.recipe.recipe import Recipe
+from pipeline.run.stopping import Terminated
 from pipeline.train.job.job import AGAIN, INTERRUPTED, Job, killer, log_name
 
 
@@ -76,7 +77,7 @@ def watch(
     """Give a process its job and show what it tells until it is gone; `listeners` hear every event, too.
     Where memory ran out, `again` starts the process that goes on, which is such a one as `process` where nothing is said.
 
-    Returns 0, or INTERRUPTED: Ctrl-C once asks it to save and stop, twice stops it. Raises PipelineError for what went
+    Returns 0, or INTERRUPTED: Ctrl-C once, or SIGTERM, asks it to save and stop, Ctrl-C twice stops it. Raises PipelineError for what went
     wrong.
     """
     give(process, job)
@@ -105,7 +106,7 @@ def _until_it_ends(
     process: subprocess.Popen, display: Display, listeners: Sequence[Callable[[dict], None]], *, several: bool
 ) -> tuple[dict | None, bool]:
     """(the event of its error, where there was one; whether it was interrupted)"""
-    error, interrupted, pid = None, False, process.pid
+    error, interrupted, saved, pid = None, False, False, process.pid
     while True:
         try:
             for line in process.stdout or ():
@@ -118,22 +119,24 @@ def _until_it_ends(
                 elif event["kind"] == "started":
                     pid = event["pid"]
                 elif event["kind"] == "interrupted":
+                    saved = True
                     display.end()
                     display.say(f"  saved a checkpoint at step {event['step']}; the same command continues from there")
                 for listen in listeners:
                     listen(event)
                 display.event(event)
-            if interrupted and error is None and process.wait() == INTERRUPTED:
+            if interrupted and not saved and error is None and process.wait() == INTERRUPTED:
                 display.end()
                 display.say("  stopped; the same command continues")
             return error, interrupted
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             if interrupted or (several and pid == process.pid):  # none of them is there yet
                 process.kill()
             else:
-                display.say("  stopping after this step (Ctrl-C again: at once)")
+                by_term = isinstance(stop, Terminated)
+                display.say(f"  stopping after this step ({'SIGTERM' if by_term else 'Ctrl-C again: at once'})")
                 with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGINT)
+                    os.kill(pid, signal.SIGTERM if by_term else signal.SIGINT)
             interrupted = True
 
 

@@ -24,6 +24,8 @@ TOLD = (AGAIN, INTERRUPTED)  # exit codes that say all there is to say
 def main() -> None:
     # Until torch's launcher answers it: nothing is begun yet.
     signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    # The run says it to the first process, and all save; torch's launcher would give them half a minute.
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getppid(), signal.SIGTERM))
     channel = Channel()
     line = sys.stdin.readline()
     if not line:
@@ -67,6 +69,7 @@ def _config(job: Job) -> dict[str, object]:
         "max_nodes": job.nodes,
         "nproc_per_node": job.processes // job.nodes,
         "max_restarts": 0,
+        "signals_to_handle": "SIGINT,SIGHUP,SIGQUIT",
     }
     if job.nodes == 1:
         alone = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "local_addr": "localhost"}

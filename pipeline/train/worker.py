@@ -36,6 +36,8 @@ GRACE = 20  # seconds that a process waits to be stopped when it has lost anothe
 def main() -> None:
     ranks = ranks_of.here()
     channel = Channel(ranks)
+    interruption = Interruption()
+    interruption.heed_sigterm(None if ranks.alone else int(os.environ[LAUNCHER]))
     if "--warm" in sys.argv:
         _warm_up()
     line = os.environ.pop(JOB, None) or sys.stdin.readline()
@@ -45,8 +47,8 @@ def main() -> None:
     threading.Thread(target=die_with_the_run, daemon=True).start()
     if not ranks.alone:
         threading.Thread(target=_die_with_the_launcher, args=(int(os.environ[LAUNCHER]),), daemon=True).start()
-        channel.report("started", pid=os.getpid())
-    interruption = Interruption()
+        if os.environ["LOCAL_RANK"] == "0":
+            channel.report("started", pid=os.getpid())
     try:
         code = _run(job, channel, interruption, ranks)
     except PipelineError as error:

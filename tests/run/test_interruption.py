@@ -1,10 +1,11 @@
 """A command that is stopped: what it saves, and that nothing of it stays behind."""
 
+import os
 import signal
 import time
 
 from conftest import align, manifest
-from processes import start, wait_for
+from processes import below, start, wait_for
 
 
 def test_ctrl_c_saves_a_checkpoint_and_says_so(copied):
@@ -21,6 +22,19 @@ def test_ctrl_c_saves_a_checkpoint_and_says_so(copied):
     interrupted = manifest(folder, "sft")
     align("run", "sft", "-r", "micro.yaml", *long, "--fresh", cwd=folder)
     assert manifest(folder, "sft")["weights_sha256"] == interrupted["weights_sha256"]
+
+
+def test_sigterm_saves_a_checkpoint_too_however_often_it_comes(copied):
+    folder = copied("sft")
+    process = start(folder, "sft", "--set", "stages.sft.train={max_steps: 400, save_steps: 1000}")
+    wait_for(folder, "sft/*/log.jsonl", process)
+    for pid in (*below(process.pid), process.pid, process.pid):  # SLURM tells each process of a job
+        os.kill(pid, signal.SIGTERM)
+    said = process.communicate()[0]
+    assert process.returncode == 143, said
+    assert "stopping after this step (SIGTERM)" in said and "saved a checkpoint at step" in said
+    assert len(list(folder.glob("runs/micro/sft/*/checkpoints/checkpoint-*"))) == 1
+    assert "Traceback" not in said
 
 
 def test_a_stage_dies_with_its_command(copied):

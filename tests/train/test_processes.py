@@ -4,12 +4,11 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 from conftest import align, attempt, manifest, refused, write_micro
-from processes import start, wait_for, wait_until_gone
+from processes import below, start, wait_for, wait_until_gone
 from stage_runs import adapter_of, without_clock
 
 from pipeline.ranks import Ranks
@@ -111,13 +110,18 @@ def sft(folder: Path) -> str:
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_once_and_another_number_of_processes_goes_on(chain, copied):
+@pytest.mark.parametrize(("asked", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_who_is_stopped_saves_once_and_another_number_of_processes_goes_on(chain, copied, asked, code):
     folder = copied("sft")
     process = start(folder, "sft", *TWO)
     wait_for(folder, "sft/*/checkpoints/checkpoint-4", process)
-    os.kill(process.pid, signal.SIGINT)
-    assert "saved a checkpoint at step" in process.stdout.read()
-    assert process.wait() == 130
+    # SLURM sends SIGTERM to each process of a job, the launcher among them.
+    for pid in (process.pid, *(below(process.pid) if asked == signal.SIGTERM else ())):
+        os.kill(pid, asked)
+    said = process.stdout.read()
+    assert "saved a checkpoint at step" in said and "Traceback" not in said
+    assert process.wait() == code
+    assert not below(process.pid)
     said = align("run", "sft", "-r", "micro.yaml", cwd=folder, alone=True).stdout
     assert "begun with 2 processes, continued with 1" in said
     assert manifest(folder, "sft")["tokens"] == manifest(chain, "sft")["tokens"]
@@ -141,20 +145,6 @@ def test_ppo_keeps_one_policy(copied):
     log = [json.loads(line) for line in (attempt(folder, "ppo") / "log.jsonl").read_text().splitlines()]
     assert log[0]["objective/kl"] == 0 and log[0]["val/ratio"] == 1
     assert manifest(folder, "ppo")["run"]["processes"] == 2
-
-
-def processes() -> dict[int, tuple[int, str]]:
-    """By its number the parent and the command of every process."""
-    said = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 2) for line in said.splitlines()[1:]]
-    return {int(pid): (int(parent), command) for pid, parent, command in rows}
-
-
-def below(pid: int) -> list[int]:
-    """The processes that a process has started, and those that they have."""
-    there = processes()
-    own = [one for one, (parent, _) in there.items() if parent == pid]
-    return own + [other for one in own for other in below(one)]
 
 
 def kill_rank(rank: int, run: int) -> None:

@@ -9,7 +9,7 @@ from pipeline.ranks import ALONE, Ranks
 # Each kind of event: what it says, and its fields.
 EVENTS = {
     "phase": "something else is done now: name; with step where training goes on after it",
-    "started": "the first of several processes is there: pid",
+    "started": "the first of several processes of a machine is there: pid",
     "rows": "rows are being read: read, so many so far",
     "looked_ahead": "the rows of later stages are ready: stages, seconds",
     "account": "what became of the stage's rows: the fields of Account.summary",
@@ -20,13 +20,13 @@ EVENTS = {
     "log": "a line of log.jsonl that has a loss: step, loss and the other figures",
     "evaluated": "the held-out figures in the middle of training: step, metrics",
     "kept": "which step is kept: best, the figure that decided, step, value, last, the last step, and candidates",
-    "interrupted": "the checkpoint that Ctrl-C asked for is saved: step",
+    "interrupted": "the checkpoint that Ctrl-C or SIGTERM asked for is saved: step",
     "finished": "the manifest is written: folder, manifest",
     "shrunk": "memory ran out, and a fresh process continues with fewer rows at a time: text",
     "error": "what went wrong, before the process ends: what, fix",
 }
 
-OF_ANY = ("error", "shrunk")  # what any of several processes tells; the rest is told by the first
+OF_ANY = ("error", "shrunk", "started")  # what any of several processes tells; the rest is told by the first
 
 
 class Channel:

@@ -1,7 +1,12 @@
-"""How a stage's process is stopped: by Ctrl-C, whose meaning depends on what is being done, and with the run that started it."""
+"""How a stage's process is stopped: by Ctrl-C, whose meaning depends on what is being done, by SIGTERM, and with the run that
+started it.
+"""
 
 import os
-from threading import Event
+import signal
+from threading import Event, Thread
+
+from pipeline.train.job.job import INTERRUPTED
 
 
 class Interruption(Event):
@@ -16,6 +21,34 @@ class Interruption(Event):
         if self.is_set() or not self.training:
             raise KeyboardInterrupt
         self.set()
+
+    def on_sigterm(self, *_: object) -> None:
+        """Lets a running step end, however often it comes; before and after training there is nothing to save."""
+        if not self.training:
+            os._exit(INTERRUPTED)
+        self.set()
+
+    def heed_sigterm(self, launcher: int | None = None) -> None:
+        """From now on. `launcher` is the process that started this one beside others: it sends SIGTERM when one of them
+        died, and then this one has to go at once, whatever it waits for. To be called before there are other threads.
+        """
+        if launcher is None:
+            signal.signal(signal.SIGTERM, self.on_sigterm)
+        elif hasattr(signal, "sigwaitinfo"):  # which macOS lacks: there every SIGTERM ends it at once
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            os.register_at_fork(after_in_child=_let_sigterm_through)
+            Thread(target=self._wait_for_sigterm, args=(launcher,), daemon=True).start()
+
+    def _wait_for_sigterm(self, launcher: int) -> None:
+        while True:
+            if signal.sigwaitinfo({signal.SIGTERM}).si_pid == launcher:
+                os._exit(1)
+            self.on_sigterm()
+
+
+def _let_sigterm_through() -> None:
+    """In a child, such as one that prepares rows: the mask is inherited, and who waits for the signal is not."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def die_with_the_run() -> None:
