@@ -16,6 +16,7 @@ from pathlib import Path
 from pipeline.train.job.events import Channel
 from pipeline.train.job.interruption import die_with_the_run
 from pipeline.train.job.job import AGAIN, INTERRUPTED, JOB, LAUNCHER, Job, killer, log_name
+from pipeline.train.meeting import stranger_at
 
 PATIENCE = timedelta(minutes=float(os.environ.get("ALIGN_PATIENCE", 10)))  # that one machine has with the others
 TOLD = (AGAIN, INTERRUPTED)  # exit codes that say all there is to say
@@ -46,6 +47,9 @@ def _launched(job: Job, channel: Channel) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    if job.node_rank and (stranger := stranger_at(job.rendezvous, PATIENCE)):
+        channel.report("error", **_met(job, stranger))
+        return 1
     command = ("-P", "-u", "-m", "pipeline.train.worker")
     try:
         elastic_launch(LaunchConfig(**_config(job)), sys.executable)(*command)
@@ -95,6 +99,14 @@ def _alone(job: Job, error: Exception) -> dict:
         what = f"{job.stage}: the {job.nodes} machines did not meet at {job.rendezvous} within {seconds:.0f} seconds."
         fix = f"Start the same command on each, with --node-rank 0 to {job.nodes - 1}; see whether they reach that address."
     return {"what": what, "fix": fix}
+
+
+def _met(job: Job, stranger: str) -> dict:
+    seconds = PATIENCE.total_seconds()
+    return {
+        "what": f"{job.rendezvous}: the first machine was not there within {seconds:.0f} seconds: {stranger}.",
+        "fix": "Name the first machine's address and a free port of it on every machine, with --rendezvous (launch.rendezvous).",
+    }
 
 
 def _log_into(folder: Path, machine: int) -> None:

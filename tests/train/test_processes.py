@@ -4,7 +4,11 @@ import json
 import os
 import shutil
 import signal
+import socket
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from conftest import align, attempt, manifest, refused, write_micro
@@ -14,6 +18,7 @@ from stage_runs import adapter_of, without_clock
 from pipeline.ranks import Ranks
 from pipeline.recipe.launch import divided, of_slurm, visible_gpus
 from pipeline.stage import specs
+from pipeline.train import meeting
 from pipeline.train.loop.dealing import Dealt, counts
 
 TWO = ("--processes", "2")
@@ -266,6 +271,25 @@ def test_a_machine_that_does_not_come_is_waited_for_no_longer_than_said(copied, 
         folder, "run", "sft", "-r", "micro.yaml", "--nodes", "2", "--rendezvous", "127.0.0.1:29517", alone=True, code=1
     )
     assert "the 2 machines did not meet at 127.0.0.1:29517 within 3 seconds" in said
+
+
+@pytest.mark.parametrize("greeting", [b"", b"SSH-2.0-OpenSSH_9.6\r\n"])
+def test_a_stranger_at_the_port_is_no_first_machine(greeting, monkeypatch):
+    monkeypatch.setattr(meeting, "MARGIN", 1)
+    taken = []
+
+    def answer() -> None:
+        with suppress(OSError):  # closed
+            while True:
+                taken.append(door.accept()[0])
+                taken[-1].sendall(greeting)
+
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        Thread(target=answer, daemon=True).start()
+        said = meeting.stranger_at(f"127.0.0.1:{door.getsockname()[1]}", timedelta(seconds=1))
+    assert said == (
+        "another service answers there" if greeting else "something took the connection and has said nothing"
+    )
 
 
 def test_machines_are_told_where_they_meet(built):
