@@ -75,6 +75,18 @@ class Base(TypedDict):
     commit: str | None
 
 
+class Share(TypedDict):
+    """The steps after those of the share before it."""
+
+    until: int
+    """The last of them."""
+    processes: int
+    nodes: int
+    """Machines."""
+    strategy: NotRequired[str]
+    """Of several processes."""
+
+
 class Run(TypedDict):
     """How it was run. None of it is in the fingerprint."""
 
@@ -85,6 +97,10 @@ class Run(TypedDict):
     processes: int
     strategy: NotRequired[str]
     """What several processes had in common."""
+    nodes: NotRequired[int]
+    """Of several machines how many."""
+    earlier: NotRequired[list[Share]]
+    """Where it was stopped and another number went on: those before, in their order."""
     threads: int
     attention: str
     gpu: NotRequired[str]

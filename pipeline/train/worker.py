@@ -30,6 +30,7 @@ from pipeline.train.job.job import AGAIN, INTERRUPTED, JOB, JUDGE, LAUNCHER, Job
 from pipeline.train.job.machine import before_imports, importing
 from pipeline.train.job.shrinking import memory_ran_out
 
+UNUSED = "not used in producing loss"  # what DDP says of parameters without a gradient
 GRACE = 20  # seconds that a process waits to be stopped when it has lost another
 
 
@@ -90,10 +91,14 @@ def _failure(job: Job, error: BaseException, ranks: Ranks) -> dict:
     log = Path(job.folder) / log_name(ranks.rank)
     which = "" if ranks.alone else f" ({ranks.name})"
     if not ranks.alone and lost_another(error):
-        said = str(error).partition("\n")[0][:200]
         return {
-            "what": f"{job.stage}: {ranks.name} lost another one, which is gone or cannot be reached ({said}).",
-            "fix": f"The same command, on every machine, continues; see {log}.",
+            "what": f"{job.stage}: {ranks.name} lost another one, which is gone or cannot be reached.",
+            "fix": f"The same command, on every machine, continues. What the network said is in {log}.",
+        }
+    if not ranks.alone and UNUSED in str(error):
+        return {
+            "what": f"{job.stage}{which}: some of what it trains had no part in a step's loss, and processes wait for its gradients.",
+            "fix": f"Train it in one process: --processes 1 (PROCESSES=1). What torch said is in {log}.",
         }
     return {
         "what": f"{job.stage} failed{which}: {type(error).__name__}: {error}",

@@ -23,6 +23,7 @@ from pipeline.recipe.recipe import Recipe
 from pipeline.stage import specs
 from pipeline.train.job.job import Job
 
+PLACES = ("nodes", "earlier")  # what is kept of how an attempt is run, and may change
 SHARED_LATE = 60  # seconds that a shared folder may take to show a file on another machine
 
 
@@ -73,6 +74,10 @@ def agreed(job: Job, recipe: Recipe, attempt: Attempt, ranks: Ranks = ALONE) -> 
     now = {"backend": job.backend, "device": device, "processes": ranks.size, "threads": threads}
     if not ranks.alone:
         now["strategy"] = job.strategy
+    if job.nodes > 1:
+        now["nodes"] = job.nodes
+    if begun and job.mode != EVALUATE and (earlier := shares(begun, now, attempt.checkpoints()[0][0])):
+        now["earlier"] = earlier
     attention.check(recipe.model.attn_implementation, now["device"])
     note = _settle(job, attempt, file, begun, now) if ranks.first else None
     ranks.wait()
@@ -137,12 +142,13 @@ def _settle(job: Job, attempt: Attempt, file: Path, begun: dict | None, now: dic
             f"begun with {begun['processes']} process{'es' * (begun['processes'] > 1)}, continued with {now['processes']}: "
             "the same steps, equal to rounding and no longer to the bit"
         )
-    elif job.mode != EVALUATE and begun != now:
-        changed = "; ".join(difference(begun, now))
+    elif job.mode != EVALUATE and (changed := "; ".join(difference(_without_places(begun), _without_places(now)))):
         raise PipelineError(
             f"{job.stage}: {attempt.folder.name} was begun otherwise ({changed}) and cannot go on as exactly.",
             "Continue it where it was begun, or start another attempt with --fresh (FRESH=1).",
         )
+    elif job.mode != EVALUATE and begun != now:
+        write_json(file, now)
     return None
 
 
@@ -152,8 +158,30 @@ def _processes_alone(job: Job, begun: dict, now: dict) -> bool:
         return False
     if (begun.get("strategy") in SHARDING) != (now.get("strategy") in SHARDING):
         return False  # their checkpoints have other forms
-    of_them = ("processes", "threads", "strategy")
+    of_them = ("processes", "threads", "strategy", *PLACES)
     return all(begun.get(key) == now.get(key) for key in begun | now if key not in of_them)
+
+
+def _without_places(how: dict) -> dict:
+    return {key: value for key, value in how.items() if key not in PLACES}
+
+
+def shares(begun: dict, now: dict, step: int) -> list[dict]:
+    """By how many processes, on how many machines, the steps up to `step` were trained, where that was otherwise than now:
+    each entry is of the steps from the one before it `until` its own. Steps that were made and lost count for nobody.
+    """
+    found: list[dict] = []
+    for one in (*begun.get("earlier", ()), {"until": step} | _share(begun)):
+        if (until := min(one["until"], step)) > (found[-1]["until"] if found else 0):
+            found.append(one | {"until": until})
+    while found and _share(found[-1]) == _share(now):
+        found.pop()
+    return found
+
+
+def _share(how: dict) -> dict:
+    told = {"processes": how["processes"], "nodes": how.get("nodes", 1)}
+    return told | ({"strategy": how["strategy"]} if "strategy" in how else {})
 
 
 def _start(job: Job, recipe: Recipe, threads: int, ranks: Ranks) -> str:
