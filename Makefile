@@ -30,7 +30,7 @@
 #                       docs/reference/ anew, from the code
 #   make bench          against TRL's own command line; bench-ppo, bench-rollouts, bench-data,
 #                       bench-merge, bench-serving, bench-kills, bench-first-loss, bench-real-data,
-#                       bench-methods, bench-kill-methods, bench-families, bench-processes,
+#                       bench-methods, bench-kill-methods, bench-families, bench-processes, bench-scale,
 #                       bench-references, bench-memory, bench-prompts: see benchmarks/
 #   make readme         what README.md quotes of a run, by running it
 #   make newest         the tests against the newest releases, in .venv-newest: ARGS="--keep torch"
@@ -66,7 +66,7 @@ USED    = $(or $(STAGE),$(lastword $(filter-out reward,$(GOALS))))
 .PHONY: help $(STAGES) all doctor plan status report compare methods trial unsloth-there unsloth test lint docs readme reference newest clean
 .PHONY: chat serve merge export publish evaluate tensorboard wandb
 .PHONY: bench bench-ppo bench-rollouts bench-data bench-merge bench-serving bench-kills bench-first-loss bench-real-data
-.PHONY: bench-methods bench-kill-methods bench-families bench-processes bench-references bench-memory bench-prompts
+.PHONY: bench-methods bench-kill-methods bench-families bench-processes bench-scale bench-references bench-memory bench-prompts
 .DEFAULT_GOAL := help
 
 help:
@@ -179,6 +179,9 @@ bench-memory: $(VENV)/.ready
 
 bench-processes: $(VENV)/.ready
 	$(VENV)/bin/python benchmarks/processes.py $(ARGS)
+
+bench-scale: $(VENV)/.ready
+	PYTHONPATH=. $(VENV)/bin/python benchmarks/scale.py $(ARGS)
 
 bench-kills: $(VENV)/.ready
 	$(VENV)/bin/python benchmarks/kills.py $(ARGS)
