@@ -26,7 +26,8 @@ def test_ctrl_c_saves_a_checkpoint_and_says_so(copied):
 
 def test_sigterm_saves_a_checkpoint_too_however_often_it_comes(copied):
     folder = copied("sft")
-    process = start(folder, "sft", "--set", "stages.sft.train={max_steps: 400, save_steps: 1000}")
+    ahead = "stages.sft.train={max_steps: 400, save_steps: 1000, dataloader_num_workers: 1}"
+    process = start(folder, "sft", "--set", ahead)
     wait_for(folder, "sft/*/log.jsonl", process)
     for pid in (*below(process.pid), process.pid, process.pid):  # SLURM tells each process of a job
         os.kill(pid, signal.SIGTERM)

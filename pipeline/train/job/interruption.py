@@ -30,25 +30,22 @@ class Interruption(Event):
 
     def heed_sigterm(self, launcher: int | None = None) -> None:
         """From now on. `launcher` is the process that started this one beside others: it sends SIGTERM when one of them
-        died, and then this one has to go at once, whatever it waits for. To be called before there are other threads.
-        """
-        if launcher is None:
-            signal.signal(signal.SIGTERM, self.on_sigterm)
-        elif hasattr(signal, "sigwaitinfo"):  # which macOS lacks: there every SIGTERM ends it at once
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-            os.register_at_fork(after_in_child=_let_sigterm_through)
-            Thread(target=self._wait_for_sigterm, args=(launcher,), daemon=True).start()
+        died, and then this one has to go at once, whatever it waits for.
 
-    def _wait_for_sigterm(self, launcher: int) -> None:
+        To be called before there are other threads. Processes that are forked later, such as those that read rows ahead,
+        are deaf to SIGTERM: a whole job is told of it, and this one still needs them for its step.
+        """
+        if hasattr(signal, "sigwaitinfo"):
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            Thread(target=self._wait_for_sigterm, args=(launcher,), daemon=True).start()
+        elif launcher is None:  # macOS does not say who has sent it: of several, each is ended by it at once
+            signal.signal(signal.SIGTERM, self.on_sigterm)
+
+    def _wait_for_sigterm(self, launcher: int | None) -> None:
         while True:
             if signal.sigwaitinfo({signal.SIGTERM}).si_pid == launcher:
                 os._exit(1)
             self.on_sigterm()
-
-
-def _let_sigterm_through() -> None:
-    """In a child, such as one that prepares rows: the mask is inherited, and who waits for the signal is not."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def die_with_the_run() -> None:
