@@ -10,7 +10,7 @@ from pipeline.artifact.manifest import SCHEMA
 from pipeline.reference.markdown import anchor, page, table
 from pipeline.reference.meanings import ENGINE, below_fields
 
-PARTS = ("Data", "Rows", "Parent", "Base", "Run", "Kept", "Earlier", "Interval", "Asked", "File")
+PARTS = ("Data", "Rows", "Parent", "Base", "Run", "Share", "Kept", "Earlier", "Interval", "Asked", "File")
 _FILE = ENGINE / "artifact" / "schema.py"
 
 
