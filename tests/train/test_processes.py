@@ -130,7 +130,8 @@ def test_who_is_stopped_saves_once_and_another_number_of_processes_goes_on(chain
     said = align("run", "sft", "-r", "micro.yaml", cwd=folder, alone=True).stdout
     assert "begun with 2 processes, continued with 1" in said
     (share,) = manifest(folder, "sft")["run"]["earlier"]
-    assert 4 <= share.pop("until") < manifest(folder, "sft")["steps"] and share == {"processes": 2, "nodes": 1, "strategy": "ddp"}
+    assert 4 <= share.pop("until") <= manifest(folder, "sft")["steps"]
+    assert share == {"processes": 2, "nodes": 1, "strategy": "ddp"}
     assert manifest(folder, "sft")["tokens"] == manifest(chain, "sft")["tokens"]
     one, other = adapter_of(chain, "sft"), adapter_of(folder, "sft")
     assert max(float((one[name] - other[name]).abs().max()) for name in one) < 1e-4
