@@ -44,9 +44,10 @@ from pipeline.recipe.reading import load_recipe
 from pipeline.report import benchmarks
 from pipeline.run.follow import Follow
 from pipeline.run.run import Run
-from pipeline.run.stopping import heed_sigterm
+from pipeline.run.stopping import heeding_sigterm
 
 
+@heeding_sigterm()
 def run(
     stages: Stages = None,
     recipe: RecipeOption = DEFAULT_RECIPE,
@@ -63,7 +64,6 @@ def run(
     no_look_ahead: NoLookAheadOption = False,
 ) -> None:
     """Run stages, and first those that they stand on, as far as they are not up to date."""
-    heed_sigterm()
     display = Display(make_console())
     machines = {"strategy": strategy, "nodes": nodes, "node_rank": node_rank, "rendezvous": rendezvous}
     overrides = with_switches(recipe, overrides or [], unsloth, processes, **machines)

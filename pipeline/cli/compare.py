@@ -20,11 +20,13 @@ from pipeline.run.compare import PICTURE, RESULT, Comparison
 from pipeline.run.contestants import contestants
 from pipeline.run.outcome import result
 from pipeline.run.standing import Stopped
+from pipeline.run.stopping import heeding_sigterm
 from pipeline.run.trial import Trial
 
 STEPS, REPEATS, SEEDS = 40, 2, 3
 
 
+@heeding_sigterm()
 def compare(
     stages: Annotated[
         list[str] | None, typer.Argument(help="The stage to train with both backends; the methods.")

@@ -80,8 +80,8 @@ def main() -> None:
     except PipelineError as error:
         Screen(make_console()).error(error)
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt as stop:
-        raise SystemExit(stopping.ended(stop, Screen(make_console()).say)) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     except SystemExit as ended:
         raise SystemExit(stopping.exit_code(ended.code)) from None
 

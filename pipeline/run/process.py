@@ -130,10 +130,12 @@ def _until_it_ends(
                 display.say("  stopped; the same command continues")
             return error, interrupted
         except KeyboardInterrupt as stop:
-            if interrupted or (several and pid == process.pid):  # none of them is there yet
+            by_term = isinstance(stop, Terminated)
+            if by_term and interrupted:
+                pass  # it stops already
+            elif interrupted or (several and pid == process.pid):  # none of them is there yet
                 process.kill()
             else:
-                by_term = isinstance(stop, Terminated)
                 display.say(f"  stopping after this step ({'SIGTERM' if by_term else 'Ctrl-C again: at once'})")
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM if by_term else signal.SIGINT)

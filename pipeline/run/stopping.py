@@ -5,8 +5,10 @@ stops at once, of SIGTERM nothing, since a whole job is told of it, each of its 
 """
 
 import signal
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from pipeline.console.screen import make_console
 from pipeline.train.job.job import INTERRUPTED
 
 TERMINATED = 128 + signal.SIGTERM  # the exit code, as a shell has it: 143
@@ -19,9 +21,17 @@ class Terminated(KeyboardInterrupt):
 _came = False
 
 
-def heed_sigterm() -> None:
-    """From now on the first SIGTERM raises Terminated wherever the main thread is."""
+@contextmanager
+def heeding_sigterm() -> Iterator[None]:
+    """Around a command that trains: the first SIGTERM raises Terminated wherever its main thread is. What watches a stage saves
+    and ends it; otherwise nothing is to be saved, and the command says a word and ends.
+    """
     signal.signal(signal.SIGTERM, _on_sigterm)
+    try:
+        yield
+    except Terminated:
+        make_console().print("stopped by SIGTERM; the same command continues")
+        raise SystemExit(TERMINATED) from None
 
 
 def _on_sigterm(*_: object) -> None:
@@ -34,11 +44,3 @@ def _on_sigterm(*_: object) -> None:
 def exit_code(code: object) -> object:
     """What a command ends with that would end with `code`: 143 in place of 130 where SIGTERM stopped it."""
     return TERMINATED if _came and code == INTERRUPTED else code
-
-
-def ended(stop: KeyboardInterrupt, say: Callable[[str], None]) -> int:
-    """A word where a command is stopped while no stage is; returns its exit code."""
-    if isinstance(stop, Terminated):
-        say("stopped by SIGTERM; the same command continues")
-        return TERMINATED
-    return INTERRUPTED

@@ -38,6 +38,14 @@ def test_sigterm_saves_a_checkpoint_too_however_often_it_comes(copied):
     assert "Traceback" not in said
 
 
+def test_sigterm_before_anything_trains_is_told_too(copied):
+    process = start(copied("sft"), "sft")
+    first = process.stdout.readline()  # of the plan
+    process.send_signal(signal.SIGTERM)
+    said = first + process.communicate()[0]
+    assert process.returncode == 143 and "the same command continues" in said and "Traceback" not in said, said
+
+
 def test_a_stage_dies_with_its_command(copied):
     folder = copied("sft")
     process = start(folder, "sft")
