@@ -2,7 +2,10 @@
 
 import gc
 
+from pipeline.ranks import Ranks
+from pipeline.train.job.job import Job
 from pipeline.train.job.machine import importing, shares
+from pipeline.train.worker import _failure
 
 
 def test_garbage_is_collected_again_after_imports():
@@ -27,3 +30,13 @@ def test_each_number_of_processes_has_the_steps_that_it_made():
     assert shares(then, two, 4) == []  # one process came to no checkpoint
     assert shares(then, machines, 3) == [by_two | {"until": 3}]  # the last checkpoint was lost
     assert shares(machines, two, 4) == [{"until": 4, "processes": 2, "nodes": 2}]
+
+
+def test_what_the_network_and_torch_say_of_several_processes_stays_in_the_log():
+    job = Job("r.yaml", [], "runs", "sft", "runs/r/sft/1", "1", "run", processes=2)
+    gone = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:4711"
+    unused = "Expected to have finished reduction ... has parameters that were not used in producing loss. You can enable ..."
+    for said, meant in ((gone, "lost another one"), (unused, "had no part in a step's loss")):
+        told = _failure(job, RuntimeError(said), Ranks(1, 2))
+        assert meant in told["what"] and "process 2 of 2" in told["what"] and "stage-2.log" in told["fix"]
+        assert "gloo" not in str(told) and "Expected" not in str(told)
