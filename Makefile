@@ -32,7 +32,7 @@
 #                       bench-merge, bench-serving, bench-kills, bench-first-loss, bench-real-data,
 #                       bench-methods, bench-kill-methods, bench-families, bench-processes, bench-scale,
 #                       bench-references, bench-memory, bench-prompts: see benchmarks/
-#   make readme         what README.md quotes of a run, by running it
+#   make readme         what README.md and docs/ quote of a run, by running it
 #   make newest         the tests against the newest releases, in .venv-newest: ARGS="--keep torch"
 #   make clean          remove .venv
 #

@@ -1,4 +1,4 @@
-"""The commands of the lessons (tutorials, their Chinese twins, recipes, notebooks), taken apart without running them."""
+"""The commands of the lessons (README, tutorials, their Chinese twins, recipes, notebooks), taken apart without running them."""
 
 import os
 import re
@@ -13,6 +13,8 @@ from pipeline.cli.main import app
 
 OURS = ("make ", ".venv/bin/align ")
 PAGES = [
+    PROJECT / "README.md",
+    PROJECT / "README.zh.md",
     *sorted(PROJECT.glob("docs/tutorials/*.md")),
     *sorted(PROJECT.glob("docs/zh/*.md")),
     PROJECT / "recipes/README.md",
