@@ -66,6 +66,9 @@ FOREIGN = {
     "pipeline.start.axolotl_data",
     "pipeline.start.llama_factory",
     "pipeline.start.llama_factory_data",
+    "pipeline.start.trl_arguments",
+    "pipeline.start.trl_command",
+    "pipeline.start.trl_data",
     "pipeline.start.goals",
 }
 # Where a longer text may have a stage's name: a hint that gives one for example, a loss that is called like it.

@@ -24,7 +24,10 @@ def init(
     recipe: Annotated[Path | None, typer.Argument(help="The recipe to write; it must not be there yet.")] = None,
     from_file: Annotated[
         list[Path] | None,
-        typer.Option("--from", help="A file of LLaMA-Factory or Axolotl to translate; again for another stage's."),
+        typer.Option("--from", help="A file of LLaMA-Factory, Axolotl or TRL to translate; again for another stage's."),
+    ] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="Which of TRL's commands the file of --from is for, where it does not say it.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="A hub id (owner/name) or a folder.")] = None,
     data: Annotated[list[str] | None, typer.Option(help="A file or folder of rows; again for another.")] = None,
@@ -39,8 +42,14 @@ def init(
     if from_file:
         if any((model, data, goal, gpu is not None)):
             raise PipelineError("--from: the file says model and data.", "Leave the other options out.")
-        _translate(screen, from_file, _free(recipe or Path(f"{from_file[0].stem}.align.yaml")))
+        if stage is not None and len(from_file) > 1:
+            raise PipelineError(
+                "--stage: is of one file, and there are several.", "Save the commands with their names."
+            )
+        _translate(screen, from_file, stage, _free(recipe or Path(f"{from_file[0].stem}.align.yaml")))
         return
+    if stage is not None:
+        raise PipelineError("--stage: is for a file of --from.", "Say with --goal what the recipe is for.")
     ask = _Asking(not yes and _a_terminal())
     model = _checked_model(model or ask("The model: a hub id (owner/name) or a folder", "--model"))
     looked = [_looked(screen, path) for path in data or shlex.split(ask("The data: one or more files", "--data"))]
@@ -115,9 +124,9 @@ def _looked(screen: Screen, path: str) -> Looked:
     return found
 
 
-def _translate(screen: Screen, sources: list[Path], to: Path) -> None:
-    froms = [word for source in sources for word in ("--from", source.name)]
-    translations = [from_another.translated(source) for source in sources]
+def _translate(screen: Screen, sources: list[Path], stage: str | None, to: Path) -> None:
+    froms = [word for source in sources for word in ("--from", source.name)] + (["--stage", stage] if stage else [])
+    translations = [from_another.translated(source, stage) for source in sources]
     _write(to, lambda: from_another.text(translations, shlex.join(["align", "init", to.name, *froms]), to))
     for source, translation in zip(sources, translations, strict=True):
         screen.say(f"{source} is of {translation.of}.")

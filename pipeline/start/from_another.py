@@ -1,4 +1,4 @@
-"""The file of LLaMA-Factory or of Axolotl as a recipe, with what became of every key of it."""
+"""The file of LLaMA-Factory, of Axolotl or of TRL as a recipe, with what became of every key of it."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,17 +6,21 @@ from pathlib import Path
 
 from pipeline import stage
 from pipeline.errors import PipelineError
-from pipeline.start import axolotl, llama_factory
+from pipeline.start import axolotl, llama_factory, trl_arguments, trl_command
 from pipeline.start.chained import chained
-from pipeline.start.translation import Translation, read
+from pipeline.start.translation import BY_DEFAULT, Translation, read, text_of
 from pipeline.start.written import flow, paragraph, recipe_text
 
-TOOLS = (llama_factory, axolotl)
+TOOLS = (llama_factory, axolotl, trl_arguments)
 
 
-def translated(path: Path) -> Translation:
-    """Raises PipelineError for a file that is none of theirs, or asks for what is not there at all."""
-    source = read(path)
+def translated(path: Path, stage_name: str | None = None) -> Translation:
+    """`stage_name` is what a file of TRL's arguments is for, where it does not say it.
+
+    Raises PipelineError for a file that is none of theirs, or asks for what is not there at all.
+    """
+    written = text_of(path)
+    source = trl_command.read(path, written) if trl_command.is_command(path, written) else read(path, written)
     tool = next((one for one in TOOLS if one.is_its(source.value)), None)
     if tool is None:
         if isinstance(source.value, dict) and {"model", "train_dataset"} <= source.value.keys():
@@ -26,12 +30,17 @@ def translated(path: Path) -> Translation:
             )
         raise PipelineError(
             f"{path}: is neither a file of LLaMA-Factory (model_name_or_path and stage, dataset or finetuning_type) nor "
-            "one of Axolotl (base_model).",
+            "one of Axolotl (base_model), nor of TRL (dataset_name or datasets, or a command such as `trl sft ...`).",
             "Fields of TRL's own configs need no translation: put them under train; see `align recipe show`.",
         )
     translation = Translation(tool.NAME, source)
     translation.tree["name"] = _as_name(path)
-    tool.translate(translation, path)
+    if tool is trl_arguments:
+        trl_arguments.translate(translation, path, stage_name)
+    elif stage_name is not None:
+        raise PipelineError(f"{path}: a file of {tool.NAME} says itself what it trains.", "Leave --stage out.")
+    else:
+        tool.translate(translation, path)
     translation.settle()
     translation.tree = _ordered(translation.tree)
     return translation
@@ -52,7 +61,7 @@ def report(translation: Translation) -> list[tuple[str, list[str]]]:
     taken = [
         f"{_with_value(origin.partition(' (')[0], lines)} -> {'.'.join(place)}"
         for place, origin in translation.origins.items()
-        if "(line" in origin
+        if origin != BY_DEFAULT
     ]
     dropped = sorted(dict.fromkeys((one.line, one.key, _short(one.value), one.why) for one in translation.dropped))
     return [
@@ -92,9 +101,9 @@ def _short(value: object) -> str:
 
 def _ordered(tree: dict) -> dict:
     """As recipes are written: the model first, the stages last, and in a stage its data first."""
-    first = ("name", "model", "adapter", "use_unsloth", "seed", "evaluation")
+    first = ("name", "model", "adapter", "use_unsloth", "seed", "launch", "evaluation")
     ordered = {key: tree[key] for key in first if key in tree}
     stages = {name: tree["stages"][name] for name in stage.specs() if name in tree["stages"]}
-    inner = ("data", "policy", "train", "evaluation")
+    inner = ("data", "policy", "reward", "reward_functions", "train", "evaluation")
     kept = {name: {key: one[key] for key in inner if one.get(key)} for name, one in stages.items()}
     return ordered | {"stages": kept}

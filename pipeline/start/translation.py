@@ -17,7 +17,7 @@ BY_DEFAULT = "its default there"
 
 
 class Dropped(NamedTuple):
-    """A key that is in no recipe. `line` is 0 where its default is meant."""
+    """A key that is in no recipe. `line` is 0 where its default is meant, or another file has it."""
 
     line: int
     key: str
@@ -50,20 +50,25 @@ class Translation:
     def put(self, place: str, value: object, key: str | None = None) -> None:
         """`train.beta` and its like are the stage's. Without a key the value is what the other tool does unasked."""
         path = tuple(place.split("."))
-        if path[0] in ("train", "data", "policy", "evaluation", "reward"):
+        if path[0] in ("train", "data", "policy", "evaluation", "reward", "reward_functions"):
             path = ("stages", self.stage, *path)
         inside = self.tree
         for part in path[:-1]:
             inside = inside.setdefault(part, {})
         inside[path[-1]] = value
-        self.origins[path] = f"{key} (line {self.source.line([key])})" if key in self.given else BY_DEFAULT
+        self.origins[path] = self._origin(key, key) if key in self.given else BY_DEFAULT
+
+    def _origin(self, said: str, key: object) -> str:
+        """What said it, and where: a line of the file, or of another that it names."""
+        mark = self.source.mark([key])
+        return f"{said} (line {mark})" if isinstance(mark, int) else f"{said} ({mark})"
 
     def begin(self, name: str, *keys: str) -> None:
         """The stage, and the keys that say so."""
         self.stage = name
         self.tree.setdefault("stages", {})[name] = {}
         if said := [key for key in keys if self.value(key)]:
-            self.origins["stages", name] = f"{', '.join(said)} (line {self.source.line([said[0]])})"
+            self.origins["stages", name] = self._origin(", ".join(said), said[0])
 
     def policy(self, key: str, folder: object) -> None:
         """Where the training goes on from; a recipe names no folder that is not there."""
@@ -142,18 +147,24 @@ class Translation:
         for part in path[:-1]:
             inside = inside[part]
         value, origin = inside.pop(path[-1]), self.origins.pop(path, BY_DEFAULT)
-        key, _, line = origin.removesuffix(")").partition(" (line ")
+        key = origin.partition(" (")[0]
         if origin != BY_DEFAULT:
-            self.dropped.append(Dropped(int(line or 0), key, value, f"as {'.'.join(path)}: {what}"))
+            line = self.source.line([key.partition(", ")[0]])
+            self.dropped.append(Dropped(line, key, value, f"as {'.'.join(path)}: {what}"))
 
 
-def read(path: Path) -> yaml_lines.Source:
-    """Raises PipelineError for what is no mapping of keys."""
+def text_of(path: Path) -> str:
+    """What stands in a file of another tool. Raises PipelineError for one that cannot be read."""
     try:
-        source = yaml_lines.load(path.read_text(encoding="utf-8-sig"), str(path))
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise PipelineError(f"{path}: cannot be read: {reason}.", "Name the YAML file of the other tool.") from None
+
+
+def read(path: Path, text: str) -> yaml_lines.Source:
+    """Raises PipelineError for what is no mapping of keys."""
+    source = yaml_lines.load(text, str(path))
     if source.problems:
         where, what = source.problems[0]
         raise PipelineError(f"{source.place(where)}: {what}", "Mend that line first.")
