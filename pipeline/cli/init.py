@@ -171,9 +171,10 @@ def _begin(screen: Screen, to: Path, model: str, looked: list[Looked], goal: str
 
 def _write(to: Path, text: Callable[[], str]) -> Recipe:
     """Write a recipe where none is, and see that it loads; else it is taken away again."""
+    written = text()  # which may fail, and then leaves no file
     to.parent.mkdir(parents=True, exist_ok=True)
     with open(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "w", encoding="utf-8") as file:
-        file.write(text())
+        file.write(written)
     try:
         return load_recipe(to)
     except PipelineError:

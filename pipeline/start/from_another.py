@@ -30,7 +30,7 @@ def translated(path: Path, stage_name: str | None = None) -> Translation:
             )
         raise PipelineError(
             f"{path}: is neither a file of LLaMA-Factory (model_name_or_path and stage, dataset or finetuning_type) nor "
-            "one of Axolotl (base_model), nor of TRL (dataset_name or datasets, or a command such as `trl sft ...`).",
+            "one of Axolotl (base_model), nor of TRL (dataset_name or datasets, or a saved command).",
             "Fields of TRL's own configs need no translation: put them under train; see `align recipe show`.",
         )
     translation = Translation(tool.NAME, source)

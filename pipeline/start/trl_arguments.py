@@ -117,7 +117,7 @@ def _precision(t: Translation, tuned: bool) -> None:
                 "half the memory. The adapter is float32 in both."
             )
     else:
-        t.put("model.dtype", "float32", "dtype" if "dtype" in t.given else None)
+        t.put("model.dtype", "float32", "dtype" if "dtype" in t.given else key)
         if half != "float32":
             t.means.append(
                 f"dtype: {dtype} weights were trained with {half} arithmetic there; here model.dtype is both. float32 is as "
@@ -143,7 +143,7 @@ def _handlers(t: Translation, tuned: bool, rewarded: bool) -> dict[str, Callable
     handlers: dict[str, Callable[[object], None]] = {
         key: partial(_renamed, t, key, place) for key, place in rename.items()
     }
-    done = [TRL, SCRIPT, "model_name_or_path", "use_peft", "dtype", "bf16", "fp16", *trl_data.KEYS, *_PROCESSES]
+    done = [TRL, SCRIPT, "model_name_or_path", "use_peft", "dtype", *trl_data.KEYS, *_PROCESSES]
     handlers |= {key: partial(_done, t, key) for key in [*done, *(trl_rewards.KEYS if rewarded else [])]}
     if not tuned:
         unused = [
@@ -161,6 +161,8 @@ def _handlers(t: Translation, tuned: bool, rewarded: bool) -> dict[str, Callable
         handlers["lora_task_type"] = lambda value: t.drop("lora_task_type", "the stage says it")
     handlers |= {key: partial(_launched, t, key) for key in _LAUNCHED}
     return handlers | {
+        "bf16": partial(_half, t, "bf16"),
+        "fp16": partial(_half, t, "fp16"),
         "accelerate_config": partial(_accelerate, t, "accelerate_config"),
         "config_file": partial(_accelerate, t, "config_file"),
         "num_machines": partial(_machines, t, "num_machines"),
@@ -177,6 +179,11 @@ def _handlers(t: Translation, tuned: bool, rewarded: bool) -> dict[str, Callable
 def _done(t: Translation, key: str, value: object) -> None:
     if value is False:
         t.off.append(key)
+
+
+def _half(t: Translation, key: str, value: object) -> None:
+    if not any(origin.startswith(f"{key} (") for origin in t.origins.values()):
+        t.drop(key, "model.dtype says it")
 
 
 def _renamed(t: Translation, key: str, place: str, value: object) -> None:

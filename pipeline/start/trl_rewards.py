@@ -25,8 +25,10 @@ def translate(t: Translation) -> None:
         weights = weights[1:]
     for at, name in enumerate(names):
         if (function := _function(t, name)) is not None:
-            weight = {"weight": float(weights[at])} if at < len(weights) else {}
-            t.put(f"reward_functions.{name.rpartition('.')[2]}", function | weight, "reward_funcs")
+            place = f"reward_functions.{name.rpartition('.')[2]}"
+            t.put(place, function, "reward_funcs")
+            if at < len(weights):
+                t.put(f"{place}.weight", float(weights[at]), "reward_weights")
     if not names and not t.value("reward_model_name_or_path"):
         t.to_do.append("Neither reward_funcs nor reward_model_name_or_path is given: name what rewards a response.")
 
