@@ -47,3 +47,11 @@ def typed(page: Path) -> list[str]:
     text = page.read_text(encoding="utf-8")
     lines = [line for language, block in FENCED.findall(text) if not language for line in block.splitlines()]
     return [line.partition(" #")[0].strip() for line in lines if line.startswith(("make ", ".venv/bin/align "))]
+
+
+@pytest.mark.parametrize("page", TWINS, ids=lambda page: page.name)
+def test_no_line_is_broken_between_chinese_words(page):
+    """A browser shows such a break as a space in the middle of a sentence."""
+    text = FENCED.sub("", page.read_text(encoding="utf-8"))
+    wide = r"[\u3000-\u9fff\uff00-\uffef]"
+    assert re.findall(rf"(?m)^(?![#|]).*{wide}\n[ ]*(?:{wide}).*$", text) == [], "write the paragraph on one line"
