@@ -5,6 +5,7 @@
 #   docker run --rm -v "$PWD:/work" --user "$(id -u):$(id -g)" align run sft dpo
 #   docker run --rm --gpus all -v "$PWD:/work" --user "$(id -u):$(id -g)" align run sft --recipe mine.yaml
 #
+# Several cards: add --ipc=host, through which their processes exchange gradients.
 # /work is the folder in front of you: recipes and data are read there, runs/ is written there.
 # Models of the hub are kept in /cache/huggingface; mount a folder there to keep them between runs.
 FROM python:3.11.14-slim-bookworm AS wheel
@@ -24,8 +25,9 @@ SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 RUN case "$DEVICE" in cpu) exit 0 ;; cuda) ;; *) echo "DEVICE is cpu or cuda, not $DEVICE" >&2; exit 2 ;; esac \
     && apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 COPY constraints.txt /tmp/constraints.txt
+# Alone: that index has not every pinned version of what torch needs, and the next step brings it.
 RUN if [ "$DEVICE" = cpu ]; then \
-        pip install -c /tmp/constraints.txt --index-url https://download.pytorch.org/whl/cpu torch==2.13.0; \
+        pip install --no-deps --index-url https://download.pytorch.org/whl/cpu torch==2.13.0; \
     else pip install -c /tmp/constraints.txt torch==2.13.0; fi
 COPY --from=wheel /wheel /tmp/wheel
 RUN file="$(echo /tmp/wheel/*.whl)" && pip install -c /tmp/constraints.txt "${file}${EXTRAS:+[$EXTRAS]}"

@@ -56,7 +56,7 @@ class Translation:
         for part in path[:-1]:
             inside = inside.setdefault(part, {})
         inside[path[-1]] = value
-        self.origins[path] = self._origin(key, key) if key in self.given else BY_DEFAULT
+        self.origins[path] = self._origin(key, key) if key is not None and key in self.given else BY_DEFAULT
 
     def _origin(self, said: str, key: object) -> str:
         """What said it, and where: a line of the file, or of another that it names."""

@@ -3,7 +3,7 @@
 import os
 import re
 import shlex
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,7 +38,7 @@ OF_MIXTURES = {"datasets": "list", "streaming": "bool", "test_split_size": "floa
 OF_REWARDS = {"reward_model_name_or_path": "str", "reward_funcs": "list"}
 
 
-def arguments(command: str) -> dict[str, Collection[str]]:
+def arguments(command: str) -> Mapping[str, Collection[str]]:
     """Every argument of one of the commands, and the kinds of value that it takes."""
     beside = OF_SCRIPTS | OF_MODELS | OF_MIXTURES | (OF_REWARDS if command in ("grpo", "rloo") else {})
     return {name: one.kinds for name, one in fields_of(specs()[command].config).items()} | {
@@ -84,15 +84,14 @@ def read(path: Path, text: str) -> yaml_lines.Source:
         )
     (call,) = calls
     source = yaml_lines.Source({}, str(path), {(): call.line, (call.key,): call.line})
-    names = arguments(call.name) if call.name in COMMANDS else {}
+    names: Mapping[str, Collection[str]] = arguments(call.name) if call.name in COMMANDS else {}
     given = _pairs(call.launched, {}) | _pairs(call.given, names)
-    source.value = {call.key: f"{call.name}.py" if call.key == SCRIPT else call.name}
+    said: dict[str, object] = {call.key: f"{call.name}.py" if call.key == SCRIPT else call.name}
     config = given.pop("config", None)
     if config is not None:
-        _add_config(source, path, *config)
-    for key, (value, line) in given.items():
-        source.value[key] = value
-        source.places[(key,)] = line
+        said |= _config(source, path, *config)
+    source.value = said | {key: value for key, (value, _) in given.items()}
+    source.places |= {(key,): line for key, (_, line) in given.items()}
     return source
 
 
@@ -130,7 +129,7 @@ def _split(path: Path, words: Sequence[tuple[str, int]], known: dict[str, str]) 
             continue
         found = [_SET.fullmatch(one) for one, _ in command if one != "export"]
         if command and all(found):
-            known |= dict(one.groups() for one in found if one)
+            known |= {one[1]: one[2] for one in found if one}
         elif command:
             yield command
         command = []
@@ -174,7 +173,7 @@ def _call(command: Sequence[tuple[str, int]]) -> _Call | None:
     return None
 
 
-def _pairs(words: Sequence[tuple[str, int]], names: dict[str, Collection[str]]) -> dict[str, tuple[object, int]]:
+def _pairs(words: Sequence[tuple[str, int]], names: Mapping[str, Collection[str]]) -> dict[str, tuple[object, int]]:
     """(value, line) of every argument. A beginning that only one of the names has stands for it, as TRL's parser reads it."""
     found: dict[str, tuple[list[str], int, bool]] = {}
     key = None
@@ -221,8 +220,11 @@ def _one(word: str, kinds: Collection[str]) -> object:
     return word
 
 
-def _add_config(source: yaml_lines.Source, command: Path, name: object, line: int) -> None:
-    """The keys of the YAML file that the command names, which lies where it was run or beside the command's own file."""
+def _config(source: yaml_lines.Source, command: Path, name: object, line: int) -> dict[str, object]:
+    """What the YAML file says that the command names; the places of its keys go into `source`.
+
+    It lies where the command was run, or beside the command's own file.
+    """
     place = f"{command}:{line}"
     file = next((one for one in (Path(str(name)), command.parent / str(name)) if one.is_file()), None)
     if file is None:
@@ -231,5 +233,5 @@ def _add_config(source: yaml_lines.Source, command: Path, name: object, line: in
     if said.problems or not isinstance(said.value, dict):
         where, what = said.problems[0] if said.problems else ((), "is no mapping of keys.")
         raise PipelineError(f"{said.place(where)}: {what}", "Mend that file first.")
-    source.value |= said.value
     source.places |= {key: f"{file.name}:{mark}" for key, mark in said.places.items() if key}
+    return said.value
