@@ -6,15 +6,11 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError
 from pipeline.recipe.fields import fields_of
-from pipeline.start import trl_data, trl_rewards
+from pipeline.start import trl_data, trl_launched, trl_rewards
 from pipeline.start.translation import Translation
 from pipeline.start.trl_command import COMMANDS, SCRIPT, TRL, arguments
 
 NAME = "TRL"
-_PROCESSES = ("num_processes", "nproc_per_node")
-_LAUNCHED = """multi_gpu mixed_precision main_process_port machine_rank standalone dynamo_backend same_network rdzv_backend
-    rdzv_endpoint node_rank tee log_dir gpu_ids m module""".split()
-_SHARDED = ("fsdp1", "fsdp2", "zero1", "zero2", "zero3")
 
 
 def is_its(given: Mapping) -> bool:
@@ -42,7 +38,7 @@ def translate(t: Translation, path: Path, named: str | None = None) -> None:
     _tuning(t, tuned)
     _precision(t, tuned)
     t.each(_handlers(t, tuned, rewarded))
-    _processes(t)
+    trl_launched.share(t)
     _meanings(t, command, text)
 
 
@@ -143,7 +139,7 @@ def _handlers(t: Translation, tuned: bool, rewarded: bool) -> dict[str, Callable
     handlers: dict[str, Callable[[object], None]] = {
         key: partial(_renamed, t, key, place) for key, place in rename.items()
     }
-    done = [TRL, SCRIPT, "model_name_or_path", "use_peft", "dtype", *trl_data.KEYS, *_PROCESSES]
+    done = [TRL, SCRIPT, "model_name_or_path", "use_peft", "dtype", *trl_data.KEYS]
     handlers |= {key: partial(_done, t, key) for key in [*done, *(trl_rewards.KEYS if rewarded else [])]}
     if not tuned:
         unused = [
@@ -159,14 +155,10 @@ def _handlers(t: Translation, tuned: bool, rewarded: bool) -> dict[str, Callable
         handlers |= {f"load_in_{bits}bit": partial(_bits, t, bits) for bits in (4, 8)}
         handlers["lora_target_modules"] = partial(_modules, t)
         handlers["lora_task_type"] = lambda value: t.drop("lora_task_type", "the stage says it")
-    handlers |= {key: partial(_launched, t, key) for key in _LAUNCHED}
+    handlers |= trl_launched.handlers(t)
     return handlers | {
         "bf16": partial(_half, t, "bf16"),
         "fp16": partial(_half, t, "fp16"),
-        "accelerate_config": partial(_accelerate, t, "accelerate_config"),
-        "config_file": partial(_accelerate, t, "config_file"),
-        "num_machines": partial(_machines, t, "num_machines"),
-        "nnodes": partial(_machines, t, "nnodes"),
         "env": partial(_environment, t),
         "completion_only_loss": partial(_completion, t),
         "assistant_only_loss": partial(_assistant, t),
@@ -211,26 +203,6 @@ def _modules(t: Translation, value: object) -> None:
     t.put("adapter.target_modules", "all-linear" if names == ["all-linear"] else names, "lora_target_modules")
 
 
-def _launched(t: Translation, key: str, value: object) -> None:
-    t.drop(key, "is the launcher's; how many processes train is said by launch")
-
-
-def _accelerate(t: Translation, key: str, value: object) -> None:
-    if value in _SHARDED or value not in ("single_gpu", "multi_gpu"):
-        t.to_do.append(
-            f"{key}: {value}: each process holds the whole model here (DDP). If that does not fit, see `align plan --fit`."
-        )
-    t.drop(key, "how many processes train is said by launch")
-
-
-def _machines(t: Translation, key: str, value: object) -> None:
-    if str(value) != "1":
-        t.to_do.append(
-            f"{key}: {value}: each machine runs the same command here, with --nodes, --node-rank and --rendezvous."
-        )
-    t.drop(key, "is said on the command line; see --nodes")
-
-
 def _environment(t: Translation, value: object) -> None:
     names = ", ".join(map(str, value)) if isinstance(value, Mapping) else str(value)
     t.to_do.append(f"env: a recipe sets no environment: set {names} in the shell.")
@@ -255,22 +227,6 @@ def _quantization(t: Translation, value: object) -> None:
     if value != "nf4":
         t.means.append(f"bnb_4bit_quant_type: {value}: 4 bits are NF4 here.")
     t.drop("bnb_4bit_quant_type", "4 bits are NF4")
-
-
-def _processes(t: Translation) -> None:
-    """There each process takes per_device_train_batch_size rows; here that, with the accumulation, is the whole step."""
-    key = next((one for one in _PROCESSES if str(t.value(one, "")).isdigit()), None)
-    if key is None or (count := int(t.value(key))) < 2:
-        return
-    t.put("launch.processes", count, key)
-    passes = int(t.value("gradient_accumulation_steps", 1))
-    t.put("train.gradient_accumulation_steps", passes * count, key)
-    if t.value("steps_per_generation"):
-        t.put("train.steps_per_generation", int(t.value("steps_per_generation")) * count, key)
-    t.means.append(
-        f"gradient_accumulation_steps: {passes} became {passes * count}: there each of {count} processes takes "
-        "per_device_train_batch_size rows, here they share a step of that times the accumulation. An update has as many rows."
-    )
 
 
 def _meanings(t: Translation, command: str, text: bool) -> None:
