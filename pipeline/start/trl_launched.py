@@ -8,7 +8,12 @@ from pipeline.start.translation import Translation
 _PROCESSES = ("num_processes", "nproc_per_node")
 _LAUNCHED = """multi_gpu mixed_precision main_process_port machine_rank standalone dynamo_backend same_network rdzv_backend
     rdzv_endpoint node_rank tee log_dir gpu_ids m module""".split()
-_SHARDED = ("fsdp1", "fsdp2", "zero1", "zero2", "zero3")
+_SHARDED = (
+    "fsdp1",
+    "fsdp2",
+    "zero3",
+)  # of TRL's own files for accelerate, those with which a process holds a part of the model
+_IN_PART = ("zero1", "zero2")  # and those with which it holds the whole, but not all of the optimizer
 
 
 def handlers(t: Translation) -> dict[str, Callable[[object], None]]:
@@ -27,6 +32,10 @@ def share(t: Translation) -> None:
     if key is None or (count := int(t.value(key))) < 2:
         return
     t.put("launch.processes", count, key)
+    if (config := t.value("accelerate_config")) in _SHARDED:
+        t.put("launch.strategy", "fsdp", "accelerate_config")
+        if config != "fsdp2":
+            t.means.append(f"accelerate_config: {config}: torch's FSDP2 is its like here.")
     passes = int(t.value("gradient_accumulation_steps", 1))
     t.put("train.gradient_accumulation_steps", passes * count, key)
     if t.value("steps_per_generation"):
@@ -49,11 +58,17 @@ def _launched(t: Translation, key: str, value: object) -> None:
 
 
 def _accelerate(t: Translation, key: str, value: object) -> None:
-    if value in _SHARDED or value not in ("single_gpu", "multi_gpu"):
+    counted = any(str(t.value(one, "1")) != "1" for one in _PROCESSES)
+    if value in _SHARDED and key == "accelerate_config" and counted:
+        return  # share() says it
+    if value in _IN_PART:
+        t.means.append(f"{key}: {value}: each process holds all of the optimizer here, so that it needs more memory.")
+    elif value not in ("single_gpu", "multi_gpu"):
         t.to_do.append(
-            f"{key}: {value}: each process holds the whole model here (DDP). If that does not fit, see `align plan --fit`."
+            f"{key}: {value}: if it is for several processes, say so: launch: {{processes: 2}}, with strategy: fsdp where each "
+            "holds a part of the model."
         )
-    t.drop(key, "how many processes train is said by launch")
+    t.drop(key, "how many processes train, and what each holds, is said by launch")
 
 
 def _machines(t: Translation, key: str, value: object) -> None:
