@@ -70,7 +70,7 @@ def read(path: Path, text: str) -> yaml_lines.Source:
 
     Raises PipelineError where there is no such command, or more than one.
     """
-    calls = [call for command in _commands(path, text) if (call := _call(command))]
+    calls = [call for command in _commands(path, text) if (call := _call(command)) and _trains(call)]
     if not calls:
         raise PipelineError(
             f"{path}: has no command that trains with TRL, such as `trl sft --model_name_or_path ...` or `python sft.py ...`.",
@@ -83,6 +83,12 @@ def read(path: Path, text: str) -> yaml_lines.Source:
             "Save each in a file of its own, and translate them into one chain: align init --from a.sh --from b.sh.",
         )
     (call,) = calls
+    for word, line in (*call.launched, *call.given):
+        if unknown := _VARIABLE.search(word):
+            raise PipelineError(
+                f"{path}:{line}: {unknown[0]} is not set in this file, so its value is not known.",
+                "Write the value itself.",
+            )
     source = yaml_lines.Source({}, str(path), {(): call.line, (call.key,): call.line})
     names: Mapping[str, Collection[str]] = arguments(call.name) if call.name in COMMANDS else {}
     given = _pairs(call.launched, {}) | _pairs(call.given, names)
@@ -113,19 +119,19 @@ def _commands(path: Path, text: str) -> Iterator[list[tuple[str, int]]]:
             continue
         waiting = ""
         if not goes_on:
-            yield from _split(path, words, known)
+            yield from _split(words, known)
             words = []
     if waiting.strip():
         raise PipelineError(f"{path}:{begun}: a quotation has no end.", "Close it.")
-    yield from _split(path, words, known)
+    yield from _split(words, known)
 
 
-def _split(path: Path, words: Sequence[tuple[str, int]], known: dict[str, str]) -> Iterator[list[tuple[str, int]]]:
+def _split(words: Sequence[tuple[str, int]], known: dict[str, str]) -> Iterator[list[tuple[str, int]]]:
     """Commands that stand in one line; what sets a variable is noted."""
     command: list[tuple[str, int]] = []
     for word, line in [*words, (";", 0)]:
         if not _ENDS.fullmatch(word):
-            command.append((_filled(path, word, line, known, command), line))
+            command.append((_filled(word, known), line))
             continue
         found = [_SET.fullmatch(one) for one, _ in command if one != "export"]
         if command and all(found):
@@ -135,20 +141,20 @@ def _split(path: Path, words: Sequence[tuple[str, int]], known: dict[str, str]) 
         command = []
 
 
-def _filled(path: Path, word: str, line: int, known: dict[str, str], before: Sequence) -> str:
+def _filled(word: str, known: Mapping[str, str]) -> str:
+    """With what the file sets, and what every shell has; another variable stays as it is."""
+
     def value(found: re.Match) -> str:
         name = found[1] or found[2]
-        if name in known:
-            return known[name]
-        if name in os.environ and name in ("HOME", "PWD", "USER"):
-            return os.environ[name]
-        if not any(part in one for one, _ in before for part in (*COMMANDS, ".py")):
-            return found[0]  # of another command
-        raise PipelineError(
-            f"{path}:{line}: {found[0]} is not set in this file, so its value is not known.", "Write the value itself."
-        )
+        return known.get(name) or (os.environ.get(name) if name in ("HOME", "PWD", "USER") else None) or found[0]
 
     return _VARIABLE.sub(value, word)
+
+
+def _trains(call: _Call) -> bool:
+    """Whether it is one of TRL's, or a script that takes the same arguments; another script may prepare rows."""
+    named = ("--model_name_or_path", "--model-name-or-path", "--dataset_name", "--dataset-name", "--config")
+    return call.key == TRL or call.name in COMMANDS or any(word.startswith(named) for word, _ in call.given)
 
 
 def _call(command: Sequence[tuple[str, int]]) -> _Call | None:

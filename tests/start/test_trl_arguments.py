@@ -220,6 +220,6 @@ def test_what_cannot_be_translated_is_refused_with_its_line(translate, written, 
 
 
 def test_variables_of_the_file_are_put_in(translate):
-    written = "MODEL=owner/model\nexport OUT=o; trl sft --model_name_or_path ${MODEL} --dataset_name a/b --output_dir $OUT/x\n"
+    written = "python prepare.py --rows $ROWS\nMODEL=owner/model\nexport OUT=o; trl sft --model_name_or_path ${MODEL} --dataset_name a/b --output_dir $OUT/x\n"
     recipe, translation = translate(written)
     assert recipe.model.id == "owner/model" and translation.given["output_dir"] == "o/x"
