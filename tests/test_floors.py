@@ -91,6 +91,7 @@ MAY_BE_HEAVY = {
     "pipeline.model.census",
     "pipeline.model.freezing",
     "pipeline.model.loader",
+    "pipeline.model.parts",
     "pipeline.model.proofs",
     "pipeline.model.quantization",
     "pipeline.model.saving",
