@@ -59,3 +59,13 @@ def below(pid: int) -> list[int]:
     there = processes()
     own = [one for one, (parent, _) in there.items() if parent == pid]
     return own + [other for one in own for other in below(one)]
+
+
+def kill_rank(rank: int, run: int) -> None:
+    """Of the processes that a command has started for its stage."""
+    for pid in below(run):
+        said = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        if f"RANK={rank}".encode() in said:
+            os.kill(pid, signal.SIGKILL)
+            return
+    raise AssertionError(f"no process of rank {rank}")

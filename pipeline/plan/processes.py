@@ -11,6 +11,7 @@ from pipeline.recipe.launch import EACH, PASSES, SHARDING, divided
 from pipeline.recipe.recipe import Recipe
 from pipeline.stage import Spec, specs
 
+IN_PARTS = ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop")  # optimizers that go weight by weight
 WHOLE = "Give each process the whole model: --strategy ddp (STRATEGY=ddp)."
 ALONE = "Or train in one process: --processes 1 (PROCESSES=1)."
 
@@ -48,11 +49,14 @@ def _whole(recipe: Recipe, step: Step) -> str | None:
     method, _ = tuning(recipe, step.stage, step.parent)
     judge = judge_of(recipe, step.stage)
     if not spec.in_parts:
-        return "this stage samples responses, or has its losses from a trainer, that need all of it."
+        return f"only {', '.join(name for name, one in specs().items() if one.in_parts)} can be trained so."
     if recipe.model.bits:
         return f"weights of {recipe.model.bits} bits stay whole; leave load_in_{recipe.model.bits}bit out."
     if not method.in_parts:
         return f"adapter.method: {method.name} needs whole weights; lora and full do not."
+    optimizer = str(effective(spec.config, step.given or recipe.given(step.stage, full=False))["optim"])
+    if optimizer not in IN_PARTS:
+        return f"train.optim: {optimizer} needs whole weights; {', '.join(IN_PARTS)} do not."
     if settings.share_prompt is True:
         return "share_prompt: true runs parts of the model by themselves; leave it out."
     if judge and judge.reward:

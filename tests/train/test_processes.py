@@ -12,7 +12,7 @@ from threading import Thread
 
 import pytest
 from conftest import align, attempt, manifest, refused, write_micro
-from processes import below, start, wait_for, wait_until_gone
+from processes import below, kill_rank, start, wait_for, wait_until_gone
 from stage_runs import adapter_of, without_clock
 
 from pipeline.ranks import Ranks
@@ -153,15 +153,6 @@ def test_ppo_keeps_one_policy(copied):
     log = [json.loads(line) for line in (attempt(folder, "ppo") / "log.jsonl").read_text().splitlines()]
     assert log[0]["objective/kl"] == 0 and log[0]["val/ratio"] == 1
     assert manifest(folder, "ppo")["run"]["processes"] == 2
-
-
-def kill_rank(rank: int, run: int) -> None:
-    for pid in below(run):
-        said = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        if f"RANK={rank}".encode() in said:
-            os.kill(pid, signal.SIGKILL)
-            return
-    raise AssertionError(f"no process of rank {rank}")
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 8, 13])

@@ -71,6 +71,8 @@ def agreed(job: Job, recipe: Recipe, attempt: Attempt, ranks: Ranks = ALONE) -> 
     device = _start(job, recipe, threads, ranks)
     ranks = joined(ranks, device, sharded=job.strategy in SHARDING)
     _same_everywhere(job, ranks)
+    if job.offload and device != "cuda":
+        raise PipelineError(f"{job.stage}: launch.offload: there is no GPU here to spare.", "Leave it out.")
     now = {"backend": job.backend, "device": device, "processes": ranks.size, "threads": threads}
     if not ranks.alone:
         now["strategy"] = job.strategy

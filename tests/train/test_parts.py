@@ -1,0 +1,103 @@
+"""Processes of which each holds a part of the model train what one trains, go on when one is killed, and leave the same artifacts."""
+
+import shutil
+
+import pytest
+from conftest import align, attempt, manifest, refused, write_micro
+from processes import below, kill_rank, start, wait_for, wait_until_gone
+from safetensors.torch import load_file
+
+PARTS = ("--processes", "2", "--strategy", "fsdp")
+FULL = ("--set", "adapter={method: full}")
+BEST = ("--set", "stages.sft.train={eval_strategy: steps, eval_steps: 5}", "--set", "stages.sft.keep={best: loss}")
+
+
+@pytest.fixture(scope="module")
+def in_parts(chain, tmp_path_factory):
+    """The folder of a chain whose sft was trained in two parts, from the pretrain of `chain`."""
+    folder = tmp_path_factory.mktemp("in_parts")
+    write_micro(folder)
+    shutil.copytree(chain / "runs" / "micro" / "pretrain", folder / "runs" / "micro" / "pretrain", symlinks=True)
+    align("run", "sft", "-r", "micro.yaml", *PARTS, cwd=folder, alone=True)
+    return folder
+
+
+def test_parts_train_what_one_process_trains_and_any_number_goes_on(chain, in_parts):
+    apart(chain, in_parts, "sft")
+    whole, parts = manifest(chain, "sft"), manifest(in_parts, "sft")
+    assert parts["fingerprint"] == whole["fingerprint"]
+    assert parts["tokens"] == whole["tokens"]
+    assert parts["run"]["strategy"] == "fsdp"
+    align("run", "dpo", "-r", "micro.yaml", "--processes", "1", cwd=in_parts)
+    assert manifest(in_parts, "dpo")["metrics"]["before"]["loss"] == pytest.approx(0.6931, abs=1e-4)  # ln 2
+
+
+def test_a_killed_part_takes_the_stage_down_and_it_goes_on_to_the_bit(in_parts, copied):
+    folder = copied("sft")
+    process = start(folder, "sft", *PARTS)
+    wait_for(folder, "sft/*/checkpoints/checkpoint-4", process)
+    kill_rank(1, process.pid)
+    said = process.stdout.read()
+    assert process.wait() == 1
+    assert "process 2 of 2 was killed by SIGKILL" in said and "Traceback" not in said
+    wait_until_gone(folder)
+    assert not below(process.pid)
+    other = refused(folder, "run", "sft", "-r", "micro.yaml")  # the optimizer lies there in parts
+    assert "begun otherwise" in other and "strategy" in other and "--fresh" in other
+    assert "from step" in align("run", "sft", "-r", "micro.yaml", *PARTS, cwd=folder, alone=True).stdout
+    assert manifest(folder, "sft")["weights_sha256"] == manifest(in_parts, "sft")["weights_sha256"]
+    assert manifest(folder, "sft")["metrics"] == manifest(in_parts, "sft")["metrics"]
+
+
+def test_a_head_of_one_row_lies_in_one_part_alone(chain, copied):
+    folder = copied("reward")
+    align("run", "reward", "-r", "micro.yaml", *PARTS, cwd=folder, alone=True)
+    apart(chain, folder, "reward")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [FULL, BEST, ("--set", "adapter.r=1")], ids=["full", "keep best", "one rank"])
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_also(copied, tmp_path_factory, options, stage):
+    parts = copied("sft")
+    whole = tmp_path_factory.mktemp("whole")
+    shutil.copytree(parts, whole, symlinks=True, dirs_exist_ok=True)
+    own = (*options, "--set", "stages.pretrain.adapter=null")
+    align("run", stage, "-r", "micro.yaml", *own, cwd=whole)
+    align("run", stage, "-r", "micro.yaml", *own, *PARTS, cwd=parts, alone=True)
+    apart(whole, parts, stage)
+
+
+def apart(one, other, stage) -> None:
+    """Equal but for rounding: weights, and figures before and after."""
+    weights = [tensors(folder, stage) for folder in (one, other)]
+    assert weights[0].keys() == weights[1].keys()
+    assert max(float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0]) < 1e-5
+    figures = [manifest(folder, stage)["metrics"] for folder in (one, other)]
+    assert figures[1]["before"] == pytest.approx(figures[0]["before"], abs=1e-5)
+    assert figures[1]["after"]["loss"] == pytest.approx(figures[0]["after"]["loss"], abs=1e-4)
+
+
+def tensors(folder, stage) -> dict:
+    output = attempt(folder, stage) / manifest(folder, stage)["output"]
+    return {name: value for file in output.glob("*.safetensors") for name, value in load_file(file).items()}
+
+
+@pytest.mark.parametrize(
+    ("stage", "setting", "reason"),
+    [
+        ("ppo", "seed=0", "only dpo, pretrain, reward, sft can be trained so"),
+        ("sft", "adapter={method: ia3}", "adapter.method: ia3 needs whole weights"),
+        ("sft", "stages.sft.train.optim=adafactor", "train.optim: adafactor needs whole weights"),
+        ("dpo", "stages.dpo.share_prompt=true", "share_prompt: true runs parts of the model"),
+    ],
+)
+def test_what_needs_whole_weights_is_refused_by_the_plan(built, stage, setting, reason):
+    said = refused(built, "plan", stage, "-r", "micro.yaml", *PARTS, "--fresh", "--set", setting)
+    assert reason in said and "--strategy ddp" in said
+    assert f"stages.{stage}" in said
+
+
+def test_offloading_is_for_parts_and_for_a_gpu(built):
+    offload = ("--set", "launch.offload=cpu")
+    assert "offload is for strategy fsdp" in refused(built, "plan", "sft", "-r", "micro.yaml", *offload)
