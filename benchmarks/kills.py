@@ -84,6 +84,7 @@ def main() -> None:
     parser.add_argument("--moments", type=int, default=10)
     parser.add_argument("--stages", nargs="*", choices=list(PARENTS), default=[one for one in PARENTS if PARENTS[one]])
     parser.add_argument("--processes", type=int, default=1, help="by which a stage is trained")
+    parser.add_argument("--strategy", default="ddp", help="what each of several holds")
     parser.add_argument("--around", action="store_true", help="also while it evaluates, saves and signs")
     parser.add_argument("--results", type=Path, default=RESULTS / f"kill-{datetime.now():%Y-%m-%d}.json")
     options = parser.parse_args()
@@ -92,7 +93,8 @@ def main() -> None:
     victims = VICTIMS
     if options.processes > 1:
         passes = f"train.gradient_accumulation_steps={options.processes}"  # some losses need one for each process
-        SHORT.extend([f"launch.processes={options.processes}", *(f"stages.{stage}.{passes}" for stage in PARENTS)])
+        launch = [f"launch.processes={options.processes}", f"launch.strategy={options.strategy}"]
+        SHORT.extend([*launch, *(f"stages.{stage}.{passes}" for stage in PARENTS)])
         victims = OF_SEVERAL
     with tempfile.TemporaryDirectory(prefix="kills-") as scratch:
         whole = Path(scratch) / "whole"

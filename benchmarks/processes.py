@@ -12,6 +12,9 @@ import kills
 from against_trl import RESULTS, console, new_table
 from safetensors.torch import load_file
 
+from pipeline.recipe.launch import SHARDING
+from pipeline.stage import specs
+
 SAMPLED = ("grpo", "rloo", "ppo")  # each process answers its own prompts: other responses than one process has
 THREADS = "threads=1"
 
@@ -19,9 +22,17 @@ THREADS = "threads=1"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--stages", nargs="*", choices=list(kills.PARENTS), default=list(kills.PARENTS))
-    parser.add_argument("--results", type=Path, default=RESULTS / f"processes-{datetime.now():%Y-%m-%d}.json")
+    parser.add_argument("--strategy", default="ddp", help="what each of them holds; fsdp trains fewer stages")
+    parser.add_argument("--stages", nargs="*", choices=list(kills.PARENTS))
+    parser.add_argument("--results", type=Path)
     options = parser.parse_args()
+    parts = options.strategy in SHARDING
+    stages = options.stages or [stage for stage in kills.PARENTS if specs()[stage].in_parts or not parts]
+    name = (
+        f"processes-{datetime.now():%Y-%m-%d}.json"
+        if not parts
+        else f"{options.strategy}-{datetime.now():%Y-%m-%d}.json"
+    )
     shared = [
         *kills.SHORT,
         THREADS,
@@ -30,17 +41,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="processes-") as scratch:
         folders = []
         for number in (1, options.processes):
-            kills.SHORT[:] = [*shared, f"launch.processes={number}"]
+            several = [f"launch.strategy={options.strategy}"] if number > 1 else []
+            kills.SHORT[:] = [*shared, f"launch.processes={number}", *several]
             folders.append(Path(scratch) / str(number))
             kills.begin(folders[-1])
-            kills.align(folders[-1], *options.stages)
+            kills.align(folders[-1], *stages)
         rows = {
             stage: compared(*folders, stage) for stage in kills.PARENTS if (folders[0] / "runs/tiny" / stage).is_dir()
         }
     show(rows)
-    found = kills.surroundings() | {"overrides": shared, "processes": options.processes, "stages": rows}
-    options.results.write_text(json.dumps(found, indent=1) + "\n")
-    console.print(str(options.results))
+    how = {"overrides": shared, "processes": options.processes, "strategy": options.strategy}
+    results = options.results or RESULTS / name
+    results.write_text(json.dumps(kills.surroundings() | how | {"stages": rows}, indent=1) + "\n")
+    console.print(str(results))
 
 
 def compared(one: Path, other: Path, stage: str) -> dict:
@@ -53,7 +66,9 @@ def compared(one: Path, other: Path, stage: str) -> dict:
     ]
     distance = max(float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0])
     trained = sum(tensor.numel() for tensor in weights[0].values())
-    n = several["run"]["processes"]
+    n, base = several["run"]["processes"], 0
+    if several["run"]["strategy"] in SHARDING:
+        base = sum(file.stat().st_size for file in (kills.attempts(one, "pretrain")[0] / "model").glob("*.safetensors"))
     return {
         "largest difference of a loss": None if stage in SAMPLED else max(losses),
         "largest difference of a weight": None if stage in SAMPLED else distance,
@@ -61,8 +76,9 @@ def compared(one: Path, other: Path, stage: str) -> dict:
         "tokens": [single["tokens"], several["tokens"]],
         "seconds": [made["seconds"]["training"] for made in (single, several)],
         "peak of the first process, bytes": [made["peak_bytes"]["host"] for made in (single, several)],
-        # A ring's all-reduce of fp32 gradients, reckoned: each process sends and receives 2 (n - 1) / n of them.
-        "bytes exchanged a step and process, reckoned": round(trained * 4 * 2 * (n - 1) / n),
+        # A ring, reckoned: each process sends and receives (n - 1) / n of what is gathered, or added up and dealt out. Gradients
+        # (fp32) are both in each step, and weights that lie in parts are gathered before the forward and the backward of a pass.
+        "bytes exchanged a step and process, reckoned": round((trained * 4 * 2 + base * 2) * (n - 1) / n),
     }
 
 
