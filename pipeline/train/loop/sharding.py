@@ -12,6 +12,7 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from accelerate.utils.fsdp_utils import save_fsdp_optimizer
+from accelerate.utils.operations import convert_outputs_to_fp32
 from torch.distributed.fsdp import (
     FSDPModule,
     MixedPrecisionPolicy,
@@ -65,6 +66,7 @@ def cut(model: torch.nn.Module, accelerator) -> torch.nn.Module:
     where that is not what came of it.
 
     Every weight stays in its dtype: accelerate would train other ones than one process does. Gradients are added up in fp32.
+    What runs in half precision is what does so in one process.
     """
     precision = MixedPrecisionPolicy(reduce_dtype=torch.float32)
     options = {"mp_policy": precision, "offload_policy": accelerator.state.fsdp_plugin.cpu_offload}
@@ -73,6 +75,8 @@ def cut(model: torch.nn.Module, accelerator) -> torch.nn.Module:
         if type(module).__name__ in layers:
             fully_shard(module, **options)
     fully_shard(model, **options)
+    if accelerator.native_amp:
+        model.forward = convert_outputs_to_fp32(accelerator.autocast()(model.forward))
     register_fsdp_forward_method(model, "generate")
     whole = [name for name, one in model.named_parameters() if not isinstance(one, DTensor)]
     parts = sum(isinstance(module, FSDPModule) for module in model.modules())
