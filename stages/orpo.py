@@ -5,6 +5,7 @@ from pipeline.stage import Spec
 SPEC = Spec(
     config="ORPOConfig",
     home="trl.experimental.orpo",
+    in_parts=True,
     row_kind="preference",
     after=("pretrain", "sft"),
     key_figures=("rewards/margins", "rewards/accuracies", "nll_loss"),

@@ -8,6 +8,7 @@ from pipeline.stage import Spec
 SPEC = Spec(
     config="CPOConfig",
     home="trl.experimental.cpo",
+    in_parts=True,
     row_kind="preference",
     after=("pretrain", "sft"),
     key_figures=("rewards/margins", "rewards/accuracies"),
