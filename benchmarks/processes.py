@@ -38,6 +38,8 @@ def main() -> None:
         THREADS,
         *(f"stages.{stage}.train.gradient_accumulation_steps=2" for stage in kills.PARENTS),
     ]
+    if parts:  # a pair's prompt is run once where the model is whole: the same computation for both
+        shared += [f"stages.{stage}.share_prompt=false" for stage in stages if specs()[stage].shares_prompt]
     with tempfile.TemporaryDirectory(prefix="processes-") as scratch:
         folders = []
         for number in (1, options.processes):
