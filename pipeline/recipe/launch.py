@@ -13,7 +13,9 @@ from pipeline.section import Section
 from pipeline.stage import Spec
 from pipeline.wording import must_be
 
-SHARDING = ("fsdp",)  # the strategies with which each process holds a part of the weights
+ZERO = ("zero1", "zero2", "zero3")  # the strategies that are DeepSpeed's
+SHARDING = ("fsdp", "zero3")  # those with which each process holds a part of the weights
+OFFLOADING = ("fsdp", *ZERO)
 EACH, PASSES, SLICES = "per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation"
 
 
@@ -37,7 +39,7 @@ class Launch(Section):
 
     processes: Annotated[int | str, BeforeValidator(_processes)] = 1
     """So many on each machine, or `auto`: one for each GPU."""
-    strategy: Literal["ddp", "fsdp"] = "ddp"
+    strategy: Literal["ddp", "fsdp", "zero1", "zero2", "zero3"] = "ddp"
     """What several hold: with `ddp` each has the whole model, and they exchange gradients; with `fsdp` (torch's FSDP2) each has
     a part of weights, gradients and optimizer, and they exchange all three.
     """
@@ -56,8 +58,8 @@ class Launch(Section):
             raise ValueError(
                 f"node_rank is {self.node_rank}, and of {self.nodes} machines the last is {self.nodes - 1}"
             )
-        if self.offload and self.strategy not in SHARDING:
-            raise ValueError(f"offload is for strategy {' or '.join(SHARDING)}, and this is {self.strategy}")
+        if self.offload and self.strategy not in OFFLOADING:
+            raise ValueError(f"offload is for strategy {' or '.join(OFFLOADING)}, and this is {self.strategy}")
         if self.rendezvous and self.nodes == 1:
             raise ValueError("rendezvous is for several machines; say how many with nodes (--nodes 2)")
         if self.nodes > 1 and not self.rendezvous:

@@ -133,6 +133,7 @@ class StageRun:
             examples=data.examples(data.trained),
             given=checked.given,
             ranks=self.ranks,
+            strategy=self.job.strategy,
             offload=self.job.offload,
             seed=checked.recipe.seed,
             dtype=checked.recipe.model.dtype,

@@ -21,9 +21,10 @@ from pipeline.model.adapters import method_on
 from pipeline.model.loader import load_adapter
 from pipeline.ranks import ALONE, Ranks
 from pipeline.recipe.fields import effective
+from pipeline.recipe.launch import ZERO
 from pipeline.stage import Spec
 from pipeline.train.job.interruption import Interruption
-from pipeline.train.loop import dealing, pairs, reference, sharding
+from pipeline.train.loop import dealing, pairs, reference, sharding, zero
 from pipeline.train.loop.arguments import built
 from pipeline.train.loop.best import Best
 from pipeline.train.loop.callback import StageCallback
@@ -57,7 +58,8 @@ class Context:
     best: Best | None  # keeps the weights of the best step, where the recipe asks for it
     kept: Reference  # what the frozen reference says of the rows
     ranks: Ranks = ALONE
-    offload: str | None = None  # where what each of them holds a part of is kept, see pipeline.recipe.launch
+    strategy: str = "ddp"  # what each of them holds, see pipeline.recipe.launch
+    offload: str | None = None  # where what each of them holds a part of is kept
     share_prompt: bool | str = "auto"  # whether a pair's prompt is run once, where the stage can
 
     def effective(self, name: str) -> object:
@@ -164,6 +166,8 @@ class Context:
             config = config | {"precompute_ref_log_probs": False}
         if self.ranks.sharded:
             config = config | sharding.arguments(self.offload)
+        elif self.strategy in ZERO:
+            config = config | zero.arguments(self.strategy, self.offload)
         return built(self.spec, given, seed=self.seed, dtype=self.dtype, folder=self.folder, config=config)
 
     def _loss(self) -> str | None:

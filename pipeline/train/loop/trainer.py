@@ -23,7 +23,7 @@ from pipeline.model.parts import close, load_whole
 from pipeline.model.saving import could_not_save, save_weights
 from pipeline.plan.methods import refuse_too_short
 from pipeline.ranks import lost_another
-from pipeline.train.loop import dealing, reference, sharding
+from pipeline.train.loop import dealing, reference, sharding, zero
 from pipeline.train.loop.gathered import gathered, give_back
 from pipeline.train.loop.order import Order
 
@@ -59,6 +59,8 @@ class StageTrainer:
         super().create_accelerator_and_postprocess()
         if self.args.fsdp:
             sharding.take(self)
+        elif self.args.deepspeed:
+            zero.take(self)
 
     def _prepare_dataset(self, dataset, *_, **__):
         return dataset  # tokenized, cut and accounted for before TRL sees it
@@ -114,6 +116,8 @@ class StageTrainer:
         self.tokens_of_all = sum(self.context.ranks.of_all(self.tokens))
         if self.context.ranks.sharded:
             sharding.check_optimizer(self)
+        if self.args.deepspeed:
+            zero.check(self, self.context.strategy)
         if self.kept_from_before:
             give_back(self, self.kept_from_before)
         if method := method_on(self.model):
