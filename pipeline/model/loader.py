@@ -29,7 +29,7 @@ from pipeline.model.adapters import METHODS, NAMED, method_of
 from pipeline.model.adapters.prompted import Prompted
 from pipeline.model.base import Base
 from pipeline.model.freezing import train_last
-from pipeline.model.parts import cut_like
+from pipeline.model.parts import cut_like, whole
 from pipeline.model.quantization import keep_dtype, quantization
 from pipeline.model.tokenizer import Prepared
 from pipeline.recipe.sections import Model
@@ -310,7 +310,8 @@ def load_adapter(
         if isinstance(model, Prompted):
             missing, unplaced = model.put(tensors, name)
         else:
-            result = set_peft_model_state_dict(model, tensors, adapter_name=name)
+            with whole((one for key, one in model.named_parameters() if f".{name}" in key), changed=True):
+                result = set_peft_model_state_dict(model, tensors, adapter_name=name)
             missing = _without_ties(model, [key for key in result.missing_keys if f".{name}" in key])
             unplaced = result.unexpected_keys
     except (RuntimeError, KeyError) as error:

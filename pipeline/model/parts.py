@@ -1,5 +1,7 @@
 """The weights of a model of which each process holds a part: gathered to be saved, and cut to be loaded."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -29,10 +31,24 @@ def gathered(model: torch.nn.Module, ranks: Ranks, *, trained_only: bool) -> dic
     for name, weight in model.named_parameters():
         if trained_only and not weight.requires_grad:
             continue
-        whole = weight.detach().full_tensor() if isinstance(weight, DTensor) else weight.detach()
-        if ranks.first:
-            found[name] = whole.cpu()
+        with whole([weight]):
+            tensor = weight.detach().full_tensor() if isinstance(weight, DTensor) else weight.detach()
+            if ranks.first:
+                found[name] = tensor.to("cpu", copy=hasattr(weight, "ds_id"))
     return found
+
+
+@contextmanager
+def whole(weights: Iterable[torch.Tensor], *, changed: bool = False) -> Iterator[None]:
+    """Weights that DeepSpeed has divided are whole meanwhile, in every process; `changed`, where they get other values."""
+    divided = [one for one in weights if hasattr(one, "ds_id")]
+    if not divided:
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(divided, modifier_rank=0 if changed else None):
+        yield
 
 
 def cut_like(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -55,4 +71,7 @@ def load_whole(model: torch.nn.Module, folder: Path) -> None:
     if (folder / SAFE_WEIGHTS_INDEX_NAME).is_file():
         files = sorted(folder.glob("model-*.safetensors"))
     for file in files:
-        model.load_state_dict(cut_like(model, load_file(file)), strict=False)
+        tensors = load_file(file)
+        divided = [one for name, one in model.named_parameters() if name in tensors]
+        with whole(divided, changed=True):
+            model.load_state_dict(cut_like(model, tensors), strict=False)

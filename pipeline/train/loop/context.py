@@ -101,8 +101,7 @@ class Context:
         beside = self._reference_stands_beside()
         if self.spec.reference and not beside:
             # Where it is kept, it is the model itself before its first step; TRL would load another one all the same.
-            alone = keeps or self.ranks.sharded
-            options["ref_model"] = torch.nn.Identity() if alone else self.load_reference()
+            options["ref_model"] = self._reference(args, keeps)
         with _adapters_stay_fp32(self.model), without_suspicion(), _refusals(kind.__name__):
             trainer = type(kind.__name__, (*([front] if front else []), StageTrainer, kind), {})(
                 model=self.model,
@@ -118,7 +117,9 @@ class Context:
         trainer.num_virtual_tokens = 0  # TRL's SFT would take them off the logits, which hold none of them here
         if self.spec.reference and beside and "ref" in self.model.peft_config:
             self._freeze_reference()
-        if self.ranks.sharded:
+        if self.ranks.sharded and args.deepspeed:
+            trainer.reading = zero.divide(trainer.model, trainer.accelerator)
+        elif self.ranks.sharded:
             trainer.model = trainer.model_wrapped = sharding.cut(trainer.model, trainer.accelerator)
             if self.spec.reference and not beside and not keeps:
                 trainer.ref_model = sharding.cut(
@@ -138,8 +139,17 @@ class Context:
         """Whether the reference is an adapter on the policy's own base; else it is a model of its own."""
         return isinstance(self.model, PeftModel) and method_on(self.model).beside
 
+    def _reference(self, args, kept: bool) -> torch.nn.Module:
+        """A model of its own; none where what it says is kept, or where it is cut later."""
+        if args.deepspeed:
+            with zero.aside():
+                return zero.nobody() if kept else self.load_reference()
+        return torch.nn.Identity() if kept or self.ranks.sharded else self.load_reference()
+
     def _sharing(self, args) -> Choice:
-        if not self.spec.shares_prompt or self.ranks.sharded:  # it runs parts of the model by themselves
+        if (
+            not self.spec.shares_prompt or self.ranks.sharded or args.deepspeed
+        ):  # it runs parts of the model by themselves
             return Choice()
         return choose(self.share_prompt, self.model, args, self.rows)
 
@@ -164,10 +174,10 @@ class Context:
         given = self.given | ({"loss_type": self._loss()} if self.spec.config == "SFTConfig" else {})
         if self.spec.reference_columns:  # TRL would do it before its copy is what it should be
             config = config | {"precompute_ref_log_probs": False}
-        if self.ranks.sharded:
-            config = config | sharding.arguments(self.offload)
-        elif self.strategy in ZERO:
+        if self.strategy in ZERO:
             config = config | zero.arguments(self.strategy, self.offload)
+        elif self.ranks.sharded:
+            config = config | sharding.arguments(self.offload)
         return built(self.spec, given, seed=self.seed, dtype=self.dtype, folder=self.folder, config=config)
 
     def _loss(self) -> str | None:

@@ -54,6 +54,7 @@ class StageTrainer:
     _resumed_from: Path | None = None
     _into: Path | None = None
     _begun: bool = False
+    reading = None  # see pipeline.train.loop.zero
 
     def create_accelerator_and_postprocess(self):
         super().create_accelerator_and_postprocess()
@@ -114,7 +115,7 @@ class StageTrainer:
         """Before the first of so many steps, or the first after a checkpoint."""
         self.begun = time.monotonic()
         self.tokens_of_all = sum(self.context.ranks.of_all(self.tokens))
-        if self.context.ranks.sharded:
+        if self.args.fsdp:
             sharding.check_optimizer(self)
         if self.args.deepspeed:
             zero.check(self, self.context.strategy)
@@ -236,7 +237,7 @@ class StageTrainer:
         return f"{rank}-{name}" if rank else name
 
     def save_model(self, output_dir=None, _internal_call=False):
-        if self.context.ranks.sharded:
+        if self.context.ranks.sharded or self.args.deepspeed:
             save_weights(self.model, Path(output_dir), self.context.ranks)
         else:
             super().save_model(output_dir, _internal_call)
@@ -245,7 +246,7 @@ class StageTrainer:
         save_weights(self.model, Path(output_dir))
 
     def _save_optimizer_and_scheduler(self, output_dir):
-        if self.context.ranks.sharded:
+        if self.args.fsdp:
             sharding.save_optimizer(self, Path(output_dir))
         else:
             super()._save_optimizer_and_scheduler(output_dir)
@@ -257,6 +258,15 @@ class StageTrainer:
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         """The policy alone: the reference is loaded from the parent, whatever a checkpoint holds."""
+        self._read_so_far(resume_from_checkpoint)
+        self.put(self._resumed_from)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        if self.args.deepspeed and checkpoint:  # which has loaded the weights by itself
+            self._read_so_far(checkpoint)
+        super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _read_so_far(self, resume_from_checkpoint) -> None:
         self._resumed_from = Path(resume_from_checkpoint)
         if (file := Path(resume_from_checkpoint) / self._of_process(SO_FAR)).is_file():
             so_far = json.loads(file.read_text(encoding="utf-8"))
@@ -266,7 +276,6 @@ class StageTrainer:
                 # The first takes over what all have trained; a line of the log has the mean over processes.
                 self.tokens = so_far["of_all"]["tokens"] if ranks.first else 0
                 self.kept_from_before["loss"] = so_far["of_all"]["loss"] * ranks.size if ranks.first else 0.0
-        self.put(self._resumed_from)
 
     def put(self, weights: Path) -> None:
         """The policy of a folder into the model."""

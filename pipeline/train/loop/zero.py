@@ -1,51 +1,116 @@
-"""Optimizer and gradients divided among the processes by DeepSpeed (`strategy: zero1, zero2`), by way of accelerate.
+"""What is trained, divided among the processes by DeepSpeed (`strategy: zero1, zero2, zero3`), by way of accelerate.
 
-Each process has the whole model, and keeps the optimizer's state of its part of it; with zero2 its part of the gradients, too.
+Each process keeps a part of the optimizer's state, with zero2 of the gradients, too, and with zero3 of the weights themselves.
+With zero3 the model is divided before anything runs on it, by an engine that only reads; the one that trains takes its place.
 """
 
-from collections.abc import Callable
-from types import MethodType
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from types import MethodType, SimpleNamespace
 
 import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
-from accelerate.utils.operations import ConvertOutputsToFp32
+from accelerate.utils.operations import convert_outputs_to_fp32
+from transformers.integrations import deepspeed as integration
 
 from pipeline.errors import MachineError
 from pipeline.recipe import strategies
 
+INSTEAD = "Please report it with stage.log; --strategy ddp (STRATEGY=ddp) does without it."
+
 
 def arguments(strategy: str, offload: str | None) -> dict[str, object]:
-    """What transformers' training arguments say of it."""
-    _compile_nothing()
-    return {"deepspeed": strategies.deepspeed(strategy, offload), "bf16": False}
+    """What transformers' training arguments say of it. DeepSpeed's own bf16 would turn an adapter's fp32 into bf16, so it is not
+    told of it: see `_in_half`.
+    """
+    import deepspeed
+
+    # On a CPU it would compile collectives of its own, for minutes. Those of gloo do.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return {"deepspeed": strategies.deepspeed(strategy, offload)}
 
 
 def take(trainer) -> None:
     """Have accelerate work with DeepSpeed on a CPU, too, where it would fall back to DDP without a word."""
-    state = trainer.accelerator.state
+    accelerator, state = trainer.accelerator, trainer.accelerator.state
     if state.distributed_type != DistributedType.DEEPSPEED:
-        plugin = trainer.args.deepspeed_plugin
         for shared in (AcceleratorState._shared_state, PartialState._shared_state):
             shared["distributed_type"] = DistributedType.DEEPSPEED
-        state.deepspeed_plugins = plugin
-        plugin.select(_from_accelerator_state=True)
+        state.deepspeed_plugins = trainer.args.deepspeed_plugin
+        state.deepspeed_plugins.select(_from_accelerator_state=True)
         trainer.is_deepspeed_enabled = True
+    accelerator.prepare = _one_engine(trainer, accelerator.prepare)
+    if trainer.args.bf16:
+        accelerator.autocast = lambda *_, **__: torch.autocast(trainer.args.device.type, dtype=torch.bfloat16)
+
+
+def _one_engine(trainer, prepare: Callable) -> Callable:
+    """accelerate's `prepare`, where the engine that trains takes the place of the one that only reads."""
+
+    def prepared(*given, **named):
+        if any(one is trainer.model for one in given):
+            if trainer.reading:
+                _let_go(trainer.reading)
+                trainer.reading = None
+            if trainer.args.bf16:
+                _in_half(trainer.model)
+        return prepare(*given, **named)
+
+    return prepared
+
+
+def _in_half(model: torch.nn.Module) -> None:
+    """What accelerate does to a model in bf16 where it is not DeepSpeed's."""
+    forward = torch.autocast(model.device.type, dtype=torch.bfloat16)(model.forward.__func__)
+    model.forward = MethodType(convert_outputs_to_fp32(forward), model)
+
+
+def divide(model: torch.nn.Module, accelerator):
+    """Leave each process its part of the model's weights. Returns the engine that gathers them, layer by layer, wherever it runs."""
+    import deepspeed
+
+    config = deepcopy(accelerator.state.deepspeed_plugin.deepspeed_config)
+    config["zero_optimization"].pop("offload_optimizer", None)  # there is none yet
+    engine, *_ = deepspeed.initialize(model=model, config=config)
+    return engine
+
+
+def _let_go(engine) -> None:
+    """Of the model that it has divided, which stays so."""
+    engine.destroy()
+    engine.module_forward_pre_hook.remove()
+    engine.module_forward_post_hook.remove()
 
 
 def check(trainer, strategy: str) -> None:
     """Once the engine is up. Raises MachineError where it is not what was asked for."""
     engine, size = trainer.model_wrapped, trainer.context.ranks.size
-    stage = engine.zero_optimization_stage()
+    stage = int(engine.zero_optimization_stage())
     if stage != int(strategy[-1]) or engine.world_size != size:
+        said = f"{strategy} of {size} processes was asked for, and DeepSpeed made stage {stage} of {engine.world_size} of it."
+        raise MachineError(said, INSTEAD)
+    whole = [name for name, one in trainer.model.named_parameters() if not hasattr(one, "ds_id")]
+    if trainer.context.ranks.sharded and whole:
         raise MachineError(
-            f"{strategy} of {size} processes was asked for, and DeepSpeed made stage {int(stage)} of {engine.world_size} of it.",
-            "Please report it with stage.log; --strategy ddp (STRATEGY=ddp) does without it.",
+            f"Each process was to hold a part of the model, and {', '.join(whole[:3])} stayed whole.", INSTEAD
         )
 
 
-def _compile_nothing() -> None:
-    """On a CPU DeepSpeed would compile collectives of its own for the processes of one machine, for minutes."""
-    import deepspeed
+@contextmanager
+def aside() -> Iterator[None]:
+    """Load a model whole: once the arguments say zero3, transformers would divide it while it is read."""
+    kept = integration._hf_deepspeed_config_weak_ref
+    integration.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        integration._hf_deepspeed_config_weak_ref = kept
 
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+def nobody() -> torch.nn.Module:
+    """In the place of a reference that is not needed: TRL makes an engine of whatever it is given."""
+    model = torch.nn.Linear(1, 1)
+    model.config = SimpleNamespace()
+    return model
