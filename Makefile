@@ -24,6 +24,7 @@
 #   make export         the same as another file: FORMAT=gguf or onnx, STAGE=dpo TYPE=q8_0 ADAPTER=1
 #   make unsloth        install Unsloth beside the rest
 #   make wandb          install W&B, for train.report_to: wandb
+#   make deepspeed      install DeepSpeed, for STRATEGY=zero1, zero2 or zero3
 #   make test           the tests, offline: ARGS="-k resume"; UNSLOTH=0 leaves Unsloth out
 #   make lint           the style, and the types of what loads nothing heavy
 #   make docs           docs/ as a site in site/, every link checked; `make reference` first writes
@@ -43,7 +44,8 @@
 #   FORCE=1                  keep an export whose proof fails, marked; TO=folder another place for one
 #   UNSLOTH=0                the backend: 1, 0 or auto
 #   PROCESSES=2              so many processes, or auto: one for each GPU
-#   STRATEGY=fsdp            each of them holds a part of the model, and not the whole (ddp)
+#   STRATEGY=fsdp            each of them holds a part of the model, and not the whole (ddp);
+#                            zero1, zero2, zero3 are DeepSpeed's
 #   SET="seed=1 stages.sft.train.learning_rate=1e-3"   other values than the recipe's
 
 RECIPE ?= recipes/tiny.yaml
@@ -64,7 +66,7 @@ GOALS  := $(filter $(STAGES),$(MAKECMDGOALS))
 USED    = $(or $(STAGE),$(lastword $(filter-out reward,$(GOALS))))
 
 .PHONY: help $(STAGES) all doctor plan status report compare methods trial unsloth-there unsloth test lint docs readme reference newest clean
-.PHONY: chat serve merge export publish evaluate tensorboard wandb
+.PHONY: chat serve merge export publish evaluate tensorboard wandb deepspeed
 .PHONY: bench bench-ppo bench-rollouts bench-data bench-merge bench-serving bench-kills bench-first-loss bench-real-data
 .PHONY: bench-methods bench-kill-methods bench-families bench-processes bench-scale bench-references bench-memory bench-prompts
 .DEFAULT_GOAL := help
@@ -145,7 +147,7 @@ publish: $(VENV)/.ready
 
 unsloth: $(VENV)/.ready-unsloth
 
-wandb: $(VENV)/.ready-wandb
+wandb deepspeed: %: $(VENV)/.ready-%
 
 test: $(VENV)/.ready-test $(if $(filter 0,$(UNSLOTH)),,$(VENV)/.ready-unsloth)
 	$(VENV)/bin/python -m pytest $(ARGS)
@@ -234,7 +236,7 @@ $(VENV)/.ready-serve: $(VENV)/.ready
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[serve]
 	@touch $@
 
-$(addprefix $(VENV)/.ready-,docs gguf onnx tasks tensorboard types wandb): $(VENV)/.ready-%: $(VENV)/.ready
+$(addprefix $(VENV)/.ready-,deepspeed docs gguf onnx tasks tensorboard types wandb): $(VENV)/.ready-%: $(VENV)/.ready
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[$*]
 	@touch $@
 

@@ -37,7 +37,10 @@ ProcessesOption = Annotated[
 ]
 StrategyOption = Annotated[
     str | None,
-    typer.Option("--strategy", help="What several hold: ddp, the whole model each; fsdp, a part of it each."),
+    typer.Option(
+        "--strategy",
+        help="What several hold: ddp, the whole model each; fsdp, a part of it each; zero1, zero2, zero3, DeepSpeed's.",
+    ),
 ]
 NodesOption = Annotated[int | None, typer.Option("--nodes", help="Train on so many machines. (SLURM's by default)")]
 NodeRankOption = Annotated[

@@ -1,13 +1,15 @@
 """What cannot be trained by several processes, or not by so many: refused before anything is loaded."""
 
 from collections.abc import Iterable
+from importlib.util import find_spec
 
+from pipeline import installing
 from pipeline.errors import PipelineError
 from pipeline.plan.judges import judge_of
 from pipeline.plan.methods import tuning
 from pipeline.plan.step import CONTINUE, RUN, Step
 from pipeline.recipe.fields import effective
-from pipeline.recipe.launch import EACH, PASSES, SHARDING, divided
+from pipeline.recipe.launch import EACH, PASSES, SHARDING, ZERO, divided
 from pipeline.recipe.recipe import Recipe
 from pipeline.stage import Spec, specs
 
@@ -21,7 +23,11 @@ def check(recipe: Recipe, steps: Iterable[Step]) -> None:
     be cut.
     """
     size, wrong, fixes, steps = recipe.launch.size, [], [], list(steps)
-    if size > 1 and recipe.launch.strategy in SHARDING:
+    if size > 1 and recipe.launch.strategy in ZERO and find_spec("deepspeed") is None:
+        do = "make deepspeed" if installing.in_clone() else installing.extra("deepspeed")
+        said = f"{recipe.path}: launch.strategy: {recipe.launch.strategy}: DeepSpeed is not installed."
+        raise PipelineError(said, f"Install it (`{do}`), or take --strategy fsdp, which needs nothing more.")
+    if size > 1 and recipe.launch.strategy in (*SHARDING, *ZERO):
         _check_cut(recipe, [step for step in steps if step.state in (RUN, CONTINUE)])
     for step in steps:
         spec, given = specs()[step.stage], step.given or recipe.given(step.stage, full=False)
@@ -39,27 +45,32 @@ def check(recipe: Recipe, steps: Iterable[Step]) -> None:
 def _check_cut(recipe: Recipe, steps: Iterable[Step]) -> None:
     wrong = [f"stages.{step.stage}: {why}" for step in steps if (why := _whole(recipe, step))]
     if wrong:
-        said = f"{recipe.path}: with launch.strategy: {recipe.launch.strategy} each process holds a part of the model, and\n  "
+        part = "the model" if recipe.launch.strategy in SHARDING else "the optimizer"
+        said = f"{recipe.path}: with launch.strategy: {recipe.launch.strategy} each process holds a part of {part}, and\n  "
         raise PipelineError(said + "\n  ".join(wrong), WHOLE)
 
 
 def _whole(recipe: Recipe, step: Step) -> str | None:
-    """Why the model of a stage cannot be cut."""
+    """Why the model of a stage, or its optimizer, cannot be cut."""
+    of_model, zero = recipe.launch.strategy in SHARDING, recipe.launch.strategy in ZERO
     spec, settings = specs()[step.stage], recipe.stages[step.stage]
     method, _ = tuning(recipe, step.stage, step.parent)
     judge = judge_of(recipe, step.stage)
     if not spec.in_parts:
         return f"only {', '.join(name for name, one in specs().items() if one.in_parts)} can be trained so."
-    if recipe.model.bits:
+    if zero and recipe.model.dtype == "float16":
+        return "model.dtype: float16 would make an adapter's fp32 weights float16; bfloat16 does not."
+    if recipe.model.bits and of_model:
         return f"weights of {recipe.model.bits} bits stay whole; leave load_in_{recipe.model.bits}bit out."
     if not method.in_parts:
-        return f"adapter.method: {method.name} needs whole weights; lora and full do not."
+        why = "needs whole weights; lora and full do not" if of_model else "was not tried with it; lora and full were"
+        return f"adapter.method: {method.name} {why}."
     optimizer = str(effective(spec.config, step.given or recipe.given(step.stage, full=False))["optim"])
     if optimizer not in IN_PARTS:
         return f"train.optim: {optimizer} needs whole weights; {', '.join(IN_PARTS)} do not."
     if settings.share_prompt is True:
         return "share_prompt: true runs parts of the model by themselves; leave it out."
-    if judge and judge.reward:
+    if judge and judge.reward and of_model:
         return "evaluation.judge: reward: the reward model would have to be put on the whole model; leave it out."
     return None
 

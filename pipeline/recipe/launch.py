@@ -41,10 +41,13 @@ class Launch(Section):
     """So many on each machine, or `auto`: one for each GPU."""
     strategy: Literal["ddp", "fsdp", "zero1", "zero2", "zero3"] = "ddp"
     """What several hold: with `ddp` each has the whole model, and they exchange gradients; with `fsdp` (torch's FSDP2) each has
-    a part of weights, gradients and optimizer, and they exchange all three.
+    a part of weights, gradients and optimizer, and they exchange all three. DeepSpeed divides the optimizer (`zero1`), the
+    gradients, too (`zero2`), or all three (`zero3`).
     """
     offload: Literal["cpu"] | None = None
-    """With `fsdp`: where these parts are while they are not needed; left out, on the GPU."""
+    """With all but `ddp`: where these parts are while they are not needed (with `zero1` and `zero2` the optimizer works there);
+    left out, on the GPU.
+    """
     nodes: Annotated[int, Field(ge=1)] = 1
     """How many machines there are."""
     node_rank: Annotated[int, Field(ge=0)] = 0

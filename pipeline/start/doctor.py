@@ -37,6 +37,7 @@ EXTRAS = {  # what each is for; `unsloth` is told apart
     "text": "BLEU, ROUGE and their like",
     "tensorboard": "train.report_to: tensorboard",
     "wandb": "train.report_to: wandb",
+    "deepspeed": "--strategy zero1, zero2, zero3",
 }
 _ASK = ("--query-gpu=name,memory.total,memory.free,driver_version,compute_cap", "--format=csv,noheader,nounits")
 

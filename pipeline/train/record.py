@@ -74,7 +74,7 @@ class Record:
             "seconds": {"training": round(seconds, 2)},
             "peak_bytes": peak,
             "memory": self._memory(peak),
-            "versions": machine.versions(job.backend),
+            "versions": machine.versions(job.backend, job.strategy),
         }
         self._write(manifest, before, after, self.tracking.finish)
 

@@ -10,17 +10,22 @@ from pipeline.errors import PipelineError
 MOMENTS, SPARING = 2, ("8bit", "4bit", "adafactor", "sgd", "galore", "apollo", "lion", "adalomo", "lomo")
 
 
-def check(model, optimizer: str, checkpoints: int, folder: Path, stages: Iterable[str], best: int = 0) -> None:
+def check(
+    model, optimizer: str, checkpoints: int, folder: Path, stages: Iterable[str], best: int = 0, again: int = 0
+) -> None:
     """Refuse to train where the disk has no room for what the stages will keep.
 
-    `checkpoints` is how many each keeps, and `best` how many weights beside them; the later stages are taken to train as much as the `model` of the first.
+    `checkpoints` is how many each keeps, `best` how many weights beside them, and `again` how often a checkpoint has the
+    weights once more; the later stages are taken to train as much as the `model` of the first.
     Raises PipelineError with both sizes.
     """
     stages = list(stages)
-    trained = sum(one.numel() * one.element_size() for one in model.parameters() if one.requires_grad)
+    held = [one for one in model.parameters() if one.requires_grad]
+    # What DeepSpeed has divided says how large it was.
+    trained = sum(getattr(one, "ds_numel", one.numel()) * one.element_size() for one in held)
     moments = 0 if any(word in optimizer for word in SPARING) else MOMENTS
     # One checkpoint more: the new one is whole before an old one goes.
-    needed = len(stages) * trained * ((checkpoints + 1) * (1 + moments) + 1 + best)
+    needed = len(stages) * trained * ((checkpoints + 1) * (1 + moments + again) + 1 + best)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise PipelineError(

@@ -18,7 +18,7 @@ from pipeline.model import attention, backend
 from pipeline.model.backend import UNSLOTH
 from pipeline.plan.step import EVALUATE
 from pipeline.ranks import ALONE, Ranks, joined
-from pipeline.recipe.launch import SHARDING
+from pipeline.recipe.launch import SHARDING, ZERO
 from pipeline.recipe.recipe import Recipe
 from pipeline.stage import specs
 from pipeline.train.job.job import Job
@@ -104,7 +104,9 @@ def _same_everywhere(job: Job, ranks: Ranks) -> None:
     """Refuse where a machine has another recipe, other data or other versions than the first."""
     if ranks.alone:
         return
-    said = ranks.of_all({"inputs": job.fingerprint, "attempt": Path(job.folder).name} | versions(job.backend))
+    said = ranks.of_all(
+        {"inputs": job.fingerprint, "attempt": Path(job.folder).name} | versions(job.backend, job.strategy)
+    )
     for rank, other in enumerate(said):
         if unlike := [key for key in other if other[key] != said[0][key]]:
             raise PipelineError(
@@ -158,6 +160,8 @@ def _processes_alone(job: Job, begun: dict, now: dict) -> bool:
     """Whether it is only by its processes that it is run otherwise, and it can go on: a rollout in its middle cannot."""
     if begun["processes"] == now["processes"] or specs()[job.stage].response:
         return False
+    if {begun.get("strategy"), now.get("strategy")} & set(ZERO):
+        return False  # DeepSpeed's are of one number of processes
     if (begun.get("strategy") in SHARDING) != (now.get("strategy") in SHARDING):
         return False  # their checkpoints have other forms
     of_them = ("processes", "threads", "strategy", *PLACES)
@@ -237,9 +241,10 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def versions(used: str) -> dict[str, str]:
+def versions(used: str, strategy: str = "ddp") -> dict[str, str]:
     from importlib.metadata import version
 
     names = ["torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "tokenizers"]
     names += ["unsloth", "unsloth_zoo"] if used == UNSLOTH else []
+    names += ["deepspeed"] if strategy in ZERO else []
     return {"python": sys.version.split()[0]} | {name: version(name) for name in names}
