@@ -7,7 +7,7 @@ With zero3 the model is divided before anything runs on it, by an engine that on
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from types import MethodType, SimpleNamespace
+from types import SimpleNamespace
 
 import torch
 from accelerate.state import AcceleratorState, PartialState
@@ -22,9 +22,7 @@ INSTEAD = "Please report it with stage.log; --strategy ddp (STRATEGY=ddp) does w
 
 
 def arguments(strategy: str, offload: str | None) -> dict[str, object]:
-    """What transformers' training arguments say of it. DeepSpeed's own bf16 would turn an adapter's fp32 into bf16, so it is not
-    told of it: see `_in_half`.
-    """
+    """What transformers' training arguments say of it."""
     import deepspeed
 
     # On a CPU it would compile collectives of its own, for minutes. Those of gloo do.
@@ -41,6 +39,8 @@ def take(trainer) -> None:
         state.deepspeed_plugins = trainer.args.deepspeed_plugin
         state.deepspeed_plugins.select(_from_accelerator_state=True)
         trainer.is_deepspeed_enabled = True
+    # DeepSpeed's own would turn an adapter's fp32 weights into bf16. Its forward is made as one process makes it.
+    state.deepspeed_plugin.deepspeed_config["bf16"] = {"enabled": False}
     accelerator.prepare = _one_engine(trainer, accelerator.prepare)
     if trainer.args.bf16:
         accelerator.autocast = lambda *_, **__: torch.autocast(trainer.args.device.type, dtype=torch.bfloat16)
@@ -63,8 +63,7 @@ def _one_engine(trainer, prepare: Callable) -> Callable:
 
 def _in_half(model: torch.nn.Module) -> None:
     """What accelerate does to a model in bf16 where it is not DeepSpeed's."""
-    forward = torch.autocast(model.device.type, dtype=torch.bfloat16)(model.forward.__func__)
-    model.forward = MethodType(convert_outputs_to_fp32(forward), model)
+    model.forward = convert_outputs_to_fp32(torch.autocast(model.device.type, dtype=torch.bfloat16)(model.forward))
 
 
 def divide(model: torch.nn.Module, accelerator):
