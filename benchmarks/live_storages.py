@@ -39,6 +39,33 @@ class LiveStorages(TorchDispatchMode):
         return made
 
 
+class ResizedStorages(LiveStorages):
+    """The same where storages change their size while they live, as those of whole layers do in torch's FSDP2: looked at anew
+    after each operation. Of a tensor of which each process has a part, that part counts.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._there: dict[int, weakref.ref] = {}
+
+    def count(self, tensor: torch.Tensor) -> None:
+        tensor = getattr(tensor, "_local_tensor", tensor)
+        storage = tensor.untyped_storage()
+        super().count(tensor)
+        self._there[storage._cdata] = weakref.ref(storage)
+
+    def _gone(self, key: int) -> None:
+        super()._gone(key)
+        self._there.pop(key, None)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        for key, one in list(self._there.items()):
+            if (storage := one()) is not None and (size := storage.nbytes()) != self._known[key]:
+                self.now += size - self._known[key]
+                self._known[key] = size
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
 def made_fake(model: nn.Module, fake: FakeTensorMode) -> nn.Module:
     """Every parameter and buffer of a model on `meta` becomes a fake one on the CPU; what is tied stays tied."""
     known: dict[int, nn.Parameter] = {}

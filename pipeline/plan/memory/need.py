@@ -12,7 +12,7 @@ CONTEXT = int(0.6 * GIB)
 # machine tells it. Not measured here.
 FRAGMENTED = 0.08
 EVALUATIONS = ("an evaluation", "held-out answers")
-STAYS = ("base", "adapter", "optimizer", "gradients", "reference", "other roles")
+STAYS = ("base", "adapter", "optimizer", "gradients", "reference", "other roles", "DDP's buckets")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pipeline.model import backend
 from pipeline.model.backend import UNSLOTH
 from pipeline.model.base import Base, repository_of
 from pipeline.plan import methods
+from pipeline.plan.memory import held
 from pipeline.plan.memory.shape import Shape, UnknownShape, shape_of
 from pipeline.plan.memory.stage_need import Setting
 from pipeline.plan.memory.tuned import tuned
@@ -70,6 +71,7 @@ def setting_of(recipe: Recipe, step: Step, base: Base, lengths: Mapping[str, int
         evaluated=evaluation.max_rows,
         longest_row=lengths.get("row", 0),
         quantizable=not method.whole and method.in_4_bit and model.config is None and not model.bits,
+        held=held.of(recipe.launch),
         whole_loss="lm_head" in trained.adapted or bool(fields.get("modules_to_save")),
     )
 

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from pipeline.plan.memory import activations, loss, optimizer, weights
 from pipeline.plan.memory.activations import Pass
+from pipeline.plan.memory.held import ALONE, REDUCED, Held
 from pipeline.plan.memory.need import EVALUATIONS, Need, Phase, largest
 from pipeline.plan.memory.shape import Shape
 from pipeline.plan.memory.tuned import Tuned
+from pipeline.recipe.launch import EACH, PASSES, divided
 from pipeline.stage import Spec
 
 ROLLOUT = "a rollout"
@@ -24,7 +27,7 @@ class Setting:
     spec: Spec
     shape: Shape
     tuned: Tuned
-    train: Mapping[str, Any]  # every training argument, with its default
+    train: Mapping[str, Any]  # every training argument, with its default; of all processes together
     dtype: str
     bits: int | None
     length: int  # tokens of the longest row; with its response where it samples one
@@ -41,18 +44,24 @@ class Setting:
     quantizable: bool = False  # whether the base could be kept in 4 bits, and is not
     whole_loss: bool = False  # whether an adapter on the head keeps TRL from its chunked loss
     gpu: bool = True
+    held: Held = ALONE
 
     @property
     def half(self) -> bool:
         return self.dtype != "float32"
 
+    @cached_property
+    def own(self) -> Mapping[str, Any]:
+        """The training arguments of each process. Raises ValueError where its steps cannot be dealt out."""
+        return divided(self.spec, self.train, self.held.processes)
+
     @property
     def micro(self) -> int:
-        return int(self.train["per_device_train_batch_size"])
+        return int(self.own[EACH])
 
     @property
     def accumulates(self) -> bool:
-        return int(self.train["gradient_accumulation_steps"]) > 1
+        return int(self.own[PASSES]) > 1
 
     @property
     def checkpointing(self) -> bool:
@@ -60,12 +69,14 @@ class Setting:
 
     @property
     def rollout(self) -> int:
-        """Sequences that are sampled together."""
-        if "local_rollout_forward_batch_size" in self.train:
-            steps = int(self.train["gradient_accumulation_steps"]) * int(self.train["num_mini_batches"])
-            return min(int(self.train["local_rollout_forward_batch_size"]), self.micro * steps)
-        steps = self.train.get("steps_per_generation") or self.train["gradient_accumulation_steps"]
-        return int(self.train.get("generation_batch_size") or self.micro * int(steps))
+        """Sequences that a process samples together."""
+        own = self.own
+        if "local_rollout_forward_batch_size" in own:
+            steps = int(own[PASSES]) * int(own["num_mini_batches"])
+            return min(int(own["local_rollout_forward_batch_size"]), self.micro * steps)
+        if whole := own.get("generation_batch_size"):  # of all processes
+            return -(-int(whole) // self.held.processes)
+        return self.micro * int(own.get("steps_per_generation") or own[PASSES])
 
     @property
     def loss(self) -> str:
@@ -102,7 +113,7 @@ def need_of(setting: Setting, margin: float | None = None, **tokens: object) -> 
 
 def _standing(setting: Setting) -> dict[str, int]:
     """What is there all the time, the optimizer's states from the first update on."""
-    shape, tuned = setting.shape, setting.tuned
+    shape, tuned, held = setting.shape, setting.tuned, setting.held
     base = weights.base(shape, setting.dtype, setting.bits)
     own = 0 if tuned.whole else tuned.bytes + tuned.frozen
     trained, roles = 1, 0
@@ -115,18 +126,44 @@ def _standing(setting: Setting) -> dict[str, int]:
         reference = base + own if setting.second_model else own
     if setting.spec.config == "PPOConfig":
         reference = 0
-    states = optimizer.states(str(setting.train["optim"]), tuned.tensors, tuned.size)
+    states = optimizer.states(str(setting.train["optim"]), held.part_of(tuned).tensors, tuned.size)
+    # Nobody runs backwards through the reference, so that what is outside of its layers stays whole.
+    stays = setting.second_model and held.sharded and weights.outside(shape, setting.dtype)
     return {
-        "base": base,
-        "adapter": own,
-        "other roles": roles,
-        "reference": reference,
+        "base": held.part(base),
+        "adapter": held.part(own),
+        "other roles": held.part(roles),
+        "reference": held.part(reference) + (stays if reference else 0),
         "optimizer": trained * states,
+        "DDP's buckets": _gradients(setting) if _by_ddp(setting) else 0,
     }
 
 
+def _by_ddp(setting: Setting) -> bool:
+    """Whether torch's DDP has the gradients once more; PPO adds them up by itself."""
+    return setting.held.processes > 1 and not setting.held.sharded and setting.spec.config != "PPOConfig"
+
+
 def _gradients(setting: Setting) -> int:
+    """Of all that is trained, whole."""
     return setting.tuned.bytes * (2 if setting.spec.config == "PPOConfig" else 1)
+
+
+def _kept_gradients(setting: Setting) -> int:
+    """Those that a process still has when the backward pass is over."""
+    return setting.held.part_of(setting.tuned).bytes * (2 if setting.spec.config == "PPOConfig" else 1)
+
+
+def _gathered(setting: Setting, layers: int) -> dict[str, int]:
+    """What is whole for a while where each process has a part: what is outside of the layers, and so many layers."""
+    if not setting.held.sharded:
+        return {}
+    shape, tuned = setting.shape, setting.tuned
+    adapters = (
+        0 if tuned.whole else (tuned.bytes + tuned.frozen) * (1 + (setting.reference and not setting.second_model))
+    )
+    one = weights.layer(shape, setting.dtype) + adapters // shape.layers
+    return {"whole layers": weights.outside(shape, setting.dtype) + layers * one}
 
 
 def _step(setting: Setting) -> Iterator[Phase]:
@@ -135,16 +172,24 @@ def _step(setting: Setting) -> Iterator[Phase]:
     every = activations.saved_by_layer(shape, tuned, one)
     between = activations.between_layers(shape, one)
     backward = activations.backward_of_layer(shape, tuned, one) + weights.unpacked(shape, setting.dtype, setting.bits)
-    gradients = _gradients(setting)
+    held, gradients = setting.held, _kept_gradients(setting)
     everything = tuned.whole and tuned.layers is None
     outside = tuned.size * shape.outside if everything else 0
     # Before the first layer's own gradients are there.
-    above = (
-        tuned.size * (shape.layers - 1) * shape.in_a_layer + outside
-        if everything
-        else gradients * (shape.layers - 1) // shape.layers
-    )
+    of_layers = held.part(tuned.size * (shape.layers - 1) * shape.in_a_layer)
+    above = of_layers if everything else gradients * (shape.layers - 1) // shape.layers
+    passing = 0
+    if held.sharded:  # those of one layer are whole, and in fp32 again where they are added up
+        numbers = shape.in_a_layer if everything else tuned.numbers // shape.layers
+        passing = (tuned.size + REDUCED) * numbers
     from_before = gradients if setting.accumulates else 0
+
+    def beside(kept: int, whole: int) -> int:
+        """Gradients that are kept and new ones, which are added to them, and where each process keeps a part stand there first."""
+        if held.sharded:
+            return max(from_before, kept) + whole + passing
+        return max(from_before, kept + whole)
+
     layers = shape.layers if tuned.layers is None or setting.checkpointing else min(tuned.layers, shape.layers)
     kept = layers * (between if setting.checkpointing else every)
     last = (
@@ -164,27 +209,42 @@ def _step(setting: Setting) -> Iterator[Phase]:
     again = every if setting.checkpointing else 0
     by_piece = setting.loss in (loss.CHUNKED, loss.IN_PIECES)
     moments = [
-        {"activations": kept + last, "logits": words, "gradients": max(from_before, head if by_piece else 0)},
+        {"activations": kept + last, "logits": words, "gradients": beside(0, head if by_piece else 0)}
+        | _gathered(setting, int(by_piece)),
         {
             "activations": kept + last,
             # Each piece's gradient of the head is added to what there is of it, in fp32 into a third one (traced).
             "logits": min(words, (6 * loss.CHUNK if by_piece else one.size * answered) * shape.vocabulary),
-            "gradients": max(from_before, head * ((2 if one.half else 3) if by_piece else 1)),
-        },
-        {"activations": kept + again + backward, "gradients": max(from_before, outside)},
+            "gradients": beside(0, head * ((2 if one.half else 3) if by_piece else 1)),
+        }
+        | _gathered(setting, int(by_piece)),
+        # The layer that runs, and the one that comes after it.
+        {"activations": kept + again + backward, "gradients": beside(0, outside)} | _gathered(setting, 2),
         {
             "activations": (between if setting.checkpointing else every) + again + backward,
-            "gradients": max(from_before, above),
-        },
-        {"activations": between, "gradients": gradients + twice},
+            "gradients": beside(above, outside),
+        }
+        | _gathered(setting, 1),
+        {"activations": between, "gradients": _at_the_end(setting, gradients, outside) + twice} | _gathered(setting, 0),
     ]
+    if held.sharded and outside:
+        moments.append({"gradients": gradients + outside + REDUCED * shape.outside})
     yield largest("a training step", [standing | moment for moment in moments])
 
 
+def _at_the_end(setting: Setting, gradients: int, outside: int) -> int:
+    """Gradients when the last of them is there; what is outside of the layers is shared out after it."""
+    return gradients + outside if setting.held.sharded else gradients
+
+
 def _update(setting: Setting) -> Iterator[Phase]:
-    """The optimizer's step. AdamW without its fused kernel makes a copy of all that it changes."""
+    """The optimizer's step. AdamW without its fused kernel makes a copy of all that it changes; PPO's processes add up a copy of
+    the gradients.
+    """
+    gradients = _kept_gradients(setting)
     plain = setting.train["optim"] in ("adamw_torch", "adafactor", "stable_adamw")
-    held = {"gradients": _gradients(setting), "activations": _gradients(setting) if plain else 0}
+    copied = plain or (setting.spec.config == "PPOConfig" and setting.held.processes > 1)
+    held = {"gradients": gradients, "activations": gradients if copied else 0}
     yield Phase("an update", _standing(setting) | held)
 
 
@@ -201,7 +261,8 @@ def _evaluation(setting: Setting) -> Iterator[Phase]:
     read = activations.forward_of_layer(shape, setting.tuned, Pass(rows, length, setting.half, setting.attention))
     words = 4 * shape.vocabulary * rows * length  # in fp32, with a copy and their log-softmax
     words = 0 if scores else int(words * (2.5 if setting.half else 3))
-    yield Phase(EVALUATIONS[0], standing | {"activations": read + work, "logits": words})
+    whole = _gathered(setting, 2)
+    yield Phase(EVALUATIONS[0], standing | {"activations": read + work, "logits": words} | whole)
     if setting.answers and not scores:
         yield _sampling(EVALUATIONS[1], setting, setting.batch_of_answers, setting.answers)
 
@@ -220,7 +281,8 @@ def _sampling(name: str, setting: Setting, rows: int, answer: int) -> Phase:
     )
     kept = activations.cache(shape, rows, setting.prompt + answer, setting.half)
     words = 3 * 4 * rows * shape.vocabulary
-    return Phase(name, _standing(setting) | {"KV cache": kept, "activations": work, "logits": words})
+    held = {"KV cache": kept, "activations": work, "logits": words} | _gathered(setting, 2)
+    return Phase(name, _standing(setting) | held)
 
 
 def smaller(setting: Setting, **train: object) -> Setting:

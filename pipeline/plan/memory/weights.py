@@ -29,6 +29,16 @@ def base(shape: Shape, dtype: str, bits: int | None) -> int:
     return shape.layers * (packed + size * kept) + size * shape.outside
 
 
+def layer(shape: Shape, dtype: str) -> int:
+    """Bytes of one layer that is not quantized."""
+    return BYTES[dtype] * shape.in_a_layer
+
+
+def outside(shape: Shape, dtype: str) -> int:
+    """Bytes of what is outside of the layers."""
+    return BYTES[dtype] * shape.outside
+
+
 def unpacked(shape: Shape, dtype: str, bits: int | None) -> int:
     """Bytes of the largest weight of a quantized base as it is multiplied: one at a time is."""
     return BYTES[dtype] * max(one.numbers for one in shape.linears) if bits else 0
