@@ -85,7 +85,7 @@ def one(stage: str, method: str, checkpointing: bool, strategy: str, passes: int
     section = {
         "data": {"path": "chat.jsonl" if stage == "sft" else "pairs.jsonl", "held_out": 0.0},
         "train": train | {"logging_steps": 1},
-    }
+    } | ({"share_prompt": False} if stage == "dpo" else {})  # which the plan does not reckon with
     adapter = {"method": method} | ({"r": 16} if method == "lora" else {})
     launch = {"processes": PROCESSES, "strategy": strategy}
     recipe = {"name": "small", "threads": 1, "model": {"id": "./base"}, "adapter": adapter, "evaluation": FREE}

@@ -4,6 +4,7 @@ from pipeline.stage import Spec
 
 SPEC = Spec(
     config="KTOConfig",
+    in_parts=True,
     row_kind="labeled",
     after=("pretrain", "sft"),
     reference=True,

@@ -24,7 +24,8 @@ def cell(one: Reckoned, card: Card | None) -> Text:
     """`needs 11.2 GiB`, and against a card whether that fits."""
     if one.need is None:
         return Text("not known", style="dim")
-    said = f"needs {gib(one.need.bytes)}"
+    each = "each GPU " if one.setting and one.setting.held.processes > 1 else ""
+    said = f"{each}needs {gib(one.need.bytes)}"
     if card is None:
         return Text(said)
     left = one.left(card)
@@ -80,7 +81,19 @@ def _reckoned_from(one: Reckoned) -> str:
         known = f"(the most that a row may have: none is prepared yet) and prompts of {tokens['prompt']} (a guess)"
     lost = "" if one.need.margin is None else "; fragmentation is that of earlier runs here"
     trained = f"{one.need.trained:,} parameters are trained"
-    return f"for micro-batches of {tokens['rows']} x {tokens['length']} tokens {known}; {trained}{lost}"
+    micro = f"micro-batches of {tokens['rows']} x {tokens['length']} tokens {known}"
+    return f"for {micro}{_shared(one)}; {trained}{lost}"
+
+
+def _shared(one: Reckoned) -> str:
+    """What of it each of several processes has."""
+    held = one.setting.held if one.setting else None
+    if held is None or held.processes == 1:
+        return ""
+    if not held.sharded:
+        return f" in each of {held.processes} processes, each with the whole model"
+    apart = ", which waits in the host's memory" if held.offloaded else ""
+    return f" in each of {held.processes} processes, each with a part of the model{apart}"
 
 
 def fit(screen: Screen, fits: Sequence[Fit], card: Card, stages: int) -> None:

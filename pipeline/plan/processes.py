@@ -43,16 +43,19 @@ def check(recipe: Recipe, steps: Iterable[Step]) -> None:
 
 
 def _check_cut(recipe: Recipe, steps: Iterable[Step]) -> None:
-    wrong = [f"stages.{step.stage}: {why}" for step in steps if (why := _whole(recipe, step))]
+    wrong = [f"stages.{step.stage}: {why}" for step in steps if (why := whole(recipe, step))]
     if wrong:
         part = "the model" if recipe.launch.strategy in SHARDING else "the optimizer"
         said = f"{recipe.path}: with launch.strategy: {recipe.launch.strategy} each process holds a part of {part}, and\n  "
         raise PipelineError(said + "\n  ".join(wrong), WHOLE)
 
 
-def _whole(recipe: Recipe, step: Step) -> str | None:
-    """Why the model of a stage, or its optimizer, cannot be cut."""
-    of_model, zero = recipe.launch.strategy in SHARDING, recipe.launch.strategy in ZERO
+def whole(recipe: Recipe, step: Step, strategy: str | None = None) -> str | None:
+    """Why the model of a stage, or its optimizer, cannot be cut by a strategy, the recipe's own where none is named; None where
+    it can.
+    """
+    strategy = strategy or recipe.launch.strategy
+    of_model, zero = strategy in SHARDING, strategy in ZERO
     spec, settings = specs()[step.stage], recipe.stages[step.stage]
     method, _ = tuning(recipe, step.stage, step.parent)
     judge = judge_of(recipe, step.stage)

@@ -9,6 +9,7 @@ from pipeline.artifact.writing import write_json
 from pipeline.evaluate.figures import Figures
 from pipeline.evaluate.intervals import differences
 from pipeline.model.saving import could_not_save
+from pipeline.plan.memory.held import Held
 from pipeline.plan.memory.reckoned import reckon_one
 from pipeline.train.earlier import OWN
 from pipeline.train.job import machine
@@ -124,8 +125,12 @@ class Record:
         }
 
     def _memory(self, peak: dict[str, int]) -> dict:
-        """What the plan says it takes in tensors on a GPU, beside what was measured on one: on a CPU nothing is comparable."""
-        found = reckon_one(self.checked.planner, self.checked.step)
+        """What the plan says it takes in tensors on a GPU, beside what was measured on one: on a CPU nothing is comparable. Of
+        several processes, on the first one's.
+        """
+        job = self.checked.job
+        held = Held(job.processes, job.strategy, job.offload is not None)
+        found = reckon_one(self.checked.planner, self.checked.step, held=held)
         if found.need:
             phase = found.need.of_training(evaluates=found.setting.train["eval_strategy"] != "no")
             said = {"planned": phase.allocated, "in": phase.name}

@@ -149,6 +149,78 @@ def test_the_lines_are_yaml_that_goes_into_the_recipe(there):
     assert all(one.left(card.named(12)) >= 0 for one in needs().values())
 
 
+def test_each_of_several_processes_has_the_whole_model_and_its_share_of_the_rows(there):
+    """4 rows x 4 passes: two processes have two of the passes each, eight half a row of none. DDP keeps the gradients twice."""
+    one, two = needs()["sft"], needs("launch.processes=2")["sft"]
+    assert two.need.parts["base"] == one.need.parts["base"]
+    assert two.need.parts["DDP's buckets"] == two.need.parts["gradients"] == one.need.parts["gradients"]
+    assert two.setting.micro == 4 and not needs("launch.processes=4")["sft"].setting.accumulates
+    shared = needs("launch.processes=2", "train.gradient_accumulation_steps=1", goals=["sft"])["sft"]
+    assert shared.setting.micro == 2 and shared.need.tokens["rows"] == 2
+    assert shared.need.parts["activations"] < 0.6 * one.need.parts["activations"]
+    rolled = [needs(f"launch.processes={number}")["ppo"].setting.rollout for number in (1, 2)]
+    assert rolled[1] == rolled[0] // 2  # of 16 responses each samples its own
+    assert "DDP's buckets" not in needs("launch.processes=2")["ppo"].need.parts  # it adds them up by itself
+
+
+def test_of_a_cut_model_each_process_has_a_part_and_whole_layers_for_a_while(there):
+    cut = ("launch.processes=4", "launch.strategy=fsdp")
+    goals = ("sft", "reward", "dpo")
+    whole, parts = needs("launch.processes=4", goals=goals), needs(*cut, goals=goals)
+    for stage in goals:
+        before, now = whole[stage].need.parts, parts[stage].need.parts
+        for name in ("base", "adapter", "optimizer", *(["reference"] if stage == "dpo" else [])):
+            assert now[name] == pytest.approx(before[name] / 4, rel=1e-3), (stage, name)
+        # The embeddings, of 1 GiB or, with a head that is apart, twice that, and at most two layers of 0.42.
+        outside = 2 if stage != "reward" else 1
+        assert outside * 0.97 < now["whole layers"] / 2**30 < outside + 0.9
+        assert parts[stage].need.bytes < whole[stage].need.bytes
+    assert "whole layers" not in needs("launch.strategy=fsdp", goals=["sft"])["sft"].need.parts  # one process
+    waiting = needs(*cut, "launch.offload=cpu", goals=["sft"])["sft"].need.parts
+    assert not {"base", "adapter", "optimizer"} & set(waiting) and waiting["whole layers"]
+
+
+def test_a_part_of_the_model_for_each_is_proposed_where_nothing_else_makes_it_fit(there):
+    full = ("adapter={method: full}", "train.gradient_checkpointing=true")
+    goals = ("sft", "dpo")
+    for processes, gib, wanted in ((4, 80, False), (4, 40, True), (1, 40, False), (4, 8, False)):
+        found = needs(*full, f"launch.processes={processes}", goals=goals)
+        fits = fitted(list(found.values()), card.named(gib), None)
+        pairs = [f"{'.'.join(path)}={json.dumps(value)}" for one in fits for path, value in one.changes.items()]
+        assert any('strategy="fsdp"' in pair for pair in pairs) is wanted, (processes, gib)
+        assert all(one.fits for one in fits) is (processes == 4 and gib >= 40)
+        if wanted:
+            after = needs(*full, f"launch.processes={processes}", *pairs, goals=goals)
+            assert {stage: one.need.bytes for stage, one in after.items()} == {
+                one.stage: one.need.bytes for one in fits
+            }
+    with_ppo = needs("launch.processes=4", "adapter.r=4000")  # which samples responses, and needs all of it
+    assert not any(
+        ("launch", "strategy") in one.changes for one in fitted(list(with_ppo.values()), card.named(12), None)
+    )
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_what_makes_it_fit_can_be_dealt_out(there, processes):
+    found = needs(f"launch.processes={processes}", goals=["sft", "dpo"])
+    fits = fitted(list(found.values()), card.named(16), None)
+    pairs = [f"{'.'.join(path)}={json.dumps(value)}" for one in fits for path, value in one.changes.items()]
+    assert all(one.fits for one in fits) and pairs
+    for one in needs(f"launch.processes={processes}", *pairs, goals=["sft", "dpo"]).values():
+        train, own = one.setting.train, one.setting.own
+        each, passes = "per_device_train_batch_size", "gradient_accumulation_steps"
+        assert train[each] * train[passes] == 16 == processes * own[each] * own[passes]
+
+
+def test_the_plan_of_several_says_what_each_has(there):
+    options = ("plan", "sft", "-r", "card.yaml", "--processes", "4", "--memory", "--gpu", "24")
+    said = align(*options, "--strategy", "fsdp", cwd=there, env=os.environ).stdout
+    assert "each GPU needs" in said and "whole layers" in said
+    assert "in each of 4 processes, each with a part of the model" in said
+    said = align(*options, cwd=there, env=os.environ).stdout
+    assert "DDP's buckets" in said and "in each of 4 processes, each with the whole model" in said
+
+
 def test_where_nothing_makes_it_fit_it_says_what_would(there):
     fits = fitted(list(needs("adapter={method: full}", goals=("sft",)).values()), card.named(24), None)
     assert not fits[0].fits
@@ -202,6 +274,16 @@ def test_runs_that_were_measured_set_the_margin_when_enough_of_them_tell(tmp_pat
     assert EarlierRuns(tmp_path).margin() is None
     ran(9, 1000, 1200)
     assert EarlierRuns(tmp_path).margin() == 1.2
+
+
+def test_runs_of_several_processes_set_no_margin(tmp_path):
+    for number in range(ENOUGH):
+        folder = tmp_path / "one" / "sft" / str(number)
+        folder.mkdir(parents=True)
+        said = {"stage": "sft", "steps": 1, "seconds": {"training": 1}, "memory": {"planned": 100}}
+        said |= {"peak_bytes": {"gpu_reserved": 130}, "run": {"processes": 2 if number else 1}}
+        (folder / "manifest.json").write_text(json.dumps(said))
+    assert EarlierRuns(tmp_path).margin() is None
 
 
 def test_a_stage_takes_about_as_long_as_its_last_run(built, monkeypatch):

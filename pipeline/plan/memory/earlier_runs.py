@@ -30,9 +30,14 @@ class EarlierRuns:
         return [(file, said) for file in files[:LOOKED_AT] if (said := _read(file))]
 
     def margin(self) -> float | None:
-        """How many times what was planned a GPU here had to reserve, in the worst of the runs that tell; None where too few do."""
+        """How many times what was planned a GPU here had to reserve, in the worst of the runs that tell; None where too few do.
+
+        Those of one process alone: what others add (buffers of NCCL) is no matter of fragments.
+        """
         ratios = []
         for _, said in self._manifests:
+            if said.get("run", {}).get("processes", 1) > 1:
+                continue
             memory = said.get("memory") or {}
             planned, reserved = memory.get("planned"), (said.get("peak_bytes") or {}).get("gpu_reserved")
             if planned and reserved and SANE[0] <= reserved / planned <= SANE[1]:

@@ -16,6 +16,7 @@ from pipeline.plan.memory.stage_need import ROLLOUT, Setting, smaller
 Changes = Mapping[tuple[str, ...], object]  # by the path of the key in a recipe
 Lever = Callable[[Setting, str], tuple[Setting, Changes] | None]
 ALL_STAGES = "model"  # a path that begins so is of the whole recipe
+IN_PARTS = ("launch", "strategy")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,24 @@ class Fit:
 
 
 def fitted(found: Sequence[Reckoned], card: Card, margin: float | None) -> list[Fit]:
-    """For each stage whose need is known. What one of them needs of the base, all of them get."""
+    """For each stage whose need is known. What one of them needs of the base, all of them get.
+
+    Where there are several processes and nothing else does it, each of them gets a part of the model, if that does.
+    """
+    fits = _fitted(found, card, margin)
+    if all(one.fits for one in fits) or not all(one.in_parts and one.setting for one in found):
+        return fits
+    if any(one.setting.held.processes == 1 or one.setting.held.sharded for one in found):
+        return fits
+    held = replace(found[0].setting.held, strategy="fsdp")
+    parts = [replace(one, setting=replace(one.setting, held=held, quantizable=False)) for one in found]
+    cut = _fitted(parts, card, margin)
+    if not all(one.fits for one in cut):
+        return fits
+    return [replace(one, changes={IN_PARTS: held.strategy} | dict(one.changes)) for one in cut]
+
+
+def _fitted(found: Sequence[Reckoned], card: Card, margin: float | None) -> list[Fit]:
     known = [(one.stage, one.setting, one.need) for one in found if one.setting and one.need]
     # What is said of the base is said of all stages: one that cannot take it bars the others from it.
     able: dict[Lever, bool] = {
@@ -117,14 +135,22 @@ def _smaller_batch(setting: Setting, stage: str) -> tuple[Setting, Changes] | No
     each, steps = "per_device_train_batch_size", "gradient_accumulation_steps"
     if setting.spec.cut_counts(setting.train) or setting.train.get("steps_per_generation"):
         return None
-    whole, least = setting.micro * int(setting.train[steps]), setting.spec.least.get(each, 1)
+    now, least = int(setting.train[each]), setting.spec.least.get(each, 1)
+    whole = now * int(setting.train[steps])
     together = int(setting.train.get("generation_batch_size") or 0)
-    sizes = range(setting.micro - 1, least - 1, -1)
-    fewer = next((size for size in sizes if whole % size == 0 and together % size == 0), None)
-    if fewer is None:
-        return None
-    values = {each: fewer, steps: whole // fewer}
-    return smaller(setting, **values), {("stages", stage, "train", key): value for key, value in values.items()}
+    for size in range(now - 1, least - 1, -1):
+        values = {each: size, steps: whole // size}
+        if whole % size == 0 and together % size == 0 and _takes_less(made := smaller(setting, **values), setting):
+            return made, {("stages", stage, "train", key): value for key, value in values.items()}
+    return None
+
+
+def _takes_less(made: Setting, before: Setting) -> bool:
+    """Whether each process has fewer rows at a time, and the steps can be dealt out."""
+    try:
+        return made.micro < before.micro
+    except ValueError:
+        return False
 
 
 def _computed_again(setting: Setting, stage: str) -> tuple[Setting, Changes] | None:
@@ -143,6 +169,8 @@ def _reference_beforehand(setting: Setting, stage: str) -> tuple[Setting, Change
 
 
 def _states_in_8_bits(setting: Setting, stage: str) -> tuple[Setting, Changes] | None:
+    if setting.held.sharded:  # bitsandbytes' states of parts were never tried
+        return None
     return (
         _set(setting, stage, "optim", "adamw_8bit") if str(setting.train["optim"]).startswith("adamw_torch") else None
     )

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from pipeline.plan import processes
 from pipeline.plan.memory import lengths
 from pipeline.plan.memory.card import Card
 from pipeline.plan.memory.earlier_runs import EarlierRuns
+from pipeline.plan.memory.held import Held
 from pipeline.plan.memory.need import Need
 from pipeline.plan.memory.settings import setting_of
 from pipeline.plan.memory.shape import UnknownShape
@@ -23,6 +25,7 @@ class Reckoned:
     why_not: str = ""
     setting: Setting | None = None
     seconds: float | None = None  # about how long it will train here; None: no earlier run tells
+    in_parts: bool = False  # whether each of several processes could hold a part of its model
 
     def left(self, card: Card) -> int | None:
         """Bytes of the card that are left, below 0 where it does not fit."""
@@ -33,6 +36,8 @@ class Reckoned:
         if self.need is None:
             return {"memory": None, "memory_why_not": self.why_not} | time
         said = self.need.to_json()
+        if self.setting and (held := self.setting.held).processes > 1:
+            said |= {"processes": held.processes, "strategy": held.strategy}
         if card:
             left = card.bytes - self.need.bytes
             said |= {"card": card.name, "card_bytes": card.bytes, "fits": left >= 0, "left": left}
@@ -46,14 +51,16 @@ def reckon(planner: Planner, steps: Sequence[Step]) -> list[Reckoned]:
     return [replace(reckon_one(planner, step, margin), seconds=earlier.seconds(planner, step)) for step in steps]
 
 
-def reckon_one(planner: Planner, step: Step, margin: float | None = None) -> Reckoned:
-    """What a stage needs on a GPU."""
-    rows = lengths.known(planner, step.stage)
+def reckon_one(planner: Planner, step: Step, margin: float | None = None, held: Held | None = None) -> Reckoned:
+    """What a stage needs on a GPU; on that of each process, where there are several: those of the recipe, or `held`."""
+    recipe, rows = planner.recipe, lengths.known(planner, step.stage)
     try:
-        setting = setting_of(planner.recipe, step, step.base or planner.parents.named_base(), rows)
+        setting = setting_of(recipe, step, step.base or planner.parents.named_base(), rows)
     except UnknownShape as error:
         return Reckoned(step.stage, None, f"{error}")
-    return Reckoned(step.stage, needed(setting, margin, known=bool(rows)), setting=setting)
+    setting = replace(setting, held=held) if held else setting
+    need = needed(setting, margin, known=bool(rows))
+    return Reckoned(step.stage, need, setting=setting, in_parts=processes.whole(recipe, step, "fsdp") is None)
 
 
 def needed(setting: Setting, margin: float | None, *, known: bool) -> Need:
