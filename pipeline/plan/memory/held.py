@@ -2,13 +2,14 @@
 
 As torch 2.13 does it: its DDP keeps a second copy of the gradients, which is what is exchanged; its FSDP2 is cut by
 pipeline.train.loop.sharding: each layer is a unit, and what is outside of the layers is one. Counted in its code and held against
-two processes on a CPU (benchmarks/memory_of_processes.py); what NCCL takes on a GPU is not measured here.
+two processes on a CPU (benchmarks/memory_of_processes.py); what NCCL takes on a GPU is not measured here. Of DeepSpeed zero3 is
+taken for the like of fsdp, and of zero1 and zero2 the optimizer is divided; neither was held against a run.
 """
 
 from dataclasses import dataclass, replace
 
 from pipeline.plan.memory.tuned import Tensor, Tuned
-from pipeline.recipe.launch import SHARDING, Launch
+from pipeline.recipe.launch import SHARDING, ZERO, Launch
 
 REDUCED = 4  # bytes of a gradient's number while FSDP adds it up
 
@@ -25,6 +26,10 @@ class Held:
     def sharded(self) -> bool:
         return self.processes > 1 and self.strategy in SHARDING
 
+    @property
+    def shares_optimizer(self) -> bool:
+        return self.sharded or (self.processes > 1 and self.strategy in ZERO)
+
     def part(self, size: int) -> int:
         """Bytes that a process has on its GPU all the time, of so many in all."""
         if not self.sharded:
@@ -33,7 +38,11 @@ class Held:
 
     def part_of(self, tuned: Tuned) -> Tuned:
         """Of what is trained: of each tensor the rows that the first process has, which has most; of vectors the numbers."""
-        if not self.sharded:
+        return replace(tuned, tensors=tuple(map(self._rows_of, tuned.tensors))) if self.sharded else tuned
+
+    def optimized(self, tuned: Tuned) -> Tuned:
+        """Of what is trained: that whose optimizer state a process has."""
+        if not self.shares_optimizer:
             return tuned
         return replace(tuned, tensors=tuple(map(self._rows_of, tuned.tensors)))
 

@@ -126,7 +126,7 @@ def _standing(setting: Setting) -> dict[str, int]:
         reference = base + own if setting.second_model else own
     if setting.spec.config == "PPOConfig":
         reference = 0
-    states = optimizer.states(str(setting.train["optim"]), held.part_of(tuned).tensors, tuned.size)
+    states = optimizer.states(str(setting.train["optim"]), held.optimized(tuned).tensors, tuned.size)
     # Nobody runs backwards through the reference, so that what is outside of its layers stays whole.
     stays = setting.second_model and held.sharded and weights.outside(shape, setting.dtype)
     return {
