@@ -176,6 +176,9 @@ class Context:
             config = config | {"precompute_ref_log_probs": False}
         if self.strategy in ZERO:
             config = config | zero.arguments(self.strategy, self.offload)
+            if self.dtype != "float32" and not isinstance(self.model, PeftModel):
+                text = f"{self.strategy} trains an fp32 copy of the {self.dtype} weights: more exactly than one process does"
+                self.report("note", text=text)
         elif self.ranks.sharded:
             config = config | sharding.arguments(self.offload)
         return built(self.spec, given, seed=self.seed, dtype=self.dtype, folder=self.folder, config=config)
