@@ -45,8 +45,9 @@ def test_what_is_divided_trains_what_one_process_trains_and_any_number_goes_on(c
     assert parts["tokens"] == whole["tokens"]
     assert parts["run"]["strategy"] == "zero3" and parts["versions"]["deepspeed"]
     for one, other in zip(lines(chain), lines(by_zero3), strict=True):
-        assert other.get("loss") == pytest.approx(one.get("loss"), abs=1e-4)
-        assert other.get("grad_norm") == pytest.approx(one.get("grad_norm"), rel=1e-4)
+        if "loss" in one:
+            assert other["loss"] == pytest.approx(one["loss"], abs=1e-4)
+            assert other["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-4)
     align("run", "dpo", "-r", "micro.yaml", "--processes", "1", cwd=by_zero3)
     assert manifest(by_zero3, "dpo")["metrics"]["before"]["loss"] == pytest.approx(0.6931, abs=1e-4)  # ln 2
 
@@ -62,8 +63,8 @@ def test_a_killed_process_takes_the_stage_down_and_it_goes_on_to_the_bit(by_zero
     assert "process 2 of 2 was killed by SIGKILL" in said and "Traceback" not in said
     wait_until_gone(folder)
     assert not below(process.pid)
-    for other in (("--processes", "1"), divided("zero2"), ("--processes", "4", "--strategy", "zero3")):
-        said = refused(folder, "run", "sft", "-r", "micro.yaml", *other)
+    for other in (("--processes", "1"), divided("zero2")):
+        said = refused(folder, "run", "sft", "-r", "micro.yaml", *other, alone=True)
         assert "begun otherwise" in said and "--fresh" in said
     assert "from step" in align("run", "sft", "-r", "micro.yaml", *divided("zero3"), cwd=folder, alone=True).stdout
     assert manifest(folder, "sft")["weights_sha256"] == manifest(by_zero3, "sft")["weights_sha256"]
