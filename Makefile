@@ -32,7 +32,7 @@
 #   make bench          against TRL's own command line; bench-ppo, bench-rollouts, bench-data,
 #                       bench-merge, bench-serving, bench-kills, bench-first-loss, bench-real-data,
 #                       bench-methods, bench-kill-methods, bench-families, bench-processes, bench-scale,
-#                       bench-references, bench-memory, bench-prompts: see benchmarks/
+#                       bench-references, bench-memory, bench-memory-processes, bench-step, bench-prompts: see benchmarks/
 #   make readme         what README.md and docs/ quote of a run, by running it
 #   make newest         the tests against the newest releases, in .venv-newest: ARGS="--keep torch"
 #   make clean          remove .venv
@@ -68,7 +68,7 @@ USED    = $(or $(STAGE),$(lastword $(filter-out reward,$(GOALS))))
 .PHONY: help $(STAGES) all doctor plan status report compare methods trial unsloth-there unsloth test lint docs readme reference newest clean
 .PHONY: chat serve merge export publish evaluate tensorboard wandb deepspeed
 .PHONY: bench bench-ppo bench-rollouts bench-data bench-merge bench-serving bench-kills bench-first-loss bench-real-data
-.PHONY: bench-methods bench-kill-methods bench-families bench-processes bench-scale bench-references bench-memory bench-prompts
+.PHONY: bench-methods bench-kill-methods bench-families bench-processes bench-scale bench-references bench-memory bench-memory-processes bench-step bench-prompts
 .DEFAULT_GOAL := help
 
 help:
@@ -178,6 +178,12 @@ bench-prompts: $(VENV)/.ready
 
 bench-memory: $(VENV)/.ready
 	PYTHONPATH=. $(VENV)/bin/python benchmarks/memory.py $(ARGS)
+
+bench-memory-processes: $(VENV)/.ready
+	PYTHONPATH=. $(VENV)/bin/python benchmarks/memory_of_processes.py $(ARGS)
+
+bench-step: $(VENV)/.ready
+	PYTHONPATH=. $(VENV)/bin/python benchmarks/step_profile.py $(ARGS)
 
 bench-processes: $(VENV)/.ready
 	$(VENV)/bin/python benchmarks/processes.py $(ARGS)

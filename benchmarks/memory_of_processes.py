@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 from benchmarks.memory import FREE, GIB, RESULTS, SMALL, _compared, _write_rows
@@ -40,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="*", type=int, help="numbers of CASES")
     parser.add_argument("--model", choices=SMALL, default="20M")
-    parser.add_argument("--out", type=Path, default=RESULTS / "memory-of-processes.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / f"memory-of-processes-{datetime.now():%Y-%m-%d}.json")
     chosen = parser.parse_args()
     from benchmarks.random_models import write_model
 

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -21,13 +22,14 @@ from pipeline import ranks as ranks_of
 from pipeline.artifact.attempt import Attempt
 from pipeline.errors import PipelineError
 from pipeline.model import backend
+from pipeline.model.backend import UNSLOTH
 from pipeline.plan.step import EVALUATE
 from pipeline.ranks import Ranks, lost_another
 from pipeline.train.job.checked_job import check, smaller
 from pipeline.train.job.events import Channel
 from pipeline.train.job.interruption import Interruption, die_with_the_run
 from pipeline.train.job.job import AGAIN, INTERRUPTED, JOB, JUDGE, LAUNCHER, Job, log_name
-from pipeline.train.job.machine import before_imports, importing
+from pipeline.train.job.machine import before_imports, importing, leaving_out
 from pipeline.train.job.shrinking import memory_ran_out
 
 UNUSED = "not used in producing loss"  # what DDP says of parameters without a gradient
@@ -76,9 +78,14 @@ def _warm_up() -> None:
     os.dup2(nowhere, 2)
     before_imports("--bitsandbytes" in sys.argv)
     name, runs = sys.argv[2:4]
-    with importing():
+    with importing(), _without_unused(name):
         backend.start(name, Path(runs))
         importlib.import_module("pipeline.train.stage_run")
+
+
+def _without_unused(name: str) -> AbstractContextManager[None]:
+    """Unsloth writes TRL's trainers anew from their source: it has all that is installed."""
+    return nullcontext() if name == UNSLOTH else leaving_out()
 
 
 def _die_with_the_launcher(launcher: int) -> None:
@@ -126,7 +133,7 @@ def _run(job: Job, channel: Channel, interruption: Interruption, ranks: Ranks) -
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
     signal.signal(signal.SIGINT, interruption.on_signal)
-    with importing():
+    with importing(), _without_unused(job.backend):
         checked = check(job, attempt, ranks)
         from pipeline.train.stage_run import StageRun  # heavy; the backend has loaded first what it rewrites
 

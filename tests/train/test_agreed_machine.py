@@ -1,10 +1,14 @@
 """The machine of a stage, as its process finds it."""
 
 import gc
+import importlib
+from importlib.util import find_spec
+
+import pytest
 
 from pipeline.ranks import Ranks
 from pipeline.train.job.job import Job
-from pipeline.train.job.machine import importing, shares
+from pipeline.train.job.machine import importing, leaving_out, shares
 from pipeline.train.worker import _failure
 
 
@@ -17,6 +21,21 @@ def test_garbage_is_collected_again_after_imports():
         assert gc.isenabled() and gc.get_freeze_count() >= frozen + len(some)
     finally:
         gc.unfreeze()
+
+
+def test_what_is_left_out_of_the_imports_is_there_afterwards(tmp_path, monkeypatch):
+    """A user's reward function may want what no stage does."""
+    (tmp_path / "seldom_wanted.py").write_text("VALUE = 1\n")
+    (tmp_path / "wanted_before.py").write_text("VALUE = 2\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = importlib.import_module("wanted_before")
+    with leaving_out(["seldom_wanted", "wanted_before", "never_installed"]):
+        assert find_spec("seldom_wanted") is None
+        with pytest.raises(ImportError):
+            importlib.import_module("seldom_wanted")
+        assert importlib.import_module("wanted_before") is before
+    assert importlib.import_module("seldom_wanted").VALUE == 1
+    assert find_spec("never_installed") is None
 
 
 def test_each_number_of_processes_has_the_steps_that_it_made():

@@ -6,7 +6,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +24,9 @@ from pipeline.stage import specs
 from pipeline.train.job.job import Job
 
 PLACES = ("nodes", "earlier")  # what is kept of how an attempt is run, and may change
+# What transformers and TRL import wherever it is installed, a sixth of the time of all imports, and a stage runs nothing of:
+# scikit-learn (with SciPy) for assisted generation, wandb for tables that are never sent (pipeline.train.trackers has its own).
+UNUSED = ("sklearn", "wandb")
 SHARED_LATE = 60  # seconds that a shared folder may take to show a file on another machine
 
 
@@ -56,6 +59,21 @@ def importing() -> Iterator[None]:
         gc.freeze()
         if was_on:
             gc.enable()
+
+
+@contextmanager
+def leaving_out(names: Iterable[str] = UNUSED) -> Iterator[None]:
+    """Imports that find none of these packages installed. Afterwards they are there for who wants them: a function of the user's,
+    a tracker.
+    """
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))
+    try:
+        yield
+    finally:
+        for name in hidden:
+            if sys.modules.get(name) is None:
+                sys.modules.pop(name, None)
 
 
 def agreed(job: Job, recipe: Recipe, attempt: Attempt, ranks: Ranks = ALONE) -> tuple[Ranks, dict, str | None]:

@@ -26,9 +26,13 @@ from pipeline.errors import MachineError
 
 
 def arguments(offload: str | None) -> dict[str, object]:
-    """What transformers' training arguments say of it. NO_WRAP: it is cut below, before accelerate has it."""
+    """What transformers' training arguments say of it. NO_WRAP: it is cut below, before accelerate has it.
+
+    Gradients are shared out in every pass: until then each process has all of them, in fp32, which is more than the model itself.
+    """
     config = {"version": 2, "state_dict_type": "SHARDED_STATE_DICT", "auto_wrap_policy": "NO_WRAP"}
-    return {"fsdp": True, "fsdp_config": config | {"cpu_offload": offload == "cpu"}}
+    each_pass = {"gradient_accumulation_kwargs": {"sync_each_batch": True}}
+    return {"fsdp": True, "accelerator_config": each_pass, "fsdp_config": config | {"cpu_offload": offload == "cpu"}}
 
 
 def take(trainer) -> None:
