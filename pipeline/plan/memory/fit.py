@@ -12,6 +12,7 @@ from pipeline.plan.memory.card import SIZES, Card, named
 from pipeline.plan.memory.need import EVALUATIONS, Need
 from pipeline.plan.memory.reckoned import Reckoned, needed
 from pipeline.plan.memory.stage_need import ROLLOUT, Setting, smaller
+from pipeline.recipe.launch import SHARDING
 
 Changes = Mapping[tuple[str, ...], object]  # by the path of the key in a recipe
 Lever = Callable[[Setting, str], tuple[Setting, Changes] | None]
@@ -40,12 +41,13 @@ def fitted(found: Sequence[Reckoned], card: Card, margin: float | None) -> list[
     Where there are several processes and nothing else does it, each of them gets a part of the model, if that does.
     """
     fits = _fitted(found, card, margin)
-    if all(one.fits for one in fits) or not all(one.in_parts and one.setting for one in found):
+    able = [(one, one.setting) for one in found if one.in_parts and one.setting]
+    if all(one.fits for one in fits) or len(able) < len(found):
         return fits
-    if any(one.setting.held.processes == 1 or one.setting.held.sharded for one in found):
+    held = replace(able[0][1].held, strategy=SHARDING[0])
+    if not held.sharded or any(setting.held.sharded for _, setting in able):  # one process, or it is so already
         return fits
-    held = replace(found[0].setting.held, strategy="fsdp")
-    parts = [replace(one, setting=replace(one.setting, held=held, quantizable=False)) for one in found]
+    parts = [replace(one, setting=replace(setting, held=held, quantizable=False)) for one, setting in able]
     cut = _fitted(parts, card, margin)
     if not all(one.fits for one in cut):
         return fits

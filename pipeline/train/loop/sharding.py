@@ -81,7 +81,8 @@ def cut(model: torch.nn.Module, accelerator) -> torch.nn.Module:
     fully_shard(model, **options)
     if accelerator.native_amp:
         model.forward = convert_outputs_to_fp32(accelerator.autocast()(model.forward))
-    register_fsdp_forward_method(model, "generate")
+    if hasattr(model, "generate"):  # one that scores rows does not
+        register_fsdp_forward_method(model, "generate")
     whole = [name for name, one in model.named_parameters() if not isinstance(one, DTensor)]
     parts = sum(isinstance(module, FSDPModule) for module in model.modules())
     if parts < 2 or whole:
