@@ -6,6 +6,7 @@ from typing import Any
 from pipeline.errors import PipelineError
 from pipeline.model.adapters import METHODS, method_of
 from pipeline.model.adapters.method import BEGIN, KEEP, REENTRANT, ROLES, SCORE, SEVERAL, Method
+from pipeline.plan.positions import max_length, told_by
 from pipeline.plan.step import Parent, Step
 from pipeline.recipe import steps
 from pipeline.recipe.fields import effective
@@ -14,7 +15,7 @@ from pipeline.stage import Spec, specs
 
 
 def refuse(recipe: Recipe, name: str, parent: Parent | None, config: Mapping[str, Any]) -> None:
-    """Raises PipelineError for a stage that its method cannot serve.
+    """Raises PipelineError for a stage that its method cannot serve, or that wants more positions than its model has.
 
     `parent` is None where that is still to be made; `config` is the base's, empty where it is not known.
     """
@@ -31,6 +32,8 @@ def refuse(recipe: Recipe, name: str, parent: Parent | None, config: Mapping[str
             f"Give stages.{name}.adapter: {{method: lora}}.",
         )
     values = effective(spec.config, train)
+    most = told_by(config)
+    max_length(name, train, most and most - method.positions(fields))
     if number := steps.written(values):
         refuse_too_short(f"{recipe.path}: stages.{name}", method, fields, number)
     for need in _needs(spec, values, begins, recipe.launch.size, recipe.stage(name).best):

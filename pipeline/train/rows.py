@@ -23,6 +23,7 @@ from pipeline.model.base import Base, positions
 from pipeline.plan.memory import lengths
 from pipeline.plan.methods import refuse_too_short, tuning
 from pipeline.plan.planner import Planner
+from pipeline.plan.positions import max_length
 from pipeline.plan.step import EVALUATE, UP_TO_DATE, Step
 from pipeline.recipe import function, steps
 from pipeline.recipe.fields import effective
@@ -257,35 +258,6 @@ def _refuse_one_kind(made: Prepared, stage: str) -> None:
                 f"{stage}: the {name} of every row to train on is {bool(values[0])}: there is nothing to tell apart.",
                 "Add rows of the other kind; wanted answers alone are for sft.",
             )
-
-
-def max_length(stage: str, given: dict, most: int | None) -> int | None:
-    """The tokens of a row: train.max_length, or the config's default as far as the model has positions.
-
-    Of a row that is only a prompt it is what the response leaves. Raises PipelineError where the model has too few.
-    """
-    spec = specs()[stage]
-    values = effective(spec.config, given)
-    length = values.get("max_length")
-    if length is not None and most is not None and length > most:
-        if "max_length" in given:
-            raise PipelineError(
-                f"{stage}: train.max_length is {length}, but the model has {most} positions for text.",
-                f"Set it to {most} or less.",
-            )
-        length = most
-    if spec.response is None:
-        return length
-    if (response := values[spec.response]) is None:
-        raise PipelineError(f"{stage}: train.{spec.response}: a response has to end.", "Give it a number of tokens.")
-    length = most if length is None else length
-    if length is not None and length <= response:
-        more = ", or raise train.max_length" if "max_length" in values else ""
-        raise PipelineError(
-            f"{stage}: responses of {response} tokens leave no room for a prompt in {length}.",
-            f"Lower train.{spec.response}{more}.",
-        )
-    return length and length - response
 
 
 def enough(recipe: Recipe, stage: str, length: int | None) -> Enough | None:

@@ -13,6 +13,7 @@ from conftest import (
 from stage_runs import trainer_of
 
 from pipeline.artifact.attempt import ROWS
+from pipeline.plan.positions import told_by
 
 
 def test_held_out_prompts_that_an_earlier_stage_was_trained_on_are_named(tmp_path):
@@ -53,8 +54,15 @@ def test_bad_rows_can_be_left_out_and_are_listed(built):
 
 
 def test_max_length_beyond_the_models_positions(micro):
-    said = refused(micro, "run", "pretrain", "-r", "micro.yaml", "--set", "train.max_length=100")
-    assert "64 positions" in said
+    for command in (("run",), ("plan",), ("plan", "--gpu", 16, "--fit", 16)):  # nothing is proposed around it
+        said = refused(micro, *command, "pretrain", "-r", "micro.yaml", "--set", "train.max_length=100")
+        assert "train.max_length is 100, but the model has 64 positions for text" in said, command
+        assert "will" not in said and "fits" not in said
+
+
+def test_the_positions_that_a_config_tells_are_those_for_text():
+    assert told_by({}) is None and told_by({"max_position_embeddings": 64}) == 64
+    assert told_by({"max_position_embeddings": 8, "text_config": {"max_position_embeddings": 64}}) == 64
 
 
 def test_a_reward_model_trains_on_whole_conversations_and_leaves_nothing_beside_the_prepared_rows(built, stage_of):

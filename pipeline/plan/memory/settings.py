@@ -15,6 +15,7 @@ from pipeline.plan.memory.shape import Shape, UnknownShape, shape_of
 from pipeline.plan.memory.stage_need import Setting
 from pipeline.plan.memory.tuned import tuned
 from pipeline.plan.memory.weights import BYTES
+from pipeline.plan.positions import told_by
 from pipeline.plan.step import Step
 from pipeline.recipe.fields import ON_A_GPU, effective
 from pipeline.recipe.recipe import Recipe
@@ -90,7 +91,7 @@ def _reference(spec: Spec, train: Mapping, rows: int | None) -> bool:
 
 def _length(spec: Spec, train: Mapping, lengths: Mapping[str, int], config: Mapping) -> tuple[int, int]:
     """(tokens of the longest row, of the longest prompt), a response that is sampled included in the first."""
-    most = config.get("max_position_embeddings")
+    most = told_by(config)
     limit = train.get("max_length")
     limit = min(one for one in (limit, most) if one) if limit or most else None
     if spec.response:
