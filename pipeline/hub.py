@@ -97,7 +97,8 @@ def asking(what: str) -> Iterator[None]:
             why = next(iter(str(error).splitlines()), type(error).__name__)
         raise PipelineError(
             f"{what}: the hub cannot be asked: {why}",
-            "Check the name and the network, log in with `hf auth login` where it is gated, or name a local folder.",
+            "Check the name and the network (HF_ENDPOINT names a mirror of the hub), log in with `hf auth login` where it is "
+            "gated, or name a local folder.",
         ) from None
 
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import align, attempt, write_micro
+from conftest import align, attempt, refused, write_micro
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -40,3 +40,13 @@ def test_a_model_that_is_nowhere(cached, tmp_path: Path):
     assert "resolved at run" in align("plan", "-r", "micro.yaml", *other, cwd=tmp_path, env=cached).stdout
     done = align("run", "sft", "-r", "micro.yaml", *other, cwd=tmp_path, env=cached, check=False)
     assert done.returncode == 2 and "the hub cannot be asked" in done.stdout and "Traceback" not in done.stderr
+
+
+def test_a_tokenizer_that_is_nowhere_is_told_at_once(tmp_path: Path):
+    """By what the hub is asked first: transformers' own client tries again for a minute."""
+    write_micro(tmp_path)
+    nowhere = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    asked = ("data", "check", "chat.jsonl", "--stage", "sft", "--tokenizer", "example/other")
+    said = refused(tmp_path, *asked, env=nowhere)
+    assert "example/other@main: the hub cannot be asked" in said and "HF_ENDPOINT" in said and "a local folder" in said
+    assert "Retrying" not in said and "retries" not in said

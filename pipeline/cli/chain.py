@@ -1,6 +1,5 @@
 """The commands that run a chain, or ask about one."""
 
-import json
 from pathlib import Path
 
 import typer
@@ -30,6 +29,7 @@ from pipeline.cli.options import (
 from pipeline.console import benchmarks as shown_benchmarks
 from pipeline.console import memory, tables
 from pipeline.console.display import Display
+from pipeline.console.for_programs import show_json
 from pipeline.console.screen import Screen, make_console
 from pipeline.errors import PipelineError
 from pipeline.plan import checks
@@ -122,7 +122,7 @@ def plan(
         by_stage = {fit.stage: {"fit": fit.to_json()} for fit in fits}
         both = zip(steps, needs, strict=True)
         rows = [step.to_json() | need.to_json(asked) | by_stage.get(step.stage, {}) for step, need in both]
-        print(json.dumps(rows, indent=1))
+        show_json(rows)
         raise typer.Exit(2 if any(step.missing for step in steps) else 0)
     screen = Screen(make_console())
     cells = {need.stage: memory.cell(need, asked) for need in needs}
@@ -160,7 +160,7 @@ def status(
             }
             for step in steps
         ]
-        print(json.dumps(rows, indent=1))
+        show_json(rows)
         return
     screen = Screen(make_console())
     tables.plan(screen, steps, f"{loaded.name}: where it stands")

@@ -1,6 +1,5 @@
 """One stage with both backends, or several methods from one start."""
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +12,7 @@ from pipeline.cli.options import DEFAULT_RECIPE, JsonOption, RecipeOption, RunsO
 from pipeline.console import picture, tables
 from pipeline.console import trial as shown
 from pipeline.console.display import Display
+from pipeline.console.for_programs import show_json
 from pipeline.console.quiet import Quiet
 from pipeline.console.screen import make_console
 from pipeline.errors import PipelineError
@@ -85,7 +85,7 @@ def compare(
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "trial.json", found)
     if as_json:
-        print(json.dumps(found, indent=1))
+        show_json(found)
     else:
         shown.show(display, found)
         written = [folder / "trial.json"]
@@ -116,7 +116,7 @@ def _backends(recipe, overrides, runs, stage, steps, repeats, display, as_json) 
     draws = not as_json and _draws(display, "make compare")
     result = comparison.run()
     if as_json:
-        print(json.dumps(result, indent=1))
+        show_json(result)
     else:
         tables.comparison(display, result)
         display.say(str(comparison.folder / RESULT))

@@ -1,6 +1,5 @@
 """Look at data before anything is trained on them."""
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import typer
 
 from pipeline.cli.options import JsonOption, RunsOption
 from pipeline.console import data_report
+from pipeline.console.for_programs import show_json
 from pipeline.console.screen import Screen, make_console
 from pipeline.data.source import Data
 from pipeline.errors import PipelineError
@@ -93,7 +93,7 @@ def check_data(
         )
     report = _checked(data.pinned(runs / (loaded.name if loaded else "check")), stage, loaded, runs, max_length, own)
     if as_json:
-        print(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
+        show_json(report.to_json())
     else:
         data_report.of_file(Screen(make_console()), report, ", ".join(files or [f"the data of {stage}"]))
     raise typer.Exit(2 if report.bad else 0)

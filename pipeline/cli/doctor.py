@@ -1,6 +1,5 @@
 """Look at the machine."""
 
-import json
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +8,7 @@ import typer
 from rich.text import Text
 
 from pipeline.cli.options import JsonOption, RunsOption
+from pipeline.console.for_programs import show_json
 from pipeline.console.screen import Screen, make_console
 from pipeline.recipe.reading import load_recipe
 from pipeline.start import doctor as looking
@@ -33,7 +33,7 @@ def doctor(
             _show(screen, finding)
     missing = [finding for finding in every if finding.state == looking.MISSING]
     if as_json:
-        print(json.dumps([finding.to_json() for finding in every], indent=1, ensure_ascii=False))
+        show_json([finding.to_json() for finding in every])
     elif missing:
         screen.say(f"\nMissing: {', '.join(finding.what for finding in missing)}")
     elif loaded:

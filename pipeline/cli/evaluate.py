@@ -1,6 +1,5 @@
 """What a policy scores on benchmarks, before and after."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ from pipeline.cli.options import DEFAULT_RECIPE, JsonOption, RecipeOption, RunsO
 from pipeline.console import benchmarks as shown
 from pipeline.console import tables
 from pipeline.console.display import Display
+from pipeline.console.for_programs import show_json
 from pipeline.console.screen import Screen, make_console
 from pipeline.plan.planner import Planner
 from pipeline.recipe.reading import load_recipe
@@ -76,7 +76,7 @@ def evaluate(
         page.write()
     if as_json:
         told = [{"file": str(file)} | one.to_json() for file, one in zip(files, found, strict=True)]
-        print(json.dumps(told, indent=1))
+        show_json(told)
         return
     shown.show(screen, found, named.name)
     screen.console.print()

@@ -1,7 +1,6 @@
 """What was trained, in other forms: each is run beside it before it is called done."""
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,7 @@ from rich.markup import escape
 from pipeline.artifact.attempt import Attempt
 from pipeline.cli.heavy import import_quietly
 from pipeline.cli.options import DEFAULT_RECIPE, JsonOption, RecipeOption, RunsOption, SetOption
+from pipeline.console.for_programs import show_json
 from pipeline.console.screen import Screen, make_console
 from pipeline.errors import PipelineError
 from pipeline.recipe.reading import load_recipe
@@ -127,7 +127,7 @@ def _export(
         subject, form(subject, asked), to=to, force=force, tell=lambda text: (said.append(text), screen.say(text))
     )
     if as_json:
-        print(json.dumps(_told(made), indent=1, ensure_ascii=False))
+        show_json(_told(made))
         return
     if not said:
         screen.say(f"{subject.name}: {made.said['format']} is up to date")
@@ -155,6 +155,7 @@ def summary(made: Export) -> list[str]:
             f"next tokens: KL {proof['kl']:.1e} nats over {proof['tokens']}, {proof['agreement']:.1%} the same; "
             f"{_of(proof['answers'])} greedy answers the same"
         )
+        lines.append(_allowed(proof["limits"]))
     for name in ("exact_match", "mean_score", "reward_accuracy"):
         if name in proof:
             lines.append(
@@ -165,6 +166,14 @@ def summary(made: Export) -> list[str]:
     if not made.proven:
         lines += ["NOT PROVEN, and kept by --force:", *(line for one in proof["differs"] for line in one.splitlines())]
     return lines
+
+
+def _allowed(limits: Mapping[str, float]) -> str:
+    """How far next tokens and answers may be off, so that what is proven sounds like no more than it is."""
+    return (
+        f"allowed: KL {limits['kl']:.0e}; another token, and an answer that parts at it, where the trained model preferred its "
+        f"own by less than {limits['gap']:g} nats; {1 - limits['sure']:.1%} of them further off"
+    )
 
 
 def show(screen: Screen, attempts: Sequence[tuple[str, Attempt]]) -> None:

@@ -1,6 +1,5 @@
 """The command that tells the methods of tuning apart."""
 
-import json
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ import typer
 from pipeline.artifact.digests import Digests
 from pipeline.cli.heavy import import_quietly
 from pipeline.cli.options import DEFAULT_RECIPE, JsonOption, RecipeOption, RunsOption, SetOption
+from pipeline.console.for_programs import show_json
 from pipeline.console.screen import Screen, make_console
 from pipeline.errors import PipelineError
 from pipeline.model.adapters import METHODS, NAMED
@@ -39,7 +39,7 @@ def methods(
     wanted = [name for name in METHODS if name in (names or NAMED)]
     rows = _proven(loaded, runs, wanted) if prove else _counted(loaded, runs, wanted)
     if as_json:
-        print(json.dumps(rows, indent=1))
+        show_json(rows)
     else:
         from pipeline.console.methods import as_proofs, as_table
 

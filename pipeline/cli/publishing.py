@@ -1,6 +1,5 @@
 """What others get, and whether it is what it says."""
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from pipeline.cli.options import DEFAULT_RECIPE, JsonOption, RecipeOption, RunsOption, SetOption
+from pipeline.console.for_programs import show_json
 from pipeline.console.screen import Screen, make_console
 from pipeline.errors import PipelineError
 from pipeline.recipe.reading import load_recipe
@@ -128,7 +128,7 @@ def verify(
     findings = [*verified(folder, runs), *left]
     wrong = [one for one in findings if one.state == finding.WRONG]
     if as_json:
-        print(json.dumps({"of": what, "ok": not wrong, "findings": [one.to_json() for one in findings]}, indent=1))
+        show_json({"of": what, "ok": not wrong, "findings": [one.to_json() for one in findings]})
         raise typer.Exit(2 if wrong else 0)
     screen = Screen(make_console())
     for state, style in (

@@ -1,7 +1,6 @@
 """The commands that show what was learned."""
 
 import importlib.util
-import json
 import os
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from pipeline.cli.options import DEFAULT_RECIPE, JsonOption, PolicyOption, Recip
 from pipeline.console import diff as shown
 from pipeline.console import tables
 from pipeline.console.display import Display
+from pipeline.console.for_programs import show_json
 from pipeline.console.screen import make_console
 from pipeline.errors import PipelineError
 from pipeline.plan.planner import Planner
@@ -50,7 +50,7 @@ def diff(
     loaded = load_recipe(recipe, overrides or [])
     beside = Beside(*(find(name, loaded, runs) for name in (a, b)))
     if as_json:
-        print(json.dumps(beside.to_json(), indent=1))
+        show_json(beside.to_json())
         return
     display = Display(make_console())
     shown.show(display, beside)

@@ -11,6 +11,8 @@ from pipeline.data.tokens import in_use
 from pipeline.data.tokens.template import Template
 from pipeline.data.tokens.template_files import file_of, named
 from pipeline.errors import PipelineError
+from pipeline.hub import commit_of
+from pipeline.model.base import is_local, repository_of
 from pipeline.recipe.recipe import Recipe
 from pipeline.recipe.sections import Model
 from pipeline.stage import specs
@@ -42,9 +44,12 @@ def of_recipe(recipe: Recipe, runs: Path) -> Prepared:
     """The one that the recipe's first stage would have, without training anything.
 
     Of a model from scratch it is that of its newest pretraining, else a folder's, else it is learned again from the texts.
+    Raises PipelineError where the hub has to be asked, and cannot be.
     """
     if recipe.model.config is None:
-        return prepare(load(recipe.model.id, recipe.model, recipe.model.revision), recipe)
+        name = recipe.model.id
+        commit = None if is_local(name) else commit_of(repository_of(recipe), runs / recipe.name)
+        return prepare(load(name, recipe.model, commit), recipe)
     first = next(iter(recipe.stages))
     trained = runs / recipe.name / first / "latest" / "model"
     if (trained / "tokenizer_config.json").is_file():

@@ -188,7 +188,7 @@ def idle(config: str, key: str, values: Mapping[str, Any], written: Mapping[str,
 
 def _shown(value: object) -> str:
     value = value[0] if isinstance(value, list) and len(value) == 1 else value
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def notes(values: Mapping[str, Any], written: Mapping[str, Any]) -> Iterator[str]:

@@ -75,4 +75,4 @@ def unchangeable(key: str, value: object, adapter: str, method: str) -> str:
     """The complaint about a key of a stage that an adapter from before it cannot follow."""
     only = *changeable(method), *METHODS[method].learning
     rest = f"only {', '.join(only)} can be changed on the way" if only else "nothing of it can be changed on the way"
-    return f"cannot take effect: {adapter} goes on here, whose {key} is {json.dumps(value)}; {rest}. Leave it out"
+    return f"cannot take effect: {adapter} goes on here, whose {key} is {json.dumps(value, ensure_ascii=False)}; {rest}. Leave it out"

@@ -59,7 +59,7 @@ def of(subject: Subject, tokenizer, recipe: Recipe | None) -> Questions:
 
 
 def _of_stage(subject: Subject, encoder: Encoder, recipe: Recipe | None) -> Questions | None:
-    """None where the stage's rows are gone, and its manifest has no samples."""
+    """None where the stage's rows are gone, or none is held out, and its manifest has no samples."""
     stage = subject.manifest["stage"]
     if found := list(_held_out(subject, encoder)):
         settings = recipe.stage(stage).evaluation if recipe and stage in recipe.stages else None
@@ -78,6 +78,8 @@ def _held_out(subject: Subject, encoder: Encoder) -> Iterator[Question]:
     if spec is None or not prepared or not file.is_file():
         return
     rows = table.mapped(file)
+    if not rows.num_rows:
+        return
     some = rows.take([*range(0, rows.num_rows, max(-(-rows.num_rows // MOST), 1))]).to_pylist()
     for row in some:
         if KINDS[spec.row_kind].ASKS:

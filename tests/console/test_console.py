@@ -17,6 +17,7 @@ from pipeline.cli.main import app
 from pipeline.console import tables
 from pipeline.console.clock import Clock
 from pipeline.console.display import Display
+from pipeline.console.for_programs import show_json
 from pipeline.errors import PipelineError
 from pipeline.plan.step import EVALUATE, Step
 
@@ -277,3 +278,10 @@ def test_a_hint_of_every_command_is_told_as_it_is_typed(monkeypatch):
     monkeypatch.setattr(installing, "command", lambda: "here/align")
     for name in get_command(app).commands:
         assert installing.as_typed(f"Run `align {name} x`.") == f"Run `here/align {name} x`."
+
+
+@pytest.mark.parametrize(("encoding", "printed"), [("utf-8", "问候 ✓"), ("gbk", "\\u95ee\\u5019 \\u2713")])
+def test_json_can_be_read_and_is_escaped_where_the_output_has_no_such_characters(monkeypatch, encoding, printed):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    show_json({"question": "问候 ✓"}, indent=None)
+    assert sys.stdout.buffer.getvalue().decode(encoding) == f'{{"question": "{printed}"}}\n'

@@ -176,15 +176,17 @@ def test_line_that_is_no_text_is_a_bad_question_and_the_next_is_answered(chain):
 
 
 def test_json_has_every_question_with_its_answers(policies, monkeypatch, capsys):
-    engine = Scripted(("red\n\nor blue", STOP), ("blue", LENGTH))
+    engine = Scripted(("red\n\nor 蓝色", STOP), ("blue", LENGTH))
     session = Session([Conversation(one, engine, DRAWN, 4) for one in policies[:2]], as_json=True)
     monkeypatch.setattr(sys, "stdin", io.StringIO("\nColour?\n" + "word " * 80 + "\n"))
     assert session.run() == 2
-    answered, refused = map(json.loads, capsys.readouterr().out.splitlines())
+    printed = capsys.readouterr().out
+    assert "蓝色" in printed  # a person reads it, too
+    answered, refused = map(json.loads, printed.splitlines())
     assert answered == {
         "question": "Colour?",
         "answers": [
-            {"model": "sft", "text": "red\n\nor blue", "finish": "stop", "tokens": 3},
+            {"model": "sft", "text": "red\n\nor 蓝色", "finish": "stop", "tokens": 3},
             {"model": "dpo", "text": "blue", "finish": "length", "tokens": 3},
         ],
     }

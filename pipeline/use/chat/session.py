@@ -1,6 +1,5 @@
 """The loop: a line is a question or a command."""
 
-import json
 import re
 import signal
 import sys
@@ -11,6 +10,7 @@ from queue import SimpleQueue
 from rich.console import Console
 from rich.text import Text
 
+from pipeline.console.for_programs import show_json
 from pipeline.console.screen import Screen, make_console
 from pipeline.errors import PipelineError
 from pipeline.use.chat.columns import Columns
@@ -169,7 +169,7 @@ class Session:
 
     @staticmethod
     def _print_json(told: dict) -> None:
-        print(json.dumps(told), flush=True)
+        show_json(told, indent=None)
 
     def _print(self, asked: dict[Conversation, Asked]) -> None:
         for conversation, answer in asked.items():
