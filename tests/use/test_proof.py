@@ -7,7 +7,7 @@ import shutil
 import numpy
 import pytest
 import small_models
-from conftest import attempt
+from conftest import PROJECT, attempt
 from transformers import PreTrainedTokenizerFast
 
 from pipeline.data.tokens.template_files import named
@@ -110,6 +110,22 @@ def test_proof_asks_the_held_out_rows_of_the_stage_and_judges_them_as_the_recipe
     assert asked.max_new_tokens == 6 and asked.evaluation.answer_pattern
     pretrained = find("pretrain", recipe, chain / "runs")
     assert questions.of(pretrained, tokenizer_of(pretrained), recipe).rows[0].messages is None
+
+
+def test_the_page_on_exports_says_what_is_allowed():
+    page = (PROJECT / "docs" / "how-to" / "use-and-export.md").read_text(encoding="utf-8")
+    lines = [line for line in page.splitlines() if line.startswith("| ") and line.endswith("% |")]
+    limits = (proof.EXACT, proof.HALF, proof.EIGHT_BITS, proof.FEW_BITS)
+    assert len(lines) == len(limits)
+    for line, one in zip(lines, limits, strict=True):
+        kl, gap, rest = line.strip("| ").split(" | ")[1:]
+        assert [kl.split()[0], gap.split()[0], rest] == [
+            f"{one.kl:g}",
+            f"{one.gap:g}",
+            f"{1 - one.sure:.1%}".replace(".0%", "%"),
+        ]
+    exact = proof.NEARLY_EXACT
+    assert f"(GGUF: {exact.kl:g})" in lines[0] and f"(GGUF: {exact.gap:g})" in lines[0]
 
 
 def test_divergence_of_what_is_known_in_part_is_a_lower_bound():

@@ -46,7 +46,7 @@ def opened(place: str, path: str, encoding: str) -> Iterator[TextIO]:
     packed = compressed(path) or compression(path)
     try:
         if encoding != "utf-8-sig" and (line := _utf_8_from(path, packed, encoding)):
-            raise PipelineError(f"{place}:{line}: {_IS_UTF_8.format(encoding)}", _LEAVE_OUT)
+            raise PipelineError(f"{where}: {_IS_UTF_8.format(encoding)}", _LEAVE_OUT)
         try:
             with _bytes(path, packed) as stream:
                 encoding = _begun(place, stream, encoding)
@@ -140,19 +140,21 @@ def _not_decoded(place: str, path: str, packed: str, encoding: str) -> PipelineE
     """Where a file is not in its encoding and, if nobody has named one, which it most likely is in."""
     name = "UTF-8" if encoding == "utf-8-sig" else encoding
     line, sample = _first_not_decoded(path, packed, encoding)
-    what = f"{place}:{line}: not {name} text"
+    where = f"{place}:{line}"
     if encoding != "utf-8-sig" and _is_utf_8(sample):
-        return PipelineError(f"{place}:{line}: {_IS_UTF_8.format(name)}", _LEAVE_OUT)
+        return PipelineError(f"{where}: {_IS_UTF_8.format(name)}", _LEAVE_OUT)
     if not (found := likeliest(sample)):
         return PipelineError(
-            f"{what}.", "Name the file's encoding as data.encoding in the recipe, or convert the file to UTF-8."
+            f"{where}: not {name} text.",
+            "Name the file's encoding as data.encoding in the recipe, or convert the file to UTF-8.",
         )
     likely, text = found
     first = next((one for one in text.splitlines() if not one.isascii()), text)
     at = max(0, next((n for n, letter in enumerate(first) if not letter.isascii()), 0) - 30)
-    return PipelineError(
-        f"{what}. It may be {likely}, in which it reads: {first[at : at + 80].strip()}", _names(likely)
-    )
+    reads = f"{likely}, in which it reads: {first[at : at + 80].strip()}"
+    if name == "UTF-8":  # nearly always: it stands in the list of messages as it is printed
+        return PipelineError(f"{where}: not UTF-8 text. It may be {reads}", _names(likely))
+    return PipelineError(f"{where}: not {name} text. It may be {reads}", _names(likely))
 
 
 def _first_not_decoded(path: str, packed: str, encoding: str) -> tuple[int, bytes]:
