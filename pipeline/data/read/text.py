@@ -46,7 +46,7 @@ def opened(place: str, path: str, encoding: str) -> Iterator[TextIO]:
     packed = compressed(path) or compression(path)
     try:
         if encoding != "utf-8-sig" and (line := _utf_8_from(path, packed, encoding)):
-            raise PipelineError(f"{where}: {_IS_UTF_8.format(encoding)}", _LEAVE_OUT)
+            raise PipelineError(f"{place}:{line}: {_IS_UTF_8.format(encoding)}", _LEAVE_OUT)
         try:
             with _bytes(path, packed) as stream:
                 encoding = _begun(place, stream, encoding)
