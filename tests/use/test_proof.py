@@ -112,6 +112,13 @@ def test_proof_asks_the_held_out_rows_of_the_stage_and_judges_them_as_the_recipe
     assert questions.of(pretrained, tokenizer_of(pretrained), recipe).rows[0].messages is None
 
 
+def test_proof_of_a_stage_that_held_out_no_row_asks_what_else_there_is(dpo, monkeypatch):
+    mapped = questions.table.mapped
+    monkeypatch.setattr(questions.table, "mapped", lambda file: mapped(file).slice(0, 0))
+    asked = questions.of(dpo, tokenizer_of(dpo), None)
+    assert asked.rows and asked.origin in ("samples of dpo", "built-in prompts")
+
+
 def test_the_page_on_exports_says_what_is_allowed():
     page = (PROJECT / "docs" / "how-to" / "use-and-export.md").read_text(encoding="utf-8")
     lines = [line for line in page.splitlines() if line.startswith("| ") and line.endswith("% |")]
