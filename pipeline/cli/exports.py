@@ -155,7 +155,7 @@ def summary(made: Export) -> list[str]:
             f"next tokens: KL {proof['kl']:.1e} nats over {proof['tokens']}, {proof['agreement']:.1%} the same; "
             f"{_of(proof['answers'])} greedy answers the same"
         )
-        lines.append(_allowed(proof["limits"]))
+        lines.append(_allowed(proof["limits"], proof.get("kl_allowed")))
     for name in ("exact_match", "mean_score", "reward_accuracy"):
         if name in proof:
             lines.append(
@@ -168,10 +168,13 @@ def summary(made: Export) -> list[str]:
     return lines
 
 
-def _allowed(limits: Mapping[str, float]) -> str:
-    """How far next tokens and answers may be off, so that what is proven sounds like no more than it is."""
+def _allowed(limits: Mapping[str, float], kl: float | None) -> str:
+    """How far next tokens and answers may be off, so that what is proven sounds like no more than it is.
+
+    `kl` is None in a proof that was kept before it was said; it is below the limit where the adapter changed little.
+    """
     return (
-        f"allowed: KL {limits['kl']:.0e}; another token, and an answer that parts at it, where the trained model preferred its "
+        f"allowed: KL {kl or limits['kl']:.1e}; another token, and an answer that parts at it, where the trained model preferred its "
         f"own by less than {limits['gap']:g} nats; {1 - limits['sure']:.1%} of them further off"
     )
 

@@ -187,12 +187,13 @@ def _next_tokens(form: Form, known: _Trained, questions: Questions, limits: Limi
         worst = max(worst, (float(nats[-1].mean()), number))
     kl, gap = float(numpy.concatenate(nats).mean()), numpy.concatenate(gaps)
     sure = float((gap <= limits.gap).mean())
+    learned = math.inf if known.learned is None else max(limits.learned * known.learned, EXACT.kl)
     after = f"Most of it ({worst[0]:.2g}) after: {_short(questions.rows[worst[1]].text)}"
     if not kl <= limits.kl:  # a NaN is beyond every limit
         differs.append(
             f"its next tokens are {kl:.2g} nats off, over {len(gap)} tokens; at most {limits.kl:.0e} is allowed. {after}"
         )
-    elif known.learned is not None and kl > limits.learned * known.learned and kl > EXACT.kl:
+    elif kl > learned:
         differs.append(
             f"its next tokens are {kl:.2g} nats off, and those of the base without its adapter {known.learned:.2g}: "
             f"what was learned is lost. {after}"
@@ -203,7 +204,8 @@ def _next_tokens(form: Form, known: _Trained, questions: Questions, limits: Limi
             f"at most {1 - limits.sure:.1%} is allowed. {after}"
         )
     found = {"tokens": len(gap), "kl": kl, "kl_of_worst_prompt": worst[0], "agreement": same / len(gap)}
-    return found | {"largest_gap": float(gap.max()), "kl_of_base": known.learned}
+    allowed = min(limits.kl, learned)
+    return found | {"largest_gap": float(gap.max()), "kl_of_base": known.learned, "kl_allowed": allowed}
 
 
 def divergence(right: numpy.ndarray, found: numpy.ndarray) -> numpy.ndarray:

@@ -126,7 +126,7 @@ def here(chain, monkeypatch):
 def test_stage_is_merged_once_told_by_status_and_goes_with_its_attempt(chain, recipe):
     said = align("merge", "dpo", "-r", "micro.yaml", cwd=chain).stdout
     folder = chain / said.rstrip().splitlines()[-1]
-    assert "allowed: KL 1e-05; another token" in said
+    assert "allowed: KL 1.0e-05; another token" in said
     assert "15 of 15" in said and folder.parent == attempt(chain, "dpo") / "exports"
     written = (folder / "model.safetensors").stat().st_mtime_ns
     again = align("merge", "dpo", "-r", "micro.yaml", cwd=chain).stdout
