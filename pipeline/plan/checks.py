@@ -1,6 +1,7 @@
 """What can be looked at before anything is planned: the files and functions that a recipe names, its trackers."""
 
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 
@@ -19,19 +20,27 @@ from pipeline.reward.verifiable import missing_library
 from pipeline.stage import specs
 
 SEPARATED = {*TEXTS, *TABLES} - {".txt"}  # files whose rows stand apart by themselves
+# What a field of the trainer needs beside the pinned packages: its module and its package. train/loop/arguments.py refuses to go without.
+_PACKAGES = {"use_liger_kernel": ("liger_kernel", "liger-kernel"), "use_vllm": ("vllm", "vllm")}
 
 
 def trackers_ready(recipe: Recipe, steps: Iterable[Step]) -> None:
-    """Those of the stages that are to be trained or evaluated: what they would be told is lost without them."""
-    told_of = [step.stage for step in steps if step.state in (RUN, CONTINUE, EVALUATE)]
-    reported = {name: recipe.stage(name).train.get("report_to") for name in told_of}
-    wrong = dict(one for name, report_to in reported.items() for one in trackers.missing(name, report_to))
+    """Before anything is run: what the trackers would be told is lost without them. Raises PipelineError."""
+    wrong = dict(one for step in steps for one in trackers_missing(recipe, step))
     if wrong:
         raise PipelineError("\n".join(wrong), "\n".join(dict.fromkeys(wrong.values())))
 
 
+def trackers_missing(recipe: Recipe, step: Step) -> Iterator[tuple[str, str]]:
+    """(what is wrong, how to mend it) of the trackers of a stage that is to be trained or evaluated."""
+    if step.state in (RUN, CONTINUE, EVALUATE):
+        yield from trackers.missing(step.stage, recipe.stage(step.stage).train.get("report_to"))
+
+
 def notes(recipe: Recipe, step: Step) -> Iterator[str]:
     """What a stage that is to be trained says to no purpose, or could not do on this machine."""
+    for what, _ in trackers_missing(recipe, step):
+        yield f"{what.removeprefix(f'{step.stage}: ').rstrip('.')}, and a run stops there"
     if step.state not in (RUN, CONTINUE):
         return
     config, written = specs()[step.stage].config, recipe.stage(step.stage).train
@@ -41,6 +50,9 @@ def notes(recipe: Recipe, step: Step) -> Iterator[str]:
         yield f"model.attn_implementation: {found[0]}"
     if found := methods.not_here(recipe, step, gpu=has_gpu()):
         yield found[0]
+    for key, (module, package) in _PACKAGES.items():
+        if written.get(key) and find_spec(module) is None:
+            yield f"train.{key}: the package {package} is not installed, and the run needs it"
 
 
 def not_there(data: Data) -> list[PipelineError]:

@@ -93,7 +93,6 @@ class Planner:
                 step = replace(step, falls_short=tuple(lost))
             steps[name] = step
         self.digests.save()
-        checks.trackers_ready(self.recipe, steps.values())
         judges.check(self.recipe, steps.values())
         return list(steps.values())
 

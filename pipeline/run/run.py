@@ -9,7 +9,7 @@ from pipeline.artifact.attempt import point_latest
 from pipeline.console import confusion, tables
 from pipeline.console.display import Display
 from pipeline.errors import PipelineError
-from pipeline.plan import judges, processes
+from pipeline.plan import checks, judges, processes
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import UP_TO_DATE, Step
 from pipeline.recipe.recipe import Recipe
@@ -46,6 +46,7 @@ class Run:
     def execute(self) -> int:
         """Run what is not up to date. Returns the exit code; raises PipelineError."""
         steps = self._plan()
+        checks.trackers_ready(self.recipe, steps)
         judges.need_keys(self.recipe, steps)
         if self.planner.resolve_commits(steps):
             steps = self._plan()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.console.display import Display
 from pipeline.errors import PipelineError
+from pipeline.plan import checks
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import UP_TO_DATE, Step
 from pipeline.recipe.reading import load_recipe
@@ -54,8 +55,11 @@ class Standing:
         return [f"stages.{one.stage}.{role}={json.dumps(folder)}" for role, folder in roles.items() if folder]
 
     def step(self, one: Contestant, overrides: Sequence[str]) -> Step:
-        """What would be done for a run, in the folder of the trial."""
-        return self._plan(one.load(overrides), one.stage, self.place)
+        """What is to be done for a run, in the folder of the trial. Raises PipelineError where it could not report to its trackers."""
+        recipe = one.load(overrides)
+        step = self._plan(recipe, one.stage, self.place)
+        checks.trackers_ready(recipe, [step])
+        return step
 
     def job(self, one: Contestant, overrides: Sequence[str], step: Step, folder: Path) -> Job:
         recipe = one.load(overrides)

@@ -18,7 +18,7 @@ from pipeline import hub, installing
 from pipeline.errors import PipelineError
 from pipeline.model import attention
 from pipeline.model.backend import has_gpu
-from pipeline.plan import methods
+from pipeline.plan import checks, methods
 from pipeline.plan.memory import card as cards
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import CONTINUE, EVALUATE, RUN
@@ -80,6 +80,8 @@ def of_recipe(recipe: Recipe, runs: Path) -> Iterator[Finding]:
         for found in dict.fromkeys(methods.not_here(recipe, step, gpu=has_gpu()) for step in to_do):
             if found:
                 yield Finding(f"{recipe.name}: adapter", MISSING, *found)
+        for what, do in dict.fromkeys(one for step in to_do for one in checks.trackers_missing(recipe, step)):
+            yield Finding(f"{recipe.name}: tracker", MISSING, what.rstrip("."), do)
     if recipe.model.id and not Path(recipe.model.id).expanduser().is_dir():
         yield _base(recipe)
     if found := attention.obstacle(recipe.model.attn_implementation, gpu=has_gpu()):

@@ -6,19 +6,43 @@ import pytest
 from conftest import refused, write_micro
 
 from pipeline.errors import PipelineError
-from pipeline.plan import trackers
+from pipeline.plan import checks, trackers
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import UP_TO_DATE
 from pipeline.recipe import effect
 from pipeline.recipe.fields import effective
 from pipeline.recipe.reading import load_recipe
+from pipeline.use.subject import find, last_policy
 
 
-def test_a_tracker_that_is_not_installed_is_told_in_the_plan(tmp_path, monkeypatch):
+def test_a_tracker_that_is_not_installed_is_noted_in_the_plan_and_stops_a_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     loaded = load_recipe(write_micro(tmp_path), ["train.report_to=clearml"])
+    steps = Planner(loaded, tmp_path / "runs").plan(["sft"])
+    assert "train.report_to: clearml is not installed, and a run stops there" in steps[-1].notes
     with pytest.raises(PipelineError, match=r"(?s)sft: train.report_to: clearml is not installed.*pip install clearml"):
-        Planner(loaded, tmp_path / "runs").plan(["sft"])
+        checks.trackers_ready(loaded, steps)
+    assert "clearml is not installed" in refused(
+        tmp_path, "run", "sft", "-r", "micro.yaml", "--set", "train.report_to=clearml"
+    )
+    assert not list((tmp_path / "runs").glob("*/sft"))
+
+
+def test_what_trains_nothing_needs_no_tracker(chain, monkeypatch):
+    """A stage is out of date, and the recipe's tracker cannot log: what is finished can still be asked for."""
+    monkeypatch.chdir(chain)
+    loaded = load_recipe("micro.yaml", ["train.report_to=clearml", "stages.dpo.train.beta=0.9"])
+    steps = {step.stage: step.state for step in Planner(loaded, chain / "runs").plan(list(loaded.stages))}
+    assert steps["dpo"] == "run" and find("sft", loaded, chain / "runs").name == "sft"
+    assert last_policy(loaded, chain / "runs") != "dpo"
+
+
+def test_packages_that_are_not_installed_are_noted_together(micro, monkeypatch):
+    monkeypatch.chdir(micro)
+    monkeypatch.setattr(checks, "find_spec", lambda module: None)
+    recipe = load_recipe("micro.yaml", ["stages.sft.train.use_liger_kernel=true"])
+    (step,) = Planner(recipe, Path("runs")).plan(["sft"])[-1:]
+    assert "train.use_liger_kernel: the package liger-kernel is not installed, and the run needs it" in step.notes
 
 
 def test_a_tracker_is_no_matter_where_nothing_is_to_be_trained(chain, monkeypatch):

@@ -9,7 +9,7 @@ from filelock import FileLock
 from pipeline.artifact.attempt import Attempt
 from pipeline.artifact.digests import Digests
 from pipeline.errors import MachineError, PipelineError
-from pipeline.plan import judges, methods
+from pipeline.plan import checks, judges, methods
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import Step
 from pipeline.ranks import ALONE, Ranks
@@ -73,6 +73,7 @@ def check(job: Job, attempt: Attempt, ranks: Ranks = ALONE) -> CheckedJob:
     step = planner.plan([job.stage])[-1]
     if step.fingerprint != job.fingerprint:
         raise PipelineError(f"{job.stage}: its data or parent changed while it was started.", "Run it again.")
+    checks.trackers_ready(recipe, [step])
     judges.need_keys(recipe, [step])
     for parent in (step.parent, step.reward):
         if parent and parent.attempt:
