@@ -143,6 +143,8 @@ def summary(made: Export) -> list[str]:
     if not proof["prompts"]:
         return [*lines, *(line for one in proof["differs"] for line in one.splitlines())]
     lines.append(f"asked {proof['prompts']} prompts ({proof['of']}), run by {proof['runtime']['exported']}")
+    if cut := proof.get("prompts_cut"):  # older proofs do not say it
+        lines.append(f"{cut} of them lost their beginning: with the answer they were longer than the model's context")
     lines.append(
         f"the template writes {_of(proof['templates'])} of them alike, the tokenizer splits {_of(proof['texts'])} texts alike"
     )

@@ -94,6 +94,7 @@ def prove(
         found = {
             "prompts": len(questions.rows),
             "of": questions.origin,
+            "prompts_cut": questions.cut,
             "runtime": {"trained": known.runtime, "exported": form.runtime},
             "limits": asdict(limits),
         }

@@ -10,13 +10,16 @@ from pipeline.data.shapes.kinds import KINDS, Kind, Prompt
 from pipeline.data.shapes.kinds.kind import from_bytes
 from pipeline.data.tokens.encoder import Encoder
 from pipeline.data.tokens.template import Template
+from pipeline.hub import asking
 from pipeline.recipe.recipe import Recipe
 from pipeline.recipe.sections import Evaluation
 from pipeline.stage import specs
+from pipeline.use.gguf import shapes
 from pipeline.use.subject import SCORE, Subject
 
 MOST = 64  # prompts
 LONGEST_ANSWER = 32  # tokens: of each answer so many are compared
+SPARE = 8  # positions: llama.cpp's server ends an answer before the last one
 _ANSWER = "I have thought about it, and this is my answer."
 # For what comes without rows of its own, and for every tokenizer. They differ in script, digits, spaces and signs, which tokenizers split apart.
 BUILT_IN = (
@@ -48,14 +51,35 @@ class Questions:
     max_new_tokens: int = LONGEST_ANSWER
     evaluation: Evaluation | None = None  # how the recipe judges an answer
     texts: Sequence[str] = ()  # more of them, which only the tokenizers are asked for
+    cut: int = 0  # so many prompts lost their beginning, for with the answer they were longer than the model's context
 
 
 def of(subject: Subject, tokenizer, recipe: Recipe | None) -> Questions:
-    """Up to 64 held-out rows of the subject's stage, spread over all of them; else its samples; else the built-in ones."""
+    """Up to 64 held-out rows of the subject's stage, spread over all of them; else its samples; else the built-in ones.
+
+    A prompt that leaves no room for its answer loses its beginning, as in an evaluation (evaluate/generate.py).
+    """
     encoder = Encoder(tokenizer, through_suffix=subject.head == SCORE)
     built_in = [_asked(one, encoder, subject.head) for one in BUILT_IN]
     found = _of_stage(subject, encoder, recipe) if subject.attempt else None
-    return replace(found or Questions(built_in, "built-in prompts"), texts=[one.text for one in built_in])
+    asked = replace(found or Questions(built_in, "built-in prompts"), texts=[one.text for one in built_in])
+    most = _context(subject)
+    if most is None or subject.head == SCORE:
+        return asked
+    room = max(most - asked.max_new_tokens - SPARE, 1)
+    rows = [replace(one, ids=one.ids[-room:]) for one in asked.rows]
+    return replace(asked, rows=rows, cut=sum(len(one.ids) > room for one in asked.rows))
+
+
+def _context(subject: Subject) -> int | None:
+    """Positions of every form that the subject is written in; None where its configuration names no end."""
+    from transformers import AutoConfig
+
+    remote, source = subject.model.trust_remote_code, subject.base.source or str(subject.folder)
+    with asking(f"{subject.name}: {source}"):
+        config = AutoConfig.from_pretrained(source, revision=subject.base.commit, trust_remote_code=remote)
+    config = config.get_text_config()
+    return shapes.context(config) if getattr(config, "max_position_embeddings", None) else None
 
 
 def _of_stage(subject: Subject, encoder: Encoder, recipe: Recipe | None) -> Questions | None:

@@ -10,6 +10,7 @@ from prepared import tokenizer_with
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
+from pipeline.cli.exports import summary
 from pipeline.data.tokens.template import Template
 from pipeline.errors import PipelineError
 from pipeline.model.base import Base
@@ -105,6 +106,18 @@ def test_weights_that_are_not_reordered_are_refused(llama, tmp_path, monkeypatch
     monkeypatch.setattr(shapes, "permuted", lambda tensor, heads: tensor)
     with pytest.raises(PipelineError, match="nats off"):
         to_gguf(subject(llama), tmp_path / "gguf")
+
+
+@run
+def test_prompts_that_are_longer_than_the_context_are_cut_and_counted(tmp_path, monkeypatch):
+    """As an evaluation cuts them: llama.cpp would refuse them, and the export with them."""
+    monkeypatch.setattr(questions, "BUILT_IN", ("Who is it? " * 60, "Who?"))
+    base = small_models.base(tmp_path / "base", "llama", max_position_embeddings=128)
+    one = asked(subject(base))
+    assert one.cut == 1 and len(one.rows[0].ids) == 128 - one.max_new_tokens - questions.SPARE
+    made = to_gguf(subject(base), tmp_path / "gguf")
+    assert made.proven and made.proof["prompts"] == 2 and made.proof["prompts_cut"] == 1
+    assert "1 of them lost their beginning" in " ".join(summary(made))
 
 
 @run
