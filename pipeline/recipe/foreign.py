@@ -12,6 +12,8 @@ from pipeline import stage
 from pipeline.model.adapters import METHODS
 from pipeline.recipe.owned import by_name
 
+LLAMA_FACTORY, AXOLOTL, TRL = "LLaMA-Factory", "Axolotl", "TRL"
+
 
 class Words(NamedTuple):
     """Names of other tools: the key that says the same, what to write as its value, and what to say where there is none."""
@@ -71,6 +73,16 @@ _METHODS = {name: name for name in "pretrain sft reward dpo kto orpo simpo grpo 
 _LOSSES = ("ipo", "hinge")
 # Keys whose value is a method.
 _NAME_A_METHOD = ("rl", "stage", "training_stage", "pref_loss", "dpo_loss")
+
+
+def tool_of(given: Mapping) -> str | None:
+    """The tool whose training file has such keys; None where it is none that is known."""
+    keys = given.keys()
+    if "model_name_or_path" in keys and {"stage", "finetuning_type", "dataset", "template"} & keys:
+        return LLAMA_FACTORY
+    if "base_model" in keys:
+        return AXOLOTL
+    return TRL if "dataset_name" in keys or {"model_name_or_path", "datasets"} <= keys else None
 
 
 def nearest_key(key: str, section: str, value: object = None) -> str:

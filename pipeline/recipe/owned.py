@@ -30,6 +30,7 @@ OWNED = _owned(
         "model.trust_remote_code instead": "trust_remote_code",
         "weight beside each of reward_functions instead": "reward_weights",
         "vllm_importance_sampling_clip_max instead": "vllm_importance_sampling_cap",
+        "evaluation.batch_size instead": "per_device_eval_batch_size",
         "keep: {best: a figure} in the stage instead": """load_best_model_at_end metric_for_best_model
             greater_is_better""",
     },
@@ -61,11 +62,12 @@ OWNED = _owned(
         "a cache is of no use in training": "use_cache",
         "the device is chosen when a stage runs": "use_cpu",
         "the batch size is part of what is trained": "auto_find_batch_size",
-        "name the stages to run on the command line": "do_train do_eval do_predict",
+        "name the stages to run on the command line": "do_train",
+        "held-out rows are measured before and after every stage, and asked for answers; see evaluation": """do_eval
+            do_predict""",
         "the pipeline shows progress itself": "disable_tqdm",
         "a loss that is not a number has to be seen": "logging_nan_inf_filter",
-        "held-out rows are measured by the pipeline; see evaluation": """per_device_eval_batch_size
-            eval_accumulation_steps batch_eval_metrics prediction_loss_only eval_do_concat_batches
+        "held-out rows are measured by the pipeline; see evaluation": """eval_accumulation_steps batch_eval_metrics prediction_loss_only eval_do_concat_batches
             eval_use_gather_object include_for_metrics num_generations_eval""",
         "answers to held-out prompts stand in samples.jsonl; see evaluation": """log_completions log_multimodal
             num_completions_to_print log_unique_prompts""",

@@ -1,5 +1,6 @@
 """A YAML file to a recipe, or to all of its mistakes at once, each with its line."""
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from pydantic import ValidationError
 
 from pipeline import stage
 from pipeline.data.source import Data
-from pipeline.recipe import shipped, yaml_lines
+from pipeline.recipe import foreign, shipped, yaml_lines
 from pipeline.recipe.mistakes import contradictions
 from pipeline.recipe.problem import Problem, RecipeError
 from pipeline.recipe.recipe import Recipe
@@ -34,6 +35,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         problems += wrong_shape
         problems += contradictions(source.value)
     if problems or recipe is None:
+        if isinstance(source.value, dict) and "stages" not in source.value and (tool := foreign.tool_of(source.value)):
+            said = f"{path}: is a training file of {tool}, and no recipe."
+            raise RecipeError([said], f"Make a recipe of it, which runs: align init --from {shlex.quote(str(path))}")
         raise RecipeError(_in_order(problems, source))
     recipe._path, recipe._place, recipe._overrides = path, source.place, tuple(map(str, overrides))
     return recipe

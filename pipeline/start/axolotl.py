@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
+from pipeline.recipe import foreign
 from pipeline.recipe.sections import ATTENTIONS
 from pipeline.start import axolotl_data
 from pipeline.start.translation import Translation
 
-NAME = "Axolotl"
+NAME = foreign.AXOLOTL
 _STAGES = {"dpo": "dpo", "ipo": "dpo", "kto": "kto", "orpo": "orpo", "simpo": "simpo"}
 _TEMPLATES = {name: name for name in ("chatml", "llama3", "qwen3", "gemma")} | {
     "qwen_25": "qwen",
@@ -31,7 +32,7 @@ _LIGER = (
 
 
 def is_its(given: Mapping) -> bool:
-    return "base_model" in given
+    return foreign.tool_of(given) == NAME
 
 
 def translate(t: Translation, path: Path) -> None:
@@ -150,7 +151,7 @@ def _handlers(t: Translation) -> dict:
         "attn_implementation": partial(_named_attention, t),
         "sample_packing": partial(_packing, t),
         "special_tokens": partial(_tokens, t),
-        "warmup_ratio": lambda value: t.put("train.warmup_steps", value, "warmup_ratio"),
+        "warmup_ratio": t.warmup,
         "gradient_checkpointing": partial(_checkpointing, t),
         "rpo_alpha": partial(_rpo, t),
         "cosine_min_lr_ratio": partial(_least_rate, t),

@@ -42,6 +42,7 @@ def translated(path: Path, stage_name: str | None = None) -> Translation:
     else:
         tool.translate(translation, path)
     translation.settle()
+    translation.tell_rest()
     translation.tree = _ordered(translation.tree)
     return translation
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
+from pipeline.recipe import foreign
 from pipeline.start import llama_factory_data
 from pipeline.start.translation import Translation
 
-NAME = "LLaMA-Factory"
+NAME = foreign.LLAMA_FACTORY
 _STAGES = {"pt": "pretrain", "sft": "sft", "rm": "reward", "dpo": "dpo", "kto": "kto"}
 _LOSSES = {"sigmoid": "dpo", "hinge": "dpo", "ipo": "dpo", "orpo": "orpo", "simpo": "simpo"}
 _TEMPLATES = {
@@ -23,7 +24,7 @@ _ATTENTION = {"fa2": "flash_attention_2", "fa3": "flash_attention_3", "sdpa": "s
 
 
 def is_its(given: Mapping) -> bool:
-    return "model_name_or_path" in given and bool({"stage", "finetuning_type", "dataset", "template"} & given.keys())
+    return foreign.tool_of(given) == NAME
 
 
 def translate(t: Translation, path: Path) -> None:
@@ -141,7 +142,7 @@ def _handlers(t: Translation, tuning: str) -> dict:
         "adapter_name_or_path": partial(_policy, t),
         "flash_attn": partial(_attention, t),
         "quantization_bit": partial(_bits, t),
-        "warmup_ratio": lambda value: t.put("train.warmup_steps", value, "warmup_ratio"),
+        "warmup_ratio": t.warmup,
         "disable_gradient_checkpointing": lambda value: t.put(
             "train.gradient_checkpointing", not value, "disable_gradient_checkpointing"
         ),
@@ -233,7 +234,7 @@ def _packing(t: Translation, key: str, value: object) -> None:
     if not t.has("packing"):
         t.drop(key, "this stage packs no rows")
         return
-    t.put("train.packing", bool(value), key)
+    t.put("train.packing", bool(t.value("packing") or t.value("neat_packing")), key)  # the latter brings the former
     if value and key == "packing" and not t.value("neat_packing"):
         t.means.append(
             "packing: rows in one sequence saw each other there; here they are kept apart (as neat_packing)."

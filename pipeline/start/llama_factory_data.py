@@ -77,7 +77,9 @@ def _part(t: Translation, name: str, info: Mapping | None, folder: Path) -> dict
     if columns := _columns(entry):
         part["columns"] = columns
     if entry.get("num_samples"):
-        t.means.append(f"{name}: num_samples: {entry['num_samples']} is not taken over; data.max_rows is of all rows.")
+        t.means.append(
+            f"{name}: num_samples: {entry['num_samples']} is not taken over; data.max_rows is of all rows of the stage."
+        )
     if seen := {"images", "videos", "audios"} & (entry.get("columns") or {}).keys():
         t.to_do.append(f"{name}: has {', '.join(sorted(seen))}, and models of text alone are trained here.")
     strange = {value for key, value in (entry.get("tags") or {}).items() if key.endswith("_tag")} - _ROLES
@@ -118,11 +120,15 @@ def _put_parts(t: Translation, parts: list[dict]) -> None:
         t.put("data.path", [part["path"] for part in parts], "dataset")
     else:
         t.put("data.mixture", parts, "dataset")
+        if probabilities is not None:
+            t.put("data.mixture", parts, "interleave_probs")
 
 
 def _held_out(t: Translation, info: Mapping | None, folder: Path) -> None:
     size, names = t.value("val_size", 0), _names(t.value("eval_dataset"))
     if names:
+        if size:
+            t.drop("val_size", "eval_dataset is held out")
         parts = [_part(t, name, info, folder) for name in names]
         kept = [{key: value for key, value in part.items() if key != "columns"} for part in parts]
         paths = [part["path"] for part in kept]
@@ -144,9 +150,15 @@ def _which_rows(t: Translation, data_sets: int) -> None:
     if (most := t.value("max_samples")) is not None:
         t.put("data.max_rows", most * data_sets, "max_samples")
         t.means.append(
-            "max_samples: there the first rows of each data set; here data.max_rows counts all trained rows of the stage, "
-            "chosen by what they say."
+            "max_samples: there the first rows of each data set; here data.max_rows counts all rows of the stage, those that "
+            "are held out included, chosen by what they say."
         )
+        if data_sets > 1:
+            t.to_do.append(
+                f"max_samples: {most} of each of {data_sets} data sets there; data.max_rows: {most * data_sets} here is of all "
+                f"their rows together, so that a large data set gives more of them than a small one. To train on {most} of "
+                "each, cut the files themselves, and leave data.max_rows out."
+            )
     if t.value("streaming"):
         t.put("data.streaming", True, "streaming")
     if (mix := t.value("mix_strategy")) and mix != "concat" and t.value("interleave_probs") is None:

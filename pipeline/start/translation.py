@@ -14,6 +14,7 @@ from pipeline.recipe.owned import OWNED
 
 Place = tuple[str, ...]
 BY_DEFAULT = "its default there"
+REST = "says what another key says, or what is done here anyway"
 
 
 class Dropped(NamedTuple):
@@ -56,7 +57,12 @@ class Translation:
         for part in path[:-1]:
             inside = inside.setdefault(part, {})
         inside[path[-1]] = value
-        self.origins[path] = self._origin(key, key) if key is not None and key in self.given else BY_DEFAULT
+        if key is None or key not in self.given:
+            self.origins[path] = BY_DEFAULT
+            return
+        before = self.origins.get(path, BY_DEFAULT).partition(" (")[0].split(", ")
+        both = [one for one in before if one in self.given and one != key]  # several keys may say one value together
+        self.origins[path] = self._origin(", ".join([*both, key]), key)
 
     def _origin(self, said: str, key: object) -> str:
         """What said it, and where: a line of the file, or of another that it names."""
@@ -80,6 +86,26 @@ class Translation:
                 "it the stage begins from the base."
             )
             self.drop(key, "no such folder; see above")
+
+    def warmup(self, ratio: object) -> None:
+        """`warmup_ratio`, which all of them have: below 1 train.warmup_steps is a share of all steps, too."""
+        if self.value("warmup_steps"):
+            self.drop("warmup_ratio", "warmup_steps is there, and goes before it")
+        else:
+            self.put("train.warmup_steps", ratio, "warmup_ratio")
+
+    @property
+    def told(self) -> set[str]:
+        """The keys of the file of which it is said what became of them."""
+        taken = (name for origin in self.origins.values() for name in origin.partition(" (")[0].split(", "))
+        dropped = (name for one in self.dropped for name in str(one.key).split(", "))
+        return {*taken, *dropped, *map(str, self.off)}
+
+    def tell_rest(self) -> None:
+        """Of keys that were only looked at beside others: no key of the file goes without a word."""
+        for key in self.given:
+            if str(key) not in self.told:
+                self.drop(key, REST)
 
     def drop(self, key: str, why: str) -> None:
         self.dropped.append(Dropped(self.source.line([key]), key, self.given.get(key), why))

@@ -5,16 +5,17 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.errors import PipelineError
+from pipeline.recipe import foreign
 from pipeline.recipe.fields import fields_of
 from pipeline.start import trl_data, trl_launched, trl_rewards
-from pipeline.start.translation import Translation
-from pipeline.start.trl_command import COMMANDS, SCRIPT, TRL, arguments
+from pipeline.start.translation import Dropped, Translation
+from pipeline.start.trl_command import COMMANDS, ENVIRONMENT, SCRIPT, TRL, arguments
 
-NAME = "TRL"
+NAME = foreign.TRL
 
 
 def is_its(given: Mapping) -> bool:
-    return bool({TRL, SCRIPT, "dataset_name"} & given.keys()) or ("model_name_or_path" in given and "datasets" in given)
+    return bool({TRL, SCRIPT} & given.keys()) or foreign.tool_of(given) == NAME
 
 
 def translate(t: Translation, path: Path, named: str | None = None) -> None:
@@ -107,7 +108,13 @@ def _precision(t: Translation, tuned: bool) -> None:
         t.put("model.dtype", dtype, "dtype")
     elif tuned:
         t.put("model.dtype", half, key)
-        if half != "float32":
+        bits = next((bits for bits in (4, 8) if t.value(f"load_in_{bits}bit")), None)
+        if half != "float32" and bits:
+            t.means.append(
+                f"dtype: what of the base is not kept in {bits} bits was kept in {dtype} there, with {half} arithmetic; here "
+                f"it is kept in {half}. The adapter is float32 in both."
+            )
+        elif half != "float32":
             t.means.append(
                 f"dtype: the frozen base was kept in {dtype} there, with {half} arithmetic; here it is kept in {half}, at "
                 "half the memory. The adapter is float32 in both."
@@ -159,7 +166,8 @@ def _handlers(t: Translation, tuned: bool, rewarded: bool) -> dict[str, Callable
     return handlers | {
         "bf16": partial(_half, t, "bf16"),
         "fp16": partial(_half, t, "fp16"),
-        "env": partial(_environment, t),
+        "warmup_ratio": t.warmup,
+        ENVIRONMENT: partial(_environment, t),
         "completion_only_loss": partial(_completion, t),
         "assistant_only_loss": partial(_assistant, t),
         "use_bnb_nested_quant": lambda value: t.drop("use_bnb_nested_quant", "4 bits are quantized twice here, always"),
@@ -204,9 +212,10 @@ def _modules(t: Translation, value: object) -> None:
 
 
 def _environment(t: Translation, value: object) -> None:
-    names = ", ".join(map(str, value)) if isinstance(value, Mapping) else str(value)
-    t.to_do.append(f"env: a recipe sets no environment: set {names} in the shell.")
-    t.drop("env", "see above")
+    """Its values are not told: a key to some service may be among them."""
+    names = ", ".join(map(str, value)) if isinstance(value, Mapping | list) else str(value)
+    t.to_do.append(f"env: a recipe sets no environment: set {names} in the shell, as it was.")
+    t.dropped.append(Dropped(t.source.line([ENVIRONMENT]), ENVIRONMENT, names, "see above"))
 
 
 def _completion(t: Translation, value: object) -> None:

@@ -14,7 +14,9 @@ from pipeline.stage import specs
 
 COMMANDS = ("sft", "dpo", "reward", "kto", "grpo", "rloo")  # of `trl`, and the names of its scripts
 TRL, SCRIPT = "trl", "script"  # the keys that say which of them it was
+ENVIRONMENT = "env"  # that of a --config's environment, and of the file's own
 _STARTERS = ("accelerate", "torchrun", "deepspeed", "python", "uv", "poetry", "nohup", "time", "exec")
+_WRAPPERS = ("nohup", "time", "exec", "env")
 _ENDS = re.compile(r"[;|&()<>]+")
 _REDIRECTED = re.compile(r"(?<!\S)(?:\d?>>?&?|&>>?|<)\s*[^\s;|&]+")
 _SET = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
@@ -65,12 +67,27 @@ class _Call:
     given: list[tuple[str, int]] = field(default_factory=list)
 
 
+@dataclass
+class _Shell:
+    """What the file has set so far: `exported` are names with their lines, `used` those that were put into a command."""
+
+    known: dict[str, str] = field(default_factory=dict)
+    exported: dict[str, int] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+
+    @property
+    def environment(self) -> dict[str, int]:
+        """What the command itself may have read."""
+        return {name: line for name, line in self.exported.items() if name not in self.used}
+
+
 def read(path: Path, text: str) -> yaml_lines.Source:
     """The arguments as a mapping; those of its --config stand among them, where the command itself says nothing else.
 
     Raises PipelineError where there is no such command, or more than one.
     """
-    calls = [call for command in _commands(path, text) if (call := _call(command)) and _trains(call)]
+    shell = _Shell()
+    calls = [call for command in _commands(path, text, shell) if (call := _call(command)) and _trains(call)]
     if not calls:
         raise PipelineError(
             f"{path}: has no command that trains with TRL, such as `trl sft --model_name_or_path ...` or `python sft.py ...`.",
@@ -98,12 +115,18 @@ def read(path: Path, text: str) -> yaml_lines.Source:
         said |= _config(source, path, *config)
     source.value = said | {key: value for key, (value, _) in given.items()}
     source.places |= {(key,): line for key, (_, line) in given.items()}
+    if environment := shell.environment:
+        before = source.value.get(ENVIRONMENT)
+        source.value[ENVIRONMENT] = [
+            *(before if isinstance(before, Mapping) else ()),
+            *environment,
+        ]  # no values: some are keys
+        source.places[(ENVIRONMENT,)] = min(environment.values())
     return source
 
 
-def _commands(path: Path, text: str) -> Iterator[list[tuple[str, int]]]:
+def _commands(path: Path, text: str, shell: _Shell) -> Iterator[list[tuple[str, int]]]:
     """Each command as its words with their lines, variables of the file put in."""
-    known: dict[str, str] = {}
     waiting, begun, words = "", 0, []
     for number, written in enumerate(text.splitlines(), 1):
         line = re.sub(r"^\s*[$!]\s+", "", written) if not waiting else written
@@ -119,34 +142,51 @@ def _commands(path: Path, text: str) -> Iterator[list[tuple[str, int]]]:
             continue
         waiting = ""
         if not goes_on:
-            yield from _split(words, known)
+            yield from _split(words, shell)
             words = []
     if waiting.strip():
         raise PipelineError(f"{path}:{begun}: a quotation has no end.", "Close it.")
-    yield from _split(words, known)
+    yield from _split(words, shell)
 
 
-def _split(words: Sequence[tuple[str, int]], known: dict[str, str]) -> Iterator[list[tuple[str, int]]]:
+def _split(words: Sequence[tuple[str, int]], shell: _Shell) -> Iterator[list[tuple[str, int]]]:
     """Commands that stand in one line; what sets a variable is noted."""
     command: list[tuple[str, int]] = []
     for word, line in [*words, (";", 0)]:
         if not _ENDS.fullmatch(word):
-            command.append((_filled(word, known), line))
+            command.append((_filled(word, shell), line))
             continue
         found = [_SET.fullmatch(one) for one, _ in command if one != "export"]
         if command and all(found):
-            known |= {one[1]: one[2] for one in found if one}
+            shell.known |= {one[1]: one[2] for one in found if one}
+            if command[0][0] == "export":
+                shell.exported |= {one[1]: command[0][1] for one in found if one}
         elif command:
+            shell.exported |= _before(command)
             yield command
         command = []
 
 
-def _filled(word: str, known: Mapping[str, str]) -> str:
+def _before(command: Sequence[tuple[str, int]]) -> dict[str, int]:
+    """What is set in front of a command that trains, for it alone, with its line."""
+    if (call := _call(command)) is None or not _trains(call):
+        return {}
+    found: dict[str, int] = {}
+    for word, line in command:
+        if one := _SET.fullmatch(word):
+            found[one[1]] = line
+        elif word not in _WRAPPERS:
+            break
+    return found
+
+
+def _filled(word: str, shell: _Shell) -> str:
     """With what the file sets, and what every shell has; another variable stays as it is."""
 
     def value(found: re.Match) -> str:
         name = found[1] or found[2]
-        return known.get(name) or (os.environ.get(name) if name in ("HOME", "PWD", "USER") else None) or found[0]
+        shell.used.add(name)
+        return shell.known.get(name) or (os.environ.get(name) if name in ("HOME", "PWD", "USER") else None) or found[0]
 
     return _VARIABLE.sub(value, word)
 
@@ -160,7 +200,7 @@ def _trains(call: _Call) -> bool:
 def _call(command: Sequence[tuple[str, int]]) -> _Call | None:
     """What a command trains; None of one that trains nothing."""
     words = list(command)
-    while words and (_SET.fullmatch(words[0][0]) or words[0][0] in ("nohup", "time", "exec", "env")):
+    while words and (_SET.fullmatch(words[0][0]) or words[0][0] in _WRAPPERS):
         words = words[1:]
     texts = [word for word, _ in words]
     if texts[:2] == ["uv", "run"]:

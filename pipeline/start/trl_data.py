@@ -14,6 +14,7 @@ KEYS = (
 ).split()
 _BUILDERS = ("json", "csv", "parquet", "text", "arrow")
 _TEXT = "text"
+_KEYS = {"split": "dataset_train_split", "config": "dataset_config"}  # beside dataset_name, what says each
 
 
 def is_plain_text(t: Translation) -> bool:
@@ -41,7 +42,8 @@ def translate(t: Translation) -> None:
     if len(parts) == 1:
         for name, value in parts[0].items():
             if name != "weight":
-                t.put(f"data.{name}", value, key)
+                own = _KEYS.get(name) if key == "dataset_name" else None
+                t.put(f"data.{name}", value, own if own in t.given else key)
     else:
         t.put("data.mixture", parts, key)
     if (field := t.value("dataset_text_field", _TEXT)) != _TEXT:

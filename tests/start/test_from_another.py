@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import PipelineError
+from pipeline.recipe.problem import RecipeError
 from pipeline.recipe.reading import load_recipe
 from pipeline.start.from_another import report, text, translated
+from pipeline.start.translation import REST
 
 LORA = "finetuning_type: lora\nlora_rank: 8\nlora_target: all\n"
 COMMON = """\
@@ -126,11 +128,41 @@ def written(tool: str, name: str) -> str:
 def test_every_usual_file_becomes_a_recipe_that_loads_with_nothing_unsaid(translate, tool, name):
     recipe, translation = translate(written(tool, name))
     recipe.resolved()
-    said = json.dumps(report(translation)) + "".join(translation.origins.values())
-    assert [key for key in translation.given if key not in said and key not in QUIET] == []
+    assert set(translation.given) <= translation.told
+    assert not any(one.why == REST for one in translation.dropped)
 
 
-QUIET = {"evals_per_epoch", "dataset_dir"}  # said by what it became
+@pytest.mark.parametrize("both", ["packing: true\nneat_packing: true\n", "packing: true\nneat_packing: false\n"])
+def test_keys_that_say_one_thing_together_are_both_named(translate, both):
+    recipe, translation = translate(LLAMA_FACTORY["sft"] + both)
+    assert recipe.stage("sft").train["packing"] is True
+    assert "packing, neat_packing (line 28)" in translation.origins.values()
+    said = dict(report(translation))["What was taken over"]
+    assert any(line.startswith("packing: true, neat_packing: ") for line in said)
+
+
+def test_no_key_goes_without_a_word(translate):
+    """Also those that were only looked at beside others."""
+    more = "eval_dataset: pairs\nval_size: 0\npure_bf16: true\ninterleave_probs: 0.5,0.5\n"
+    _, translation = translate(LLAMA_FACTORY["sft"] + more)
+    assert set(translation.given) <= translation.told
+    assert [one.key for one in translation.dropped if one.why == REST] == ["val_size", "pure_bf16"]
+
+
+def test_so_many_rows_of_each_data_set_are_still_to_do(translate):
+    recipe, translation = translate(LLAMA_FACTORY["sft"] + "max_samples: 60\n")
+    assert recipe.stage("sft").data.max_rows == 120
+    assert any("max_samples: 60 of each of 2 data sets there" in one for one in translation.to_do)
+    assert not translate(LLAMA_FACTORY["dpo"] + "max_samples: 60\n")[1].to_do
+
+
+def test_another_tools_file_given_as_a_recipe_is_called_so_alone(tmp_path):
+    for tool, written in (("LLaMA-Factory", LLAMA_FACTORY["sft"]), ("Axolotl", AXOLOTL["lora"])):
+        (file := tmp_path / "theirs.yaml").write_text(written)
+        with pytest.raises(RecipeError) as error:
+            load_recipe(file)
+        assert error.value.problems == (f"{file}: is a training file of {tool}, and no recipe.",)
+        assert f"align init --from {file}" in error.value.fix
 
 
 @pytest.mark.parametrize(("tool", "name"), EVERY)

@@ -86,8 +86,8 @@ def test_every_argument_there_is_is_known(name):
 def test_a_saved_command_becomes_a_recipe_with_nothing_unsaid(translate, name):
     recipe, translation = translate(command(name))
     recipe.resolved()
-    train, said = recipe.stage(name).train, said_of(translation)
-    assert [key for key in translation.given if key not in said] == []
+    train = recipe.stage(name).train
+    assert set(translation.given) <= translation.told
     assert (train["learning_rate"], train["num_train_epochs"], train["warmup_steps"]) == (2e-4, 1, 0.1)
     assert train["per_device_train_batch_size"] * train["gradient_accumulation_steps"] == 16
     assert train["gradient_checkpointing"] is False
@@ -217,6 +217,37 @@ def test_what_cannot_be_translated_is_refused_with_its_line(translate, written, 
     with pytest.raises(PipelineError) as error:
         translate(written)
     assert said in str(error.value)
+
+
+def test_what_the_file_exports_is_named_and_its_values_are_not(translate):
+    call = "trl sft --model_name_or_path $MODEL --dataset_name a/b\n"
+    set_before = "MODEL=owner/model\nexport WANDB_MODE=offline\nexport HF_TOKEN=hf_secret\nNCCL_DEBUG=INFO nohup "
+    _, translation = translate(set_before + call)
+    assert translation.to_do == [
+        "env: a recipe sets no environment: set WANDB_MODE, HF_TOKEN, NCCL_DEBUG in the shell, as it was."
+    ]
+    assert "(line 2)" not in said_of(translation) and "hf_secret" not in said_of(translation)
+    assert [(one.line, one.key) for one in translation.dropped] == [(2, "env")]
+    assert translate("export MODEL=owner/model\n" + call)[1].to_do == []  # it is put in, and needed no more
+
+
+def test_each_key_of_a_data_set_is_named_by_itself(translate):
+    more = " --dataset_train_split train --dataset_config en --warmup_ratio 0.1"
+    recipe, translation = translate(f"trl sft --model_name_or_path owner/model --dataset_name owner/rows{more}\n")
+    assert set(translation.given) <= translation.told
+    assert translation.origins["stages", "sft", "data", "split"] == "dataset_train_split (line 1)"
+    assert translation.origins["stages", "sft", "data", "config"] == "dataset_config (line 1)"
+    assert recipe.stage("sft").train["warmup_steps"] == 0.1
+    steps, translation = translate(
+        "trl sft --model_name_or_path a/b --dataset_name c/d --warmup_ratio 0.1 --warmup_steps 5\n"
+    )
+    assert steps.stage("sft").train["warmup_steps"] == 5 and "warmup_ratio" in {one.key for one in translation.dropped}
+
+
+def test_a_base_in_four_bits_is_not_said_to_have_been_whole(translate):
+    _, translation = translate("trl sft --model_name_or_path a/b --dataset_name c/d --use_peft --load_in_4bit\n")
+    (said,) = (one for one in translation.means if one.startswith("dtype"))
+    assert "what of the base is not kept in 4 bits" in said and "frozen base" not in said
 
 
 def test_variables_of_the_file_are_put_in(translate):
