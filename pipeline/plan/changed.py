@@ -19,6 +19,8 @@ def changes(contents: Contents, name: str, old: dict, new: dict) -> Iterator[str
     for change in difference(old, new):
         key, _, values = change.partition(": ")
         if written is None or not key.startswith("adapter.") or key.split(".")[1] in written:
+            if key == "policy":
+                values = values.replace("null", "the base")  # what a stage without a policy begins from
             yield contents.renamed(name, f"{_of_recipe(contents.recipe, name, key)}: {values}")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipeline.artifact import command
 from pipeline.artifact.attempt import Attempt, all_attempts
 from pipeline.artifact.digests import Digests
 from pipeline.artifact.manifest import MANIFEST
@@ -155,7 +156,11 @@ def _of_stage(name: str, recipe: Recipe, runs: Path) -> Subject:
     step = Planner(recipe, runs).plan([name])[-1]
     if step.state not in (UP_TO_DATE, EVALUATE):
         others = [one for one in all_attempts(runs / recipe.name / name) if one.finished]
-        older = f" An older one is finished: name it by its folder, {others[0].folder}." if others else ""
+        older = (
+            f" An older one{_begun(others[0])} is finished: name it by its folder, {others[0].folder}."
+            if others
+            else ""
+        )
         raise PipelineError(
             f"{name}: is not trained as the recipe stands ({step.state}: {step.why}).",
             f"Train it first: {_command(name, recipe, runs)}.{older}",
@@ -169,7 +174,13 @@ def _command(name: str, recipe: Recipe, runs: Path) -> str:
     for one in recipe.overrides:
         options += ["--set", one]
     line = shlex.join(["align", "run", name, *options])
-    return line if options[2:] else f"make {name} RECIPE={recipe.path} ({line})"
+    return line if options[2:] or not Path("Makefile").is_file() else f"make {name} RECIPE={recipe.path} ({line})"
+
+
+def _begun(attempt: Attempt) -> str:
+    """What a command had said beside its recipe, for that is the difference then."""
+    said = command.of(attempt)
+    return f", of a run with {' '.join(said.options)}," if said and said.options else ""
 
 
 def _of_attempt(name: str, attempt: Attempt, trust_remote_code: bool = False) -> Subject:

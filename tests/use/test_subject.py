@@ -10,10 +10,13 @@ from conftest import attempt, manifest
 from publishing import in_this_process, own_hub  # noqa: F401
 from safetensors.torch import load_file, save_file
 
+from pipeline.artifact import command
 from pipeline.errors import PipelineError
+from pipeline.plan.changed import changes
+from pipeline.plan.planner import Planner
 from pipeline.recipe.reading import load_recipe
 from pipeline.use.loaded import load
-from pipeline.use.subject import all_of, find, finished, last_policy
+from pipeline.use.subject import _command, all_of, find, finished, last_policy
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +80,7 @@ def test_adapter_whose_base_is_gone_says_on_which_it_stands(chain, tmp_path):
 
 
 def test_what_would_train_it_says_all_that_was_said(chain):
-    for changes, says in (
+    for overrides, says in (
         (["stages.dpo.train.beta=0.3"], "--set stages.dpo.train.beta=0.3."),
         (
             ["stages.sft.data={path: chat.jsonl, held_out: 0.3}"],
@@ -85,7 +88,7 @@ def test_what_would_train_it_says_all_that_was_said(chain):
         ),
     ):
         with pytest.raises(PipelineError) as error:
-            find("dpo", load_recipe("micro.yaml", changes), Path("runs"))
+            find("dpo", load_recipe("micro.yaml", overrides), Path("runs"))
         assert "align run dpo -r micro.yaml " in error.value.fix and says in error.value.fix
     with pytest.raises(PipelineError) as error:
         find("dpo", load_recipe("micro.yaml"), Path("else where"))
@@ -128,6 +131,26 @@ def test_stage_that_the_recipe_would_train_again_is_refused_with_the_older_one(c
     with pytest.raises(PipelineError) as error:
         find("dpo", changed, chain / "runs")
     assert "beta" in str(error.value) and str(attempt(chain, "dpo")) in str(error.value)
+
+
+def test_an_older_one_that_began_otherwise_is_named_with_what_its_command_said(chain, tmp_path):
+    shutil.copytree(chain / "runs", tmp_path / "runs", symlinks=True)
+    said = tmp_path / "runs/micro/dpo/latest" / command.FILE
+    said.write_text(json.dumps({"recipe": "micro.yaml", "overrides": [], "policy": "out/sft"}))
+    changed = load_recipe(chain / "micro.yaml", ["stages.dpo.train.beta=0.3"])
+    with pytest.raises(PipelineError, match="An older one, of a run with --policy out/sft, is finished: name it by"):
+        find("dpo", changed, tmp_path / "runs")
+    contents = Planner(changed, tmp_path / "runs").contents
+    (other,) = changes(contents, "dpo", {"adapter": {}, "policy": "a" * 64}, {"adapter": {}, "policy": None})
+    assert other == "policy: aaaaaaaa -> the base"
+
+
+def test_make_is_named_only_where_there_is_a_makefile(chain, tmp_path, monkeypatch):
+    plain = load_recipe(chain / "micro.yaml")
+    monkeypatch.chdir(tmp_path)
+    for there in (False, True):
+        (tmp_path / "Makefile").write_text("") if there else None
+        assert _command("dpo", plain, Path("runs")).startswith("make dpo" if there else "align run dpo -r ")
 
 
 def test_damaged_and_unfinished_artifacts_are_refused(chain, recipe, tmp_path):
