@@ -32,7 +32,8 @@
 #   make bench          against TRL's own command line; bench-ppo, bench-rollouts, bench-data,
 #                       bench-merge, bench-serving, bench-kills, bench-first-loss, bench-real-data,
 #                       bench-methods, bench-kill-methods, bench-families, bench-processes, bench-scale,
-#                       bench-references, bench-memory, bench-memory-processes, bench-step, bench-prompts: see benchmarks/
+#                       bench-references, bench-memory, bench-memory-processes, bench-step,
+#                       bench-prompts: see benchmarks/
 #   make readme         what README.md and docs/ quote of a run, by running it
 #   make newest         the tests against the newest releases, in .venv-newest: ARGS="--keep torch"
 #   make clean          remove .venv
