@@ -63,8 +63,9 @@ def whole(recipe: Recipe, step: Step, strategy: str | None = None) -> str | None
         return f"only {', '.join(name for name, one in specs().items() if one.in_parts)} can be trained so."
     if zero and recipe.model.dtype == "float16":
         return "model.dtype: float16 would make an adapter's fp32 weights float16; bfloat16 does not."
-    if recipe.model.bits and of_model:
-        return f"weights of {recipe.model.bits} bits stay whole; leave load_in_{recipe.model.bits}bit out."
+    if recipe.model.bits:
+        why = "stay whole" if of_model else "were not tried with it"
+        return f"weights of {recipe.model.bits} bits {why}; leave load_in_{recipe.model.bits}bit out."
     if not method.in_parts:
         why = "needs whole weights; lora and full do not" if of_model else "was not tried with it; lora and full were"
         return f"adapter.method: {method.name} {why}."

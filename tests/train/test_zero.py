@@ -52,6 +52,7 @@ def test_what_is_divided_trains_what_one_process_trains_and_any_number_goes_on(c
     assert manifest(by_zero3, "dpo")["metrics"]["before"]["loss"] == pytest.approx(0.6931, abs=1e-4)  # ln 2
 
 
+@pytest.mark.slow
 @needs_deepspeed
 def test_a_killed_process_takes_the_stage_down_and_it_goes_on_to_the_bit(by_zero3, copied):
     folder = copied("sft")
