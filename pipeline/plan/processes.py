@@ -1,5 +1,6 @@
 """What cannot be trained by several processes, or not by so many: refused before anything is loaded."""
 
+import json
 from collections.abc import Iterable
 from importlib.util import find_spec
 
@@ -9,7 +10,7 @@ from pipeline.plan.judges import judge_of
 from pipeline.plan.methods import tuning
 from pipeline.plan.step import CONTINUE, RUN, Step
 from pipeline.recipe.fields import effective
-from pipeline.recipe.launch import EACH, PASSES, SHARDING, ZERO, divided
+from pipeline.recipe.launch import EACH, PASSES, SHARDING, ZERO, can_go_on, divided
 from pipeline.recipe.recipe import Recipe
 from pipeline.stage import Spec, specs
 
@@ -30,6 +31,8 @@ def check(recipe: Recipe, steps: Iterable[Step]) -> None:
     if size > 1 and recipe.launch.strategy in (*SHARDING, *ZERO):
         _check_cut(recipe, [step for step in steps if step.state in (RUN, CONTINUE)])
     for step in steps:
+        if step.state == CONTINUE and step.from_step:
+            _check_goes_on(recipe, step)
         spec, given = specs()[step.stage], step.given or recipe.given(step.stage, full=False)
         try:
             if step.state in (RUN, CONTINUE):
@@ -40,6 +43,22 @@ def check(recipe: Recipe, steps: Iterable[Step]) -> None:
     if wrong:
         anew = "which makes another recipe of it, trained anew."
         raise PipelineError(f"{recipe.path}: " + "\n  ".join(wrong), f"Set {'; '.join(fixes)}, {anew} {ALONE}")
+
+
+def _check_goes_on(recipe: Recipe, step: Step) -> None:
+    try:
+        begun = json.loads((step.known_attempt.folder / "run.json").read_text(encoding="utf-8"))
+    except OSError:
+        return  # nothing was trained yet
+    size, strategy = recipe.launch.size, recipe.launch.strategy
+    if can_go_on(begun, size, strategy):
+        return
+    how = f"--processes {begun['processes']} --strategy {begun.get('strategy', 'ddp')}"
+    now = f"--processes {size} --strategy {strategy if size > 1 else 'ddp'}"
+    raise PipelineError(
+        f"{step.stage}: {step.known_attempt.folder.name} was begun with {how}, and its checkpoint cannot go on with {now}.",
+        f"Continue it with {how}, or start another attempt with --fresh (FRESH=1).",
+    )
 
 
 def _check_cut(recipe: Recipe, steps: Iterable[Step]) -> None:

@@ -61,6 +61,11 @@ class Launch(Section):
             raise ValueError(
                 f"node_rank is {self.node_rank}, and of {self.nodes} machines the last is {self.nodes - 1}"
             )
+        if self.strategy != "ddp" and self.processes == 1 and self.nodes == 1:
+            raise ValueError(
+                f"strategy {self.strategy} shares a model among several processes, and this is one: say how many with processes "
+                "(--processes 2), or name ddp (--strategy ddp)"
+            )
         if self.offload and self.strategy not in OFFLOADING:
             raise ValueError(f"offload is for strategy {' or '.join(OFFLOADING)}, and this is {self.strategy}")
         if self.rendezvous and self.nodes == 1:
@@ -129,6 +134,16 @@ def divided(spec: Spec, given: Mapping[str, Any], size: int) -> dict[str, Any]:
             raise ValueError(f"{SLICES}: {slices} is no multiple of {size}")
         split[SLICES] = slices // fewer
     return dict(given) | split
+
+
+def can_go_on(begun: Mapping[str, Any], size: int, strategy: str) -> bool:
+    """Whether an attempt that was begun as its run.json says goes on with so many processes and this strategy: a checkpoint's
+    optimizer has the form of its strategy, and DeepSpeed's is of one number of processes.
+    """
+    then, now = begun.get("strategy", "ddp"), strategy if size > 1 else "ddp"
+    if {then, now} & set(ZERO):
+        return (then, begun["processes"]) == (now, size)
+    return (then in SHARDING) == (now in SHARDING)
 
 
 def of_slurm(environment: Mapping[str, str]) -> list[str]:

@@ -72,7 +72,9 @@ def best_of(tmp_path, figure="exact_match") -> tuple[Best, SimpleNamespace]:
 @pytest.fixture
 def saves(monkeypatch):
     """Stands for the weights: an empty folder."""
-    monkeypatch.setattr("pipeline.train.loop.best.save_weights", lambda model, folder: folder.mkdir(parents=True))
+    monkeypatch.setattr(
+        "pipeline.train.loop.best.save_weights", lambda model, folder, ranks: folder.mkdir(parents=True)
+    )
 
 
 def test_of_equals_the_first_and_what_is_no_number_never(tmp_path, saves):

@@ -44,7 +44,7 @@ def test_a_killed_part_takes_the_stage_down_and_it_goes_on_to_the_bit(in_parts, 
     wait_until_gone(folder)
     assert not below(process.pid)
     other = refused(folder, "run", "sft", "-r", "micro.yaml")  # the optimizer lies there in parts
-    assert "begun otherwise" in other and "strategy" in other and "--fresh" in other
+    assert "was begun with --processes 2 --strategy fsdp" in other and "--fresh" in other
     assert "from step" in align("run", "sft", "-r", "micro.yaml", *PARTS, cwd=folder, alone=True).stdout
     assert manifest(folder, "sft")["weights_sha256"] == manifest(in_parts, "sft")["weights_sha256"]
     assert manifest(folder, "sft")["metrics"] == manifest(in_parts, "sft")["metrics"]
@@ -100,6 +100,15 @@ def test_what_needs_whole_weights_is_refused_by_the_plan(built, stage, setting, 
     said = refused(built, "plan", stage, "-r", "micro.yaml", *PARTS, "--fresh", "--set", setting)
     assert reason in said and "--strategy ddp" in said
     assert f"stages.{stage}" in said
+
+
+def test_what_is_up_to_date_may_be_planned_for_any_number(built):
+    assert "up to date" in align("plan", "sft", "-r", "micro.yaml", "--processes", "3", cwd=built).stdout
+
+
+def test_a_strategy_is_for_several(built):
+    said = refused(built, "plan", "sft", "-r", "micro.yaml", "--strategy", "fsdp")
+    assert "strategy fsdp shares a model among several processes, and this is one" in said
 
 
 def test_offloading_is_for_parts_and_for_a_gpu(built):

@@ -66,7 +66,7 @@ def test_a_killed_process_takes_the_stage_down_and_it_goes_on_to_the_bit(by_zero
     assert not below(process.pid)
     for other in (("--processes", "1"), divided("zero2")):
         said = refused(folder, "run", "sft", "-r", "micro.yaml", *other, alone=True)
-        assert "begun otherwise" in said and "--fresh" in said
+        assert "was begun with --processes 2 --strategy" in said and "--fresh" in said
     assert "from step" in align("run", "sft", "-r", "micro.yaml", *divided("zero3"), cwd=folder, alone=True).stdout
     assert manifest(folder, "sft")["weights_sha256"] == manifest(by_zero3, "sft")["weights_sha256"]
     assert manifest(folder, "sft")["metrics"] == manifest(by_zero3, "sft")["metrics"]

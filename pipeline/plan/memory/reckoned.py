@@ -7,13 +7,13 @@ from pipeline.plan import processes
 from pipeline.plan.memory import lengths
 from pipeline.plan.memory.card import Card
 from pipeline.plan.memory.earlier_runs import EarlierRuns
-from pipeline.plan.memory.held import Held
+from pipeline.plan.memory.held import ALONE, Held
 from pipeline.plan.memory.need import Need
 from pipeline.plan.memory.settings import setting_of
 from pipeline.plan.memory.shape import UnknownShape
 from pipeline.plan.memory.stage_need import Setting, need_of
 from pipeline.plan.planner import Planner
-from pipeline.plan.step import Step
+from pipeline.plan.step import CONTINUE, RUN, Step
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ def reckon_one(planner: Planner, step: Step, margin: float | None = None, held: 
     except UnknownShape as error:
         return Reckoned(step.stage, None, f"{error}")
     setting = replace(setting, held=held) if held else setting
+    if step.state not in (RUN, CONTINUE) and not setting.can_be_dealt_out:
+        setting = replace(setting, held=ALONE)  # it was trained by another number, and is not trained now
     need = needed(setting, margin, known=bool(rows))
     return Reckoned(step.stage, need, setting=setting, in_parts=processes.whole(recipe, step, "fsdp") is None)
 

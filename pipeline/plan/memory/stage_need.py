@@ -56,6 +56,13 @@ class Setting:
         return divided(self.spec, self.train, self.held.processes)
 
     @property
+    def can_be_dealt_out(self) -> bool:
+        try:
+            return bool(self.own)
+        except ValueError:
+            return False
+
+    @property
     def micro(self) -> int:
         return int(self.own[EACH])
 

@@ -18,7 +18,7 @@ from pipeline.model import attention, backend
 from pipeline.model.backend import UNSLOTH
 from pipeline.plan.step import EVALUATE
 from pipeline.ranks import ALONE, Ranks, joined
-from pipeline.recipe.launch import SHARDING, ZERO
+from pipeline.recipe.launch import SHARDING, ZERO, can_go_on
 from pipeline.recipe.recipe import Recipe
 from pipeline.stage import specs
 from pipeline.train.job.job import Job
@@ -178,10 +178,8 @@ def _processes_alone(job: Job, begun: dict, now: dict) -> bool:
     """Whether it is only by its processes that it is run otherwise, and it can go on: a rollout in its middle cannot."""
     if begun["processes"] == now["processes"] or specs()[job.stage].response:
         return False
-    if {begun.get("strategy"), now.get("strategy")} & set(ZERO):
-        return False  # DeepSpeed's are of one number of processes
-    if (begun.get("strategy") in SHARDING) != (now.get("strategy") in SHARDING):
-        return False  # their checkpoints have other forms
+    if not can_go_on(begun, now["processes"], now.get("strategy", "ddp")):
+        return False
     of_them = ("processes", "threads", "strategy", *PLACES)
     return all(begun.get(key) == now.get(key) for key in begun | now if key not in of_them)
 
