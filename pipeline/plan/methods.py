@@ -32,8 +32,6 @@ def refuse(recipe: Recipe, name: str, parent: Parent | None, config: Mapping[str
             f"Give stages.{name}.adapter: {{method: lora}}.",
         )
     values = effective(spec.config, train)
-    most = told_by(config)
-    max_length(name, train, most and most - method.positions(fields))
     if number := steps.written(values):
         refuse_too_short(f"{recipe.path}: stages.{name}", method, fields, number)
     for need in _needs(spec, values, begins, recipe.launch.size, recipe.stage(name).best):
@@ -46,6 +44,8 @@ def refuse(recipe: Recipe, name: str, parent: Parent | None, config: Mapping[str
                 if where != need
                 else f"Leave {_WAYS_OUT.get(need, name)} out, or name another adapter.method.",
             )
+    most = told_by(config)
+    max_length(name, train, most and most - method.positions(fields))
 
 
 _WAYS_OUT = {KEEP: KEEP, SEVERAL: f"{SEVERAL} (--processes)"}  # instead of the stage itself

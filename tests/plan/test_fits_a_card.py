@@ -175,7 +175,7 @@ def test_of_a_cut_model_each_process_has_a_part_and_whole_layers_for_a_while(the
         outside = 2 if stage != "reward" else 1
         assert outside * 0.97 < now["whole layers"] / 2**30 < outside + 0.9
         assert parts[stage].need.bytes < whole[stage].need.bytes
-    assert "whole layers" not in needs("launch.strategy=fsdp", goals=["sft"])["sft"].need.parts  # one process
+    assert "whole layers" not in needs(goals=["sft"])["sft"].need.parts  # one process
     waiting = needs(*cut, "launch.offload=cpu", goals=["sft"])["sft"].need.parts
     assert not {"base", "adapter", "optimizer"} & set(waiting) and waiting["whole layers"]
 

@@ -24,6 +24,7 @@ SETTINGS = {
     "p_tuning by LSTM": {"method": "p_tuning", "encoder_reparameterization_type": "LSTM", "encoder_hidden_size": 16},
 }
 NAMES = list(SETTINGS)
+SHORT = ("adapter={method: prefix}", "train.max_length=44")  # 64 positions, less a prefix of 20
 LLAMA = LlamaConfig(
     vocab_size=50,
     hidden_size=32,
@@ -164,7 +165,7 @@ def test_a_damaged_or_foreign_adapter_is_refused(tmp_path):
 def test_a_prompt_begins_with_a_text_of_the_stages_own_tokenizer(stage_of):
     text = "Which colour has it?"
     adapter = f"adapter={{method: prompt, num_virtual_tokens: 30, prompt_tuning_init: TEXT, prompt_tuning_init_text: '{text}'}}"
-    stage = stage_of("sft", adapter)
+    stage = stage_of("sft", adapter, "stages.sft.train.max_length=32")  # 64 positions, less 30
     model, tokenizer = stage.models.at_the_start(), stage.rows.tokenizer.tokenizer
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     words = model.get_input_embeddings().weight[(ids * 30)[:30]]
@@ -249,5 +250,5 @@ def test_a_stage_is_exact_and_what_it_makes_goes_on(name, stage_of, chain, tmp_p
 )
 def test_what_cannot_be_right_is_refused_before_anything_is_loaded(micro, stage, overrides, expected):
     (micro / "rewards.py").write_text("def f(completions):\n    return [0.0 for _ in completions]\n")
-    options = [part for override in ("adapter={method: prefix}", *overrides) for part in ("--set", override)]
+    options = [part for override in (*SHORT, *overrides) for part in ("--set", override)]
     assert expected in refused(micro, "plan", stage, "-r", "micro.yaml", *options)
