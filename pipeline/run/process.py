@@ -17,7 +17,7 @@ from pipeline.model.backend import TRANSFORMERS, Backend
 from pipeline.plan import processes
 from pipeline.plan.step import EVALUATE, Step
 from pipeline.recipe.recipe import Recipe
-from pipeline.run.stopping import Terminated
+from pipeline.run.stopping import told
 from pipeline.train.job.job import AGAIN, INTERRUPTED, Job, killer, log_name
 
 
@@ -107,39 +107,40 @@ def _until_it_ends(
 ) -> tuple[dict | None, bool]:
     """(the event of its error, where there was one; whether it was interrupted)"""
     error, interrupted, saved, pid = None, False, False, process.pid
-    while True:
-        try:
-            for line in process.stdout or ():
-                try:
-                    event = json.loads(line)
-                except ValueError:  # two of several processes told of something at once
-                    continue
-                if event["kind"] == "error":
-                    error = error or event
-                elif event["kind"] == "started":
-                    pid = event["pid"]
-                elif event["kind"] == "interrupted":
-                    saved = True
-                    display.end()
-                    display.say(f"  saved a checkpoint at step {event['step']}; the same command continues from there")
-                for listen in listeners:
-                    listen(event)
-                display.event(event)
-            if interrupted and not saved and error is None and process.wait() == INTERRUPTED:
+
+    def stop(by_term: bool) -> None:
+        nonlocal interrupted
+        if by_term and interrupted:
+            return  # it stops already
+        if interrupted or (several and pid == process.pid):  # none of them is there yet
+            process.kill()
+        else:
+            display.say(f"  stopping after this step ({'SIGTERM' if by_term else 'Ctrl-C again: at once'})")
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM if by_term else signal.SIGINT)
+        interrupted = True
+
+    with told(stop):
+        for line in process.stdout or ():
+            try:
+                event = json.loads(line)
+            except ValueError:  # two of several processes told of something at once
+                continue
+            if event["kind"] == "error":
+                error = error or event
+            elif event["kind"] == "started":
+                pid = event["pid"]
+            elif event["kind"] == "interrupted":
+                saved = True
                 display.end()
-                display.say("  stopped; the same command continues")
-            return error, interrupted
-        except KeyboardInterrupt as stop:
-            by_term = isinstance(stop, Terminated)
-            if by_term and interrupted:
-                pass  # it stops already
-            elif interrupted or (several and pid == process.pid):  # none of them is there yet
-                process.kill()
-            else:
-                display.say(f"  stopping after this step ({'SIGTERM' if by_term else 'Ctrl-C again: at once'})")
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGTERM if by_term else signal.SIGINT)
-            interrupted = True
+                display.say(f"  saved a checkpoint at step {event['step']}; the same command continues from there")
+            for listen in listeners:
+                listen(event)
+            display.event(event)
+        if interrupted and not saved and error is None and process.wait() == INTERRUPTED:
+            display.end()
+            display.say("  stopped; the same command continues")
+    return error, interrupted
 
 
 def died(job: Job, code: int) -> PipelineError:

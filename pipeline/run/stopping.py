@@ -5,7 +5,8 @@ stops at once, of SIGTERM nothing, since a whole job is told of it, each of its 
 """
 
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pipeline.console.screen import make_console
@@ -39,6 +40,32 @@ def _on_sigterm(*_: object) -> None:
     if not _came:
         _came = True
         raise Terminated
+
+
+@contextmanager
+def told(stop: Callable[[bool], None]) -> Iterator[None]:
+    """While a stage is watched, Ctrl-C and SIGTERM call `stop` (with True for SIGTERM) and raise nothing: an exception could come
+    while an event is shown, which would then be lost.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which alone is told of signals
+        yield
+        return
+
+    def on_sigterm(*_: object) -> None:
+        global _came
+        _came = True
+        stop(True)
+
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    if before[signal.SIGINT] is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda *_: stop(False))
+    if before[signal.SIGTERM] is _on_sigterm:
+        signal.signal(signal.SIGTERM, on_sigterm)
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def exit_code(code: object) -> object:
