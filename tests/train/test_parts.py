@@ -1,26 +1,16 @@
 """Processes of which each holds a part of the model train what one trains, go on when one is killed, and leave the same artifacts."""
 
-import shutil
-
 import pytest
-from conftest import align, attempt, manifest, refused, write_micro
-from processes import below, kill_rank, start, wait_for, wait_until_gone
-from safetensors.torch import load_file
+from conftest import align, manifest, refused
+from several import BEST, FULL, HALF, apart, by_one_and_by, sft_by, without_the_second
 
 PARTS = ("--processes", "2", "--strategy", "fsdp")
-FULL = ("--set", "adapter={method: full}")
-HALF = ("--set", "model.dtype=bfloat16")
-BEST = ("--set", "stages.sft.train={eval_strategy: steps, eval_steps: 5}", "--set", "stages.sft.keep={best: loss}")
 
 
 @pytest.fixture(scope="module")
 def in_parts(chain, tmp_path_factory):
     """The folder of a chain whose sft was trained in two parts, from the pretrain of `chain`."""
-    folder = tmp_path_factory.mktemp("in_parts")
-    write_micro(folder)
-    shutil.copytree(chain / "runs" / "micro" / "pretrain", folder / "runs" / "micro" / "pretrain", symlinks=True)
-    align("run", "sft", "-r", "micro.yaml", *PARTS, cwd=folder, alone=True)
-    return folder
+    return sft_by(tmp_path_factory.mktemp("in_parts"), chain, *PARTS)
 
 
 def test_parts_train_what_one_process_trains_and_any_number_goes_on(chain, in_parts):
@@ -35,14 +25,7 @@ def test_parts_train_what_one_process_trains_and_any_number_goes_on(chain, in_pa
 
 def test_a_killed_part_takes_the_stage_down_and_it_goes_on_to_the_bit(in_parts, copied):
     folder = copied("sft")
-    process = start(folder, "sft", *PARTS)
-    wait_for(folder, "sft/*/checkpoints/checkpoint-4", process)
-    kill_rank(1, process.pid)
-    said = process.stdout.read()
-    assert process.wait() == 1
-    assert "process 2 of 2 was killed by SIGKILL" in said and "Traceback" not in said
-    wait_until_gone(folder)
-    assert not below(process.pid)
+    without_the_second(folder, *PARTS)
     other = refused(folder, "run", "sft", "-r", "micro.yaml")  # the optimizer lies there in parts
     assert "was begun with --processes 2 --strategy fsdp" in other and "--fresh" in other
     assert "from step" in align("run", "sft", "-r", "micro.yaml", *PARTS, cwd=folder, alone=True).stdout
@@ -62,29 +45,9 @@ def test_a_head_of_one_row_lies_in_one_part_alone(chain, copied):
 )
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
 def test_also(copied, tmp_path_factory, options, stage):
-    parts = copied("sft")
-    whole = tmp_path_factory.mktemp("whole")
-    shutil.copytree(parts, whole, symlinks=True, dirs_exist_ok=True)
-    own = (*options, "--set", "stages.pretrain.adapter=null")
-    align("run", stage, "-r", "micro.yaml", *own, cwd=whole)
-    align("run", "pretrain", "-r", "micro.yaml", *own, cwd=parts)
-    align("run", stage, "-r", "micro.yaml", *own, *PARTS, cwd=parts, alone=True)
+    parts, whole = copied("sft"), tmp_path_factory.mktemp("whole")
+    by_one_and_by(parts, whole, stage, options, PARTS)
     apart(whole, parts, stage, 2e-3 if options == HALF else 1e-5)
-
-
-def apart(one, other, stage, most=1e-5) -> None:
-    """Equal but for rounding: weights, and figures before and after."""
-    weights = [tensors(folder, stage) for folder in (one, other)]
-    assert weights[0].keys() == weights[1].keys()
-    assert max(float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0]) < most
-    figures = [manifest(folder, stage)["metrics"] for folder in (one, other)]
-    assert figures[1]["before"] == pytest.approx(figures[0]["before"], abs=1e-5)
-    assert figures[1]["after"]["loss"] == pytest.approx(figures[0]["after"]["loss"], abs=1e-4)
-
-
-def tensors(folder, stage) -> dict:
-    output = attempt(folder, stage) / manifest(folder, stage)["output"]
-    return {name: value for file in output.glob("*.safetensors") for name, value in load_file(file).items()}
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from conftest import align, attempt, manifest, refused, write_micro
-from processes import below, kill_rank, start, wait_for, wait_until_gone
-from stage_runs import adapter_of, without_clock
+from conftest import align, attempt, manifest, refused
+from processes import below, kill_rank, start, wait_for
+from several import lines, sft_by, without_the_second
+from stage_runs import adapter_of
 
 from pipeline.ranks import Ranks
 from pipeline.recipe.launch import divided, of_slurm, visible_gpus
@@ -27,11 +28,7 @@ TWO = ("--processes", "2")
 @pytest.fixture(scope="module")
 def by_two(chain, tmp_path_factory):
     """The folder of a chain whose sft was trained by two processes and its dpo by one, from the pretrain of `chain`."""
-    folder = tmp_path_factory.mktemp("by_two")
-    write_micro(folder)
-    shutil.copytree(chain / "runs" / "micro" / "pretrain", folder / "runs" / "micro" / "pretrain", symlinks=True)
-    align("run", "sft", "-r", "micro.yaml", *TWO, cwd=folder, alone=True)
-    return folder
+    return sft_by(tmp_path_factory.mktemp("by_two"), chain, *TWO)
 
 
 def test_two_processes_train_what_one_trains(chain, by_two):
@@ -52,21 +49,9 @@ def test_two_processes_train_what_one_trains(chain, by_two):
     assert single["run"]["processes"] == 1
 
 
-def lines(folder) -> list[dict]:
-    return without_clock([json.loads(line) for line in (attempt(folder, "sft") / "log.jsonl").read_text().splitlines()])
-
-
 def test_a_killed_process_takes_the_stage_down_and_it_goes_on_to_the_bit(chain, by_two, copied):
     folder = copied("sft")
-    process = start(folder, "sft", *TWO)
-    wait_for(folder, "sft/*/checkpoints/checkpoint-4", process)
-    kill_rank(1, process.pid)
-    said = process.stdout.read()
-    assert process.wait() == 1
-    assert "process 2 of 2 was killed by SIGKILL" in said and "The same command continues." in said
-    assert "Traceback" not in said
-    wait_until_gone(folder)
-    assert not below(process.pid)
+    assert "The same command continues." in without_the_second(folder, *TWO)
     said = align("run", "sft", "-r", "micro.yaml", *TWO, cwd=folder, alone=True).stdout
     assert "from step" in said
     assert manifest(folder, "sft")["weights_sha256"] == manifest(by_two, "sft")["weights_sha256"]

@@ -2,24 +2,17 @@
 artifacts.
 """
 
-import json
-import shutil
 from importlib.util import find_spec
 
 import pytest
-from conftest import align, attempt, manifest, refused, write_micro
-from processes import below, kill_rank, start, wait_for, wait_until_gone
-from safetensors.torch import load_file
-from stage_runs import without_clock
+from conftest import align, manifest, refused
+from several import BEST, FULL, HALF, apart, by_one_and_by, lines, sft_by, without_the_second
 
 from pipeline.recipe import strategies
 
 needs_deepspeed = pytest.mark.skipif(
     find_spec("deepspeed") is None, reason="DeepSpeed is not installed: make deepspeed"
 )
-FULL = ("--set", "adapter={method: full}")
-HALF = ("--set", "model.dtype=bfloat16")
-BEST = ("--set", "stages.sft.train={eval_strategy: steps, eval_steps: 5}", "--set", "stages.sft.keep={best: loss}")
 RUNS = ("--set", "stages.dpo.train.precompute_ref_log_probs=false")  # beside the policy
 
 
@@ -30,11 +23,7 @@ def divided(strategy: str) -> tuple[str, ...]:
 @pytest.fixture(scope="module")
 def by_zero3(chain, tmp_path_factory):
     """The folder of a chain whose sft was trained with zero3, from the pretrain of `chain`."""
-    folder = tmp_path_factory.mktemp("by_zero3")
-    write_micro(folder)
-    shutil.copytree(chain / "runs" / "micro" / "pretrain", folder / "runs" / "micro" / "pretrain", symlinks=True)
-    align("run", "sft", "-r", "micro.yaml", *divided("zero3"), cwd=folder, alone=True)
-    return folder
+    return sft_by(tmp_path_factory.mktemp("by_zero3"), chain, *divided("zero3"))
 
 
 @needs_deepspeed
@@ -56,14 +45,7 @@ def test_what_is_divided_trains_what_one_process_trains_and_any_number_goes_on(c
 @needs_deepspeed
 def test_a_killed_process_takes_the_stage_down_and_it_goes_on_to_the_bit(by_zero3, copied):
     folder = copied("sft")
-    process = start(folder, "sft", *divided("zero3"))
-    wait_for(folder, "sft/*/checkpoints/checkpoint-4", process)
-    kill_rank(1, process.pid)
-    said = process.stdout.read()
-    assert process.wait() == 1
-    assert "process 2 of 2 was killed by SIGKILL" in said and "Traceback" not in said
-    wait_until_gone(folder)
-    assert not below(process.pid)
+    without_the_second(folder, *divided("zero3"))
     for other in (("--processes", "1"), divided("zero2")):
         said = refused(folder, "run", "sft", "-r", "micro.yaml", *other, alone=True)
         assert "was begun with --processes 2 --strategy" in said and "--fresh" in said
@@ -101,36 +83,9 @@ def test_other_stages_and_strategies_too(chain, copied, stage, strategy):
     ids=["full", "best", "bf16", "sgd", "checkpointing", "dpo full", "dpo beside", "dpo full beside"],
 )
 def test_also(copied, tmp_path_factory, options, stage, strategy):
-    parts = copied("sft")
-    whole = tmp_path_factory.mktemp("whole")
-    shutil.copytree(parts, whole, symlinks=True, dirs_exist_ok=True)
-    own = (*options, "--set", "stages.pretrain.adapter=null")
-    for folder in (whole, parts):
-        align("run", "pretrain", "-r", "micro.yaml", *own, cwd=folder)
-    align("run", stage, "-r", "micro.yaml", *own, cwd=whole)
-    align("run", stage, "-r", "micro.yaml", *own, *divided(strategy), cwd=parts, alone=True)
+    parts, whole = copied("sft"), tmp_path_factory.mktemp("whole")
+    by_one_and_by(parts, whole, stage, options, divided(strategy))
     apart(whole, parts, stage, 5e-3 if options == HALF else 1e-5)
-
-
-def apart(one, other, stage, most=1e-5) -> None:
-    """Equal but for rounding: weights, and figures before and after."""
-    weights = [tensors(folder, stage) for folder in (one, other)]
-    assert weights[0].keys() == weights[1].keys()
-    for name, value in weights[0].items():
-        assert value.dtype == weights[1][name].dtype
-        assert float((value - weights[1][name]).abs().max()) < most
-    figures = [manifest(folder, stage)["metrics"] for folder in (one, other)]
-    assert figures[1]["before"] == pytest.approx(figures[0]["before"], abs=1e-5)
-    assert figures[1]["after"]["loss"] == pytest.approx(figures[0]["after"]["loss"], abs=1e-4)
-
-
-def tensors(folder, stage) -> dict:
-    output = attempt(folder, stage) / manifest(folder, stage)["output"]
-    return {name: value for file in output.glob("*.safetensors") for name, value in load_file(file).items()}
-
-
-def lines(folder) -> list[dict]:
-    return without_clock([json.loads(line) for line in (attempt(folder, "sft") / "log.jsonl").read_text().splitlines()])
 
 
 THERE = "import pipeline.plan.processes as it; it.find_spec = lambda name: True"
