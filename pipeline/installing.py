@@ -56,5 +56,10 @@ def extra(name: str) -> str:
     return package(*(f"{one.name}{one.specifier}" for one in packages))
 
 
+def goal(name: str) -> str:
+    """The same by make, which has a goal of its name, where this is a clone."""
+    return f"make {name}" if in_clone() else extra(name)
+
+
 def package(*names: str) -> str:
     return f"{'.venv/bin/python -m ' if in_clone() else ''}pip install {' '.join(names)}"

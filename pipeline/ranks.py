@@ -53,6 +53,11 @@ class Ranks:
         return self if self.sharded else ALONE
 
     @property
+    def takes_part(self) -> bool:
+        """Whether this process is one of them."""
+        return self.first or self.sharded
+
+    @property
     def name(self) -> str:
         """What people call it: they count from 1."""
         return f"process {self.rank + 1} of {self.size}"

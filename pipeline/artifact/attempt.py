@@ -2,6 +2,7 @@
 
 runs/<recipe>/<stage>/<fingerprint>[-attempt]/
     inputs.json     what is trained, hashed: written first
+    run.json        how it is run: backend, device, processes
     before.json     the figures of the untrained policy, with every row's: written before the first step
     after.json      the same of the trained one
     checkpoints/    checkpoint-N, while the stage is unfinished and after
@@ -26,6 +27,7 @@ from pipeline.artifact.writing import write_json
 from pipeline.errors import PipelineError
 
 ROWS = ".data"
+HOW = "run.json"
 CURVES = "tensorboard"
 COMPLETE = "complete.json"  # in a checkpoint: the size of every file, written last
 
@@ -67,6 +69,12 @@ class Attempt:
             return json.loads((self.folder / "inputs.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
+
+    @property
+    def how(self) -> dict | None:
+        """How it is run, as agreed when it was begun or last went on; None before that."""
+        file = self.folder / HOW
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
     @property
     def output(self) -> Path:

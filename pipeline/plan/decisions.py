@@ -1,6 +1,5 @@
 """What is done with a stage whose inputs are known: decided by what there is of it already."""
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -72,7 +71,8 @@ class Decisions:
             stopped = "it was stopped before its first checkpoint"
             return replace(step, why=stopped if attempt.inputs else "begun, but nothing of it is kept yet")
         number = checkpoints[0][0]
-        begun = json.loads((attempt.folder / "run.json").read_text(encoding="utf-8"))["backend"]
+        assert attempt.how is not None  # it is agreed before there is a checkpoint
+        begun = attempt.how["backend"]
         if chosen.name != begun and chosen.why == backend.ASKED:
             raise PipelineError(
                 f"{step.stage}: {attempt.folder} was begun with {begun} and cannot go on with {chosen.name}.",

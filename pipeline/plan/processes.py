@@ -1,6 +1,5 @@
 """What cannot be trained by several processes, or not by so many: refused before anything is loaded."""
 
-import json
 from collections.abc import Iterable
 from importlib.util import find_spec
 
@@ -10,7 +9,7 @@ from pipeline.plan.judges import judge_of
 from pipeline.plan.methods import tuning
 from pipeline.plan.step import CONTINUE, RUN, Step
 from pipeline.recipe.fields import effective
-from pipeline.recipe.launch import EACH, PASSES, SHARDING, ZERO, can_go_on, divided
+from pipeline.recipe.launch import DIVIDING, EACH, PASSES, SHARDING, ZERO, can_go_on, divided
 from pipeline.recipe.recipe import Recipe
 from pipeline.stage import Spec, specs
 
@@ -25,10 +24,11 @@ def check(recipe: Recipe, steps: Iterable[Step]) -> None:
     """
     size, wrong, fixes, steps = recipe.launch.size, [], [], list(steps)
     if size > 1 and recipe.launch.strategy in ZERO and find_spec("deepspeed") is None:
-        do = "make deepspeed" if installing.in_clone() else installing.extra("deepspeed")
         said = f"{recipe.path}: launch.strategy: {recipe.launch.strategy}: DeepSpeed is not installed."
-        raise PipelineError(said, f"Install it (`{do}`), or take --strategy fsdp, which needs nothing more.")
-    if size > 1 and recipe.launch.strategy in (*SHARDING, *ZERO):
+        raise PipelineError(
+            said, f"Install it (`{installing.goal('deepspeed')}`), or take --strategy fsdp, which needs nothing more."
+        )
+    if size > 1 and recipe.launch.strategy in DIVIDING:
         _check_cut(recipe, [step for step in steps if step.state in (RUN, CONTINUE)])
     for step in steps:
         if step.state == CONTINUE and step.from_step:
@@ -46,12 +46,8 @@ def check(recipe: Recipe, steps: Iterable[Step]) -> None:
 
 
 def _check_goes_on(recipe: Recipe, step: Step) -> None:
-    try:
-        begun = json.loads((step.known_attempt.folder / "run.json").read_text(encoding="utf-8"))
-    except OSError:
-        return  # nothing was trained yet
-    size, strategy = recipe.launch.size, recipe.launch.strategy
-    if can_go_on(begun, size, strategy):
+    begun, size, strategy = step.known_attempt.how, recipe.launch.size, recipe.launch.strategy
+    if begun is None or can_go_on(begun, size, strategy):
         return
     how = f"--processes {begun['processes']} --strategy {begun.get('strategy', 'ddp')}"
     now = f"--processes {size} --strategy {strategy if size > 1 else 'ddp'}"

@@ -15,7 +15,7 @@ from pipeline.wording import must_be
 
 ZERO = ("zero1", "zero2", "zero3")  # the strategies that are DeepSpeed's
 SHARDING = ("fsdp", "zero3")  # those with which each process holds a part of the weights
-OFFLOADING = ("fsdp", *ZERO)
+DIVIDING = ("fsdp", *ZERO)  # those with which each holds a part of anything: all but ddp
 EACH, PASSES, SLICES = "per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation"
 
 
@@ -61,13 +61,13 @@ class Launch(Section):
             raise ValueError(
                 f"node_rank is {self.node_rank}, and of {self.nodes} machines the last is {self.nodes - 1}"
             )
-        if self.strategy != "ddp" and self.processes == 1 and self.nodes == 1:
+        if self.strategy in DIVIDING and self.processes == 1 and self.nodes == 1:
             raise ValueError(
                 f"strategy {self.strategy} shares a model among several processes, and this is one: say how many with processes "
                 "(--processes 2), or name ddp (--strategy ddp)"
             )
-        if self.offload and self.strategy not in OFFLOADING:
-            raise ValueError(f"offload is for strategy {' or '.join(OFFLOADING)}, and this is {self.strategy}")
+        if self.offload and self.strategy not in DIVIDING:
+            raise ValueError(f"offload is for strategy {' or '.join(DIVIDING)}, and this is {self.strategy}")
         if self.rendezvous and self.nodes == 1:
             raise ValueError("rendezvous is for several machines; say how many with nodes (--nodes 2)")
         if self.nodes > 1 and not self.rendezvous:

@@ -56,11 +56,11 @@ def told(stop: Callable[[bool], None]) -> Iterator[None]:
         _came = True
         stop(True)
 
-    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
-    if before[signal.SIGINT] is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, lambda *_: stop(False))
-    if before[signal.SIGTERM] is _on_sigterm:
-        signal.signal(signal.SIGTERM, on_sigterm)
+    before = {}
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, lambda *_: stop(False))
+    if signal.getsignal(signal.SIGTERM) is _on_sigterm:
+        before[signal.SIGTERM] = signal.signal(signal.SIGTERM, on_sigterm)
     try:
         yield
     finally:

@@ -87,8 +87,7 @@ def of_recipe(recipe: Recipe, runs: Path) -> Iterator[Finding]:
     if found := attention.obstacle(recipe.model.attn_implementation, gpu=has_gpu()):
         yield Finding(f"{recipe.name}: model.attn_implementation", MISSING, *found)
     if recipe.use_unsloth is True and not _version("unsloth"):
-        do = "make unsloth" if installing.in_clone() else installing.extra("unsloth")
-        yield Finding(f"{recipe.name}: use_unsloth", MISSING, "Unsloth is not installed", do)
+        yield Finding(f"{recipe.name}: use_unsloth", MISSING, "Unsloth is not installed", installing.goal("unsloth"))
     liger = [name for name in recipe.stages if recipe.stage(name).train.get("use_liger_kernel")]
     if liger and find_spec("liger_kernel") is None:
         what = f"{recipe.name}: use_liger_kernel"

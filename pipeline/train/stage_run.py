@@ -12,6 +12,7 @@ from peft import PeftModel
 
 from pipeline.artifact.writing import write_json
 from pipeline.data.prepare.table import tokens
+from pipeline.evaluate.figures import Figures
 from pipeline.model.adapters import METHODS
 from pipeline.model.saving import save
 from pipeline.plan import trackers
@@ -43,10 +44,7 @@ class StageRun:
         self.measuring = Measuring(checked, self.rows, self.models, report)
         self.tracking = Tracking(trackers.asked(self.step.given.get("report_to")), self._about(), report)
         best = checked.settings.best
-        together = self.ranks.together
-        self.best = (
-            Best(self.folder, best, report, together) if best and (self.ranks.first or self.ranks.sharded) else None
-        )
+        self.best = Best(self.folder, best, report, self.ranks.together) if best and self.ranks.takes_part else None
         self.record = Record(checked, self.rows, self.measuring, self.tracking, report)
 
     def run(self) -> int:
@@ -74,13 +72,7 @@ class StageRun:
                 self.report("interrupted", step=trainer.state.global_step)
                 self.ranks.wait()
                 return INTERRUPTED
-            kept = self.best.settle(trainer) if self.best else None
-            self.report("phase", name="saving")
-            trainer.finish()
-            step = kept["step"] if kept else trainer.state.global_step
-            after = self.measuring.after(trainer.model, step, before)
-            self.report("phase", name="saving")
-            output = save(trainer.model, self.rows.tokenizer.tokenizer, self.folder, self.ranks.together)
+            output, after, kept = self._finish(trainer, before)
             self.report("phase", name="manifest")
             self.record.sign(trainer, output, before, after, seconds, peak, kept)
         if self.best:
@@ -100,12 +92,22 @@ class StageRun:
         self.ranks.wait()  # the figures before are known
         self._train(trainer)
         if self.ranks.sharded and not self.interruption.is_set():
-            kept = self.best.settle(trainer) if self.best else None
-            trainer.finish()
-            self.measuring.after(trainer.model, kept["step"] if kept else trainer.state.global_step, before)
-            save(trainer.model, self.rows.tokenizer.tokenizer, self.folder, self.ranks)
+            self._finish(trainer, before)
         self.ranks.wait()  # what was trained is saved
         return INTERRUPTED if self.interruption.is_set() else 0
+
+    def _finish(self, trainer, before: Figures) -> tuple[str, Figures, dict | None]:
+        """What was trained, measured and saved: (as what, the figures after, how its step was chosen where that was not the
+        last one).
+        """
+        kept = self.best.settle(trainer) if self.best else None
+        self.report("phase", name="saving")
+        trainer.finish()
+        step = kept["step"] if kept else trainer.state.global_step
+        after = self.measuring.after(trainer.model, step, before)
+        self.report("phase", name="saving")
+        output = save(trainer.model, self.rows.tokenizer.tokenizer, self.folder, self.ranks.together)
+        return output, after, kept
 
     def evaluate_again(self) -> None:
         """Other questions to the same weights: new figures, in a new manifest beside the old weights."""
@@ -154,7 +156,7 @@ class StageRun:
 
     def _evaluate(self, model, step: int) -> dict[str, float]:
         """The held-out figures in the middle of training: the first process finds them, and all know them."""
-        found = self.measuring.in_between(model, step) if self.ranks.first or self.ranks.sharded else None
+        found = self.measuring.in_between(model, step) if self.ranks.takes_part else None
         return self.ranks.told(found) if self.interruption.training else found
 
     def _about(self) -> About:

@@ -36,7 +36,7 @@ class EarlierRuns:
         """
         ratios = []
         for _, said in self._manifests:
-            if said.get("run", {}).get("processes", 1) > 1:
+            if not _alone(said):
                 continue
             memory = said.get("memory") or {}
             planned, reserved = memory.get("planned"), (said.get("peak_bytes") or {}).get("gpu_reserved")
@@ -63,9 +63,14 @@ class EarlierRuns:
         base = step.base.identity if step.base else None
         others = [said for _, said in self._manifests if base and said.get("inputs", {}).get("base") == base]
         for said in (*same, *others):
-            alone = said["run"].get("processes", 1) == 1
-            if said["stage"] == step.stage and "tokens" in said and alone == (planner.recipe.launch.size == 1):
+            like = _alone(said) == (planner.recipe.launch.size == 1)
+            if said["stage"] == step.stage and "tokens" in said and like:
                 yield said
+
+
+def _alone(said: Mapping) -> bool:
+    """Whether it was trained by one process."""
+    return said.get("run", {}).get("processes", 1) == 1
 
 
 def _tokens(planner: Planner, step: Step, said: Mapping) -> float | None:

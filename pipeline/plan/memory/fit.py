@@ -149,10 +149,7 @@ def _smaller_batch(setting: Setting, stage: str) -> tuple[Setting, Changes] | No
 
 def _takes_less(made: Setting, before: Setting) -> bool:
     """Whether each process has fewer rows at a time, and the steps can be dealt out."""
-    try:
-        return made.micro < before.micro
-    except ValueError:
-        return False
+    return made.can_be_dealt_out and made.micro < before.micro
 
 
 def _computed_again(setting: Setting, stage: str) -> tuple[Setting, Changes] | None:

@@ -9,7 +9,7 @@ taken for the like of fsdp, and of zero1 and zero2 the optimizer is divided; nei
 from dataclasses import dataclass, replace
 
 from pipeline.plan.memory.tuned import Tensor, Tuned
-from pipeline.recipe.launch import SHARDING, ZERO, Launch
+from pipeline.recipe.launch import DIVIDING, SHARDING, Launch
 
 REDUCED = 4  # bytes of a gradient's number while FSDP adds it up
 
@@ -28,7 +28,7 @@ class Held:
 
     @property
     def shares_optimizer(self) -> bool:
-        return self.sharded or (self.processes > 1 and self.strategy in ZERO)
+        return self.processes > 1 and self.strategy in DIVIDING
 
     def part(self, size: int) -> int:
         """Bytes that a process has on its GPU all the time, of so many in all."""
@@ -38,12 +38,13 @@ class Held:
 
     def part_of(self, tuned: Tuned) -> Tuned:
         """Of what is trained: of each tensor the rows that the first process has, which has most; of vectors the numbers."""
-        return replace(tuned, tensors=tuple(map(self._rows_of, tuned.tensors))) if self.sharded else tuned
+        return self._divided(tuned) if self.sharded else tuned
 
     def optimized(self, tuned: Tuned) -> Tuned:
         """Of what is trained: that whose optimizer state a process has."""
-        if not self.shares_optimizer:
-            return tuned
+        return self._divided(tuned) if self.shares_optimizer else tuned
+
+    def _divided(self, tuned: Tuned) -> Tuned:
         return replace(tuned, tensors=tuple(map(self._rows_of, tuned.tensors)))
 
     def _rows_of(self, tensor: Tensor) -> Tensor:

@@ -142,7 +142,7 @@ def _standing(setting: Setting) -> dict[str, int]:
         "other roles": held.part(roles),
         "reference": held.part(reference) + (stays if reference else 0),
         "optimizer": trained * states,
-        "DDP's buckets": _gradients(setting) if _by_ddp(setting) else 0,
+        "DDP's buckets": _gradients(setting, tuned) if _by_ddp(setting) else 0,
     }
 
 
@@ -151,14 +151,9 @@ def _by_ddp(setting: Setting) -> bool:
     return setting.held.processes > 1 and not setting.held.sharded and setting.spec.config != "PPOConfig"
 
 
-def _gradients(setting: Setting) -> int:
-    """Of all that is trained, whole."""
-    return setting.tuned.bytes * (2 if setting.spec.config == "PPOConfig" else 1)
-
-
-def _kept_gradients(setting: Setting) -> int:
-    """Those that a process still has when the backward pass is over."""
-    return setting.held.part_of(setting.tuned).bytes * (2 if setting.spec.config == "PPOConfig" else 1)
+def _gradients(setting: Setting, tuned: Tuned) -> int:
+    """Of what is trained; of a process's part of it those that it still has when the backward pass is over."""
+    return tuned.bytes * (2 if setting.spec.config == "PPOConfig" else 1)
 
 
 def _gathered(setting: Setting, layers: int) -> dict[str, int]:
@@ -179,7 +174,8 @@ def _step(setting: Setting) -> Iterator[Phase]:
     every = activations.saved_by_layer(shape, tuned, one)
     between = activations.between_layers(shape, one)
     backward = activations.backward_of_layer(shape, tuned, one) + weights.unpacked(shape, setting.dtype, setting.bits)
-    held, gradients = setting.held, _kept_gradients(setting)
+    held = setting.held
+    gradients = _gradients(setting, held.part_of(tuned))
     everything = tuned.whole and tuned.layers is None
     outside = tuned.size * shape.outside if everything else 0
     # Before the first layer's own gradients are there.
@@ -248,7 +244,7 @@ def _update(setting: Setting) -> Iterator[Phase]:
     """The optimizer's step. AdamW without its fused kernel makes a copy of all that it changes; PPO's processes add up a copy of
     the gradients.
     """
-    gradients = _kept_gradients(setting)
+    gradients = _gradients(setting, setting.held.part_of(setting.tuned))
     plain = setting.train["optim"] in ("adamw_torch", "adafactor", "stable_adamw")
     copied = plain or (setting.spec.config == "PPOConfig" and setting.held.processes > 1)
     held = {"gradients": gradients, "activations": gradients if copied else 0}

@@ -1,7 +1,6 @@
 """The machine that a stage runs on: threads, device and backend, agreed on once and kept, and the memory it took."""
 
 import gc
-import json
 import os
 import resource
 import sys
@@ -10,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.artifact.attempt import Attempt
+from pipeline.artifact.attempt import HOW, Attempt
 from pipeline.artifact.digests import difference
 from pipeline.artifact.writing import write_json
 from pipeline.errors import PipelineError
@@ -81,8 +80,7 @@ def agreed(job: Job, recipe: Recipe, attempt: Attempt, ranks: Ranks = ALONE) -> 
 
     An unfinished one goes on as it began, or with another number of processes, or not at all.
     """
-    file = attempt.folder / "run.json"
-    begun = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    begun = attempt.how
     if begun and job.mode != EVALUATE and not attempt.checkpoints():
         begun = None  # nothing is trained yet
     threads = begun["threads"] if begun and begun["processes"] == ranks.size else _threads(recipe, ranks)
@@ -99,9 +97,9 @@ def agreed(job: Job, recipe: Recipe, attempt: Attempt, ranks: Ranks = ALONE) -> 
     if begun and job.mode != EVALUATE and (earlier := shares(begun, now, attempt.checkpoints()[0][0])):
         now["earlier"] = earlier
     attention.check(recipe.model.attn_implementation, now["device"])
-    note = _settle(job, attempt, file, begun, now) if ranks.first else None
+    note = _settle(job, attempt, begun, now) if ranks.first else None
     ranks.wait()
-    if not _comes(file):
+    if not _comes(file := attempt.folder / HOW):
         raise PipelineError(
             f"{job.stage}: {file} is not on this machine ({ranks.name}).",
             "Have all machines share one runs folder, and name it with --runs (RUNS=).",
@@ -152,10 +150,11 @@ def _take_gpu(job: Job, ranks: Ranks) -> None:
     torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
 
 
-def _settle(job: Job, attempt: Attempt, file: Path, begun: dict | None, now: dict) -> str | None:
+def _settle(job: Job, attempt: Attempt, begun: dict | None, now: dict) -> str | None:
     """Keep how it is run, or refuse where it was begun otherwise. Returns what is to be said of it."""
+    file = attempt.folder / HOW
     if begun is None:
-        if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != now:
+        if attempt.how not in (None, now):
             (attempt.folder / "before.json").unlink(missing_ok=True)
         write_json(file, now)
     elif job.mode != EVALUATE and _processes_alone(job, begun, now):

@@ -21,7 +21,7 @@ from pipeline.model.adapters import method_on
 from pipeline.model.loader import load_adapter
 from pipeline.ranks import ALONE, Ranks
 from pipeline.recipe.fields import effective
-from pipeline.recipe.launch import ZERO
+from pipeline.recipe.launch import DIVIDING, ZERO
 from pipeline.stage import Spec
 from pipeline.train.job.interruption import Interruption
 from pipeline.train.loop import dealing, pairs, reference, sharding, zero
@@ -147,9 +147,7 @@ class Context:
         return torch.nn.Identity() if kept or self.ranks.sharded else self.load_reference()
 
     def _sharing(self, args) -> Choice:
-        if (
-            not self.spec.shares_prompt or self.ranks.sharded or args.deepspeed
-        ):  # it runs parts of the model by themselves
+        if not self.spec.shares_prompt or self.strategy in DIVIDING:  # it runs parts of the model by themselves
             return Choice()
         return choose(self.share_prompt, self.model, args, self.rows)
 

@@ -24,6 +24,8 @@ from transformers.trainer import SCHEDULER_NAME
 
 from pipeline.errors import MachineError
 
+INSTEAD = "Please report it with stage.log; --strategy ddp (STRATEGY=ddp) does without it."
+
 
 def arguments(offload: str | None) -> dict[str, object]:
     """What transformers' training arguments say of it. NO_WRAP: it is cut below, before accelerate has it.
@@ -88,7 +90,7 @@ def cut(model: torch.nn.Module, accelerator) -> torch.nn.Module:
     if parts < 2 or whole:
         raise MachineError(
             f"Each process was to hold a part of the model, and {', '.join(whole[:3]) or 'it has no layers that'} stayed whole.",
-            "Please report it with stage.log; --strategy ddp (STRATEGY=ddp) does without it.",
+            INSTEAD,
         )
     return model
 
@@ -98,10 +100,7 @@ def check_optimizer(trainer) -> None:
     trained = {id(one): one for one in trainer.model.parameters() if one.requires_grad}
     held = {id(one) for group in trainer.optimizer.param_groups for one in group["params"]}
     if held != set(trained) or not all(isinstance(one, DTensor) for one in trained.values()):
-        raise MachineError(
-            "The optimizer does not hold the parts that are trained.",
-            "Please report it with stage.log; --strategy ddp (STRATEGY=ddp) does without it.",
-        )
+        raise MachineError("The optimizer does not hold the parts that are trained.", INSTEAD)
 
 
 def save_optimizer(trainer, folder: Path) -> None:

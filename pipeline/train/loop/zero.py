@@ -17,8 +17,7 @@ from transformers.integrations import deepspeed as integration
 
 from pipeline.errors import MachineError
 from pipeline.recipe import strategies
-
-INSTEAD = "Please report it with stage.log; --strategy ddp (STRATEGY=ddp) does without it."
+from pipeline.train.loop.sharding import INSTEAD
 
 
 def arguments(strategy: str, offload: str | None) -> dict[str, object]:
