@@ -139,10 +139,10 @@ def _handlers(t: Translation) -> dict:
     if t.stage == "dpo":
         rename |= {"dpo_loss_type": "train.loss_type", "dpo_loss_weights": "train.loss_weights"}
         rename |= {"dpo_use_weighting": "train.use_weighting", "dpo_label_smoothing": "train.label_smoothing"}
-    handlers = {key: partial(_renamed, t, key, place) for key, place in rename.items()}
+    handlers = {key: partial(t.renamed, key, place) for key, place in rename.items()}
     done = "base_model rl reward_model adapter load_in_4bit load_in_8bit lora_target_linear bf16 bfloat16 fp16 float16"
     often = "evals_per_epoch saves_per_epoch excess_length_strategy"
-    handlers |= {key: partial(_done, t, key) for key in (*done.split(), *often.split(), *axolotl_data.KEYS)}
+    handlers |= {key: partial(t.looked_at, key) for key in (*done.split(), *often.split(), *axolotl_data.KEYS)}
     handlers |= {key: partial(_kernel, t, key) for key in _LIGER}
     handlers |= {key: partial(_attention, t, key) for key in _ATTENTION}
     return handlers | {
@@ -157,15 +157,6 @@ def _handlers(t: Translation) -> dict:
         "cosine_min_lr_ratio": partial(_least_rate, t),
         "adam_epsilon2": lambda value: t.drop("adam_epsilon2", "no optimizer that can be chosen here reads it"),
     }
-
-
-def _done(t: Translation, key: str, value: object) -> None:
-    if value is False:
-        t.off.append(key)
-
-
-def _renamed(t: Translation, key: str, place: str, value: object) -> None:
-    t.put(place, value, key)
 
 
 def _kernel(t: Translation, key: str, value: object) -> None:

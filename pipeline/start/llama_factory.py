@@ -125,9 +125,9 @@ def _handlers(t: Translation, tuning: str) -> dict:
         rename["pref_beta"] = "train.beta"
     if t.stage == "kto":
         rename |= {"kto_chosen_weight": "train.desirable_weight", "kto_rejected_weight": "train.undesirable_weight"}
-    handlers: dict[str, Callable] = {key: partial(_renamed, t, key, place) for key, place in rename.items()}
+    handlers: dict[str, Callable] = {key: partial(t.renamed, key, place) for key, place in rename.items()}
     done = ("model_name_or_path", "stage", "finetuning_type", "pref_loss", "bf16", "fp16", "pure_bf16")
-    handlers |= {key: partial(_done, t, key) for key in (*done, *llama_factory_data.KEYS)}
+    handlers |= {key: partial(t.looked_at, key) for key in (*done, *llama_factory_data.KEYS)}
     if tuning != "lora":
         unused = [key for key in t.given if str(key).startswith("lora_")]
         handlers |= {
@@ -158,15 +158,6 @@ def _handlers(t: Translation, tuning: str) -> dict:
             "create_new_adapter", "a stage always trains a copy of the incoming adapter"
         ),
     }
-
-
-def _done(t: Translation, key: str, value: object) -> None:
-    if value is False:
-        t.off.append(key)
-
-
-def _renamed(t: Translation, key: str, place: str, value: object) -> None:
-    t.put(place, value, key)
 
 
 def _policy(t: Translation, value: object) -> None:

@@ -87,6 +87,15 @@ class Translation:
             )
             self.drop(key, "no such folder; see above")
 
+    def renamed(self, key: str, place: str, value: object) -> None:
+        """A key that says the same here at another place."""
+        self.put(place, value, key)
+
+    def looked_at(self, key: str, value: object) -> None:
+        """A key that was read with others, whose place is said by now; switched off, it has none."""
+        if value is False:
+            self.off.append(key)
+
     def warmup(self, ratio: object) -> None:
         """`warmup_ratio`, which all of them have: below 1 train.warmup_steps is a share of all steps, too."""
         if self.value("warmup_steps"):

@@ -144,10 +144,10 @@ def _handlers(t: Translation, tuned: bool, rewarded: bool) -> dict[str, Callable
     }
     rename |= lora if tuned else {}
     handlers: dict[str, Callable[[object], None]] = {
-        key: partial(_renamed, t, key, place) for key, place in rename.items()
+        key: partial(t.renamed, key, place) for key, place in rename.items()
     }
     done = [TRL, SCRIPT, "model_name_or_path", "use_peft", "dtype", *trl_data.KEYS]
-    handlers |= {key: partial(_done, t, key) for key in [*done, *(trl_rewards.KEYS if rewarded else [])]}
+    handlers |= {key: partial(t.looked_at, key) for key in [*done, *(trl_rewards.KEYS if rewarded else [])]}
     if not tuned:
         unused = [
             *lora,
@@ -176,18 +176,9 @@ def _handlers(t: Translation, tuned: bool, rewarded: bool) -> dict[str, Callable
     }
 
 
-def _done(t: Translation, key: str, value: object) -> None:
-    if value is False:
-        t.off.append(key)
-
-
 def _half(t: Translation, key: str, value: object) -> None:
     if not any(origin.startswith(f"{key} (") for origin in t.origins.values()):
         t.drop(key, "model.dtype says it")
-
-
-def _renamed(t: Translation, key: str, place: str, value: object) -> None:
-    t.put(place, value, key)
 
 
 def _without_lora(t: Translation, key: str, value: object) -> None:
