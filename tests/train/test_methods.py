@@ -17,7 +17,7 @@ from torch.nn.functional import logsigmoid
 from pipeline.data.prepare.table import tokens
 from pipeline.data.tokens.encoder import IGNORED
 from pipeline.errors import MachineError, PipelineError
-from pipeline.evaluate.forward import log_probabilities
+from pipeline.evaluate.forward import log_probabilities, precision_of
 from pipeline.recipe.problem import RecipeError
 from pipeline.recipe.reading import load_recipe
 
@@ -112,6 +112,21 @@ def test_what_the_reference_says_is_computed_once_and_kept(stage_of, methods, st
     found = again.trainer(again.models.at_the_start()).train_dataset
     assert all(found[name] == trainer.train_dataset[name] for name in columns.values())
     assert not [fields for kind, fields in said if kind == "phase" and fields["name"] == "reference"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "columns"), [("dpo", {"chosen_ids": "ref_chosen_logps"}), ("kto", {"completion_ids": "ref_logps"})]
+)
+def test_in_half_precision_what_it_says_is_no_coarser_than_what_is_trained(stage_of, methods, stage, columns):
+    """Sums in bf16 would be in steps of a quarter of a nat at 40."""
+    run = stage_of(stage, "model.dtype=bfloat16", f"stages.{stage}.policy={attempt(methods, 'sft')}")
+    model = run.models.at_the_start()
+    rows = list(tokens(run.rows.prepared.trained))
+    with precision_of(model):
+        expected = {name: sums(model.eval(), rows, side) for side, name in columns.items()}
+    trainer = run.trainer(model.train())
+    for name, values in expected.items():
+        assert trainer.train_dataset[name] == pytest.approx(values.tolist(), abs=1e-2)
 
 
 def test_kept_or_not_the_training_is_the_same(stage_of):

@@ -18,6 +18,7 @@ from pipeline.artifact.digests import canonical
 from pipeline.errors import MachineError
 from pipeline.evaluate.forward import LOGITS_BYTES, batches
 from pipeline.plan.inputs import reference_key
+from pipeline.train.loop.half import running_so
 
 ADAPTER = "ref"  # TRL's name for the frozen copy of the policy
 # How far a reward (beta times nats) may be from 0 before the first step, where policy and reference are the same. In half
@@ -36,7 +37,7 @@ class Reference:
 
     @property
     def file(self) -> Path:
-        how = sha256(canonical({"how": self.how})).hexdigest()[:8]
+        how = sha256(canonical({"how": self.how, "outputs": "fp32"})).hexdigest()[:8]
         return self.rows / f"{reference_key(self.inputs)}-{how}.safetensors"
 
     def is_kept(self) -> bool:
@@ -98,7 +99,7 @@ def sums_of(rows: Dataset, trainer) -> dict[str, torch.Tensor]:
     # The batches are those of the rows, not of the recipe: what is found must be, to the bit, what would be computed.
     for batch in batches(trainer.lengths, LOGITS_BYTES // (4 * vocabulary)):
         inputs = trainer._prepare_inputs(trainer.data_collator([rows[number] for number in batch]))
-        with torch.no_grad(), trainer.accelerator.autocast():
+        with torch.no_grad(), running_so(trainer):
             sums = trainer.compute_ref_log_probs(trainer.model, inputs)
         sums = [one.float().cpu() for one in sums if one is not None]
         found = found or [torch.empty(len(rows)) for _ in sums]

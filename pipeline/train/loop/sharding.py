@@ -12,7 +12,6 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from accelerate.utils.fsdp_utils import save_fsdp_optimizer
-from accelerate.utils.operations import convert_outputs_to_fp32
 from torch.distributed.fsdp import (
     FSDPModule,
     MixedPrecisionPolicy,
@@ -23,6 +22,7 @@ from torch.distributed.tensor import DTensor
 from transformers.trainer import SCHEDULER_NAME
 
 from pipeline.errors import MachineError
+from pipeline.train.loop import half
 
 INSTEAD = "Please report it with stage.log; --strategy ddp (STRATEGY=ddp) does without it."
 
@@ -82,7 +82,7 @@ def cut(model: torch.nn.Module, accelerator) -> torch.nn.Module:
             fully_shard(module, **options)
     fully_shard(model, **options)
     if accelerator.native_amp:
-        model.forward = convert_outputs_to_fp32(accelerator.autocast()(model.forward))
+        half.run_so(model, accelerator.autocast)
     if hasattr(model, "generate"):  # one that scores rows does not
         register_fsdp_forward_method(model, "generate")
     whole = [name for name, one in model.named_parameters() if not isinstance(one, DTensor)]

@@ -12,11 +12,11 @@ from types import SimpleNamespace
 import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
-from accelerate.utils.operations import convert_outputs_to_fp32
 from transformers.integrations import deepspeed as integration
 
 from pipeline.errors import MachineError
 from pipeline.recipe import strategies
+from pipeline.train.loop import half
 from pipeline.train.loop.sharding import INSTEAD
 
 
@@ -54,15 +54,10 @@ def _one_engine(trainer, prepare: Callable) -> Callable:
                 _let_go(trainer.reading)
                 trainer.reading = None
             if trainer.args.bf16:
-                _in_half(trainer.model)
+                half.run_so(trainer.model, trainer.accelerator.autocast)  # accelerate does not where it is DeepSpeed's
         return prepare(*given, **named)
 
     return prepared
-
-
-def _in_half(model: torch.nn.Module) -> None:
-    """What accelerate does to a model in bf16 where it is not DeepSpeed's."""
-    model.forward = convert_outputs_to_fp32(torch.autocast(model.device.type, dtype=torch.bfloat16)(model.forward))
 
 
 def divide(model: torch.nn.Module, accelerator):
