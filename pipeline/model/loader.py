@@ -48,6 +48,7 @@ class Loader:
     prepared: Prepared
     head: str = "causal"
     unsloth: dict | None = None  # what Unsloth's loader is told; None leaves it to transformers
+    on_cpu: bool = False  # a quantized base, too: each of several processes will take its part of it from there
     empty: bool = False  # without weights of the base, which take no memory then: for who reads these one by one
 
     def model(self, parent_adapter: Path | None, adapter: dict | None) -> PreTrainedModel | PeftModel:
@@ -125,7 +126,8 @@ class Loader:
             options["num_labels"] = 1
         if wanted.bits:
             options["quantization_config"] = quantization(wanted.bits, dtype)
-            options["device_map"] = {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
+            on_gpu = torch.cuda.is_available() and not self.on_cpu
+            options["device_map"] = {"": torch.cuda.current_device() if on_gpu else "cpu"}
         if wanted.attn_implementation:
             options["attn_implementation"] = wanted.attn_implementation
         with loading(self.base.source, "It has to be a causal language model in safetensors form."):

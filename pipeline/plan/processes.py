@@ -9,7 +9,7 @@ from pipeline.plan.judges import judge_of
 from pipeline.plan.methods import tuning
 from pipeline.plan.step import CONTINUE, RUN, Step
 from pipeline.recipe.fields import effective
-from pipeline.recipe.launch import DIVIDING, EACH, PASSES, SHARDING, ZERO, can_go_on, divided
+from pipeline.recipe.launch import DIVIDING, EACH, PASSES, SHARDING, ZERO, can_go_on, divided, takes_bits
 from pipeline.recipe.recipe import Recipe
 from pipeline.stage import Spec, specs
 
@@ -78,9 +78,10 @@ def whole(recipe: Recipe, step: Step, strategy: str | None = None) -> str | None
         return f"only {', '.join(name for name, one in specs().items() if one.in_parts)} can be trained so."
     if zero and recipe.model.dtype == "float16":
         return "model.dtype: float16 would make an adapter's fp32 weights float16; bfloat16 does not."
-    if recipe.model.bits:
-        why = "stay whole" if of_model else "were not tried with it"
-        return f"weights of {recipe.model.bits} bits {why}; leave load_in_{recipe.model.bits}bit out."
+    bits = recipe.model.bits
+    if bits and not takes_bits(strategy, bits):
+        instead = "take load_in_4bit with strategy fsdp"
+        return f"weights of {bits} bits stay whole with it; {instead}, or leave load_in_{bits}bit out."
     if not method.in_parts:
         why = "needs whole weights; lora and full do not" if of_model else "was not tried with it; lora and full were"
         return f"adapter.method: {method.name} {why}."

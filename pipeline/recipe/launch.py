@@ -136,6 +136,13 @@ def divided(spec: Spec, given: Mapping[str, Any], size: int) -> dict[str, Any]:
     return dict(given) | split
 
 
+def takes_bits(strategy: str, bits: int) -> bool:
+    """Whether a base of 4 or 8 bits can be held as a strategy holds it. In parts: bitsandbytes finds the scales of a weight in 4
+    bits by its layer, where they stay whole, and those of 8 bits in the weight itself; DeepSpeed's parts were not tried.
+    """
+    return strategy not in SHARDING or (strategy, bits) == ("fsdp", 4)
+
+
 def can_go_on(begun: Mapping[str, Any], size: int, strategy: str) -> bool:
     """Whether an attempt that was begun as its run.json says goes on with so many processes and this strategy: a checkpoint's
     optimizer has the form of its strategy, and DeepSpeed's is of one number of processes.

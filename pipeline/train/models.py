@@ -59,7 +59,7 @@ class StageModels:
         return add_reward(model, reward.folder) if reward else model
 
     def on_device(self, model):
-        in_place = self.checked.recipe.model.bits
+        in_place = self.checked.recipe.model.bits and not self._loader.on_cpu
         return model if in_place else model.to(self.checked.machine["device"])
 
     @cached_property
@@ -74,8 +74,15 @@ class StageModels:
     @cached_property
     def _loader(self) -> Loader:
         checked, model = self.checked, self.checked.recipe.model
-        prepared = self.rows.tokenizer
-        return Loader(model, checked.recipe.seed, checked.step.base, prepared, checked.spec.head, self._for_unsloth())
+        return Loader(
+            model,
+            checked.recipe.seed,
+            checked.step.base,
+            self.rows.tokenizer,
+            checked.spec.head,
+            self._for_unsloth(),
+            on_cpu=checked.ranks.sharded,
+        )
 
     def _for_unsloth(self) -> dict | None:
         """What Unsloth's loader is told, where it is the backend."""

@@ -176,6 +176,11 @@ def test_of_a_cut_model_each_process_has_a_part_and_whole_layers_for_a_while(the
         assert outside * 0.97 < now["whole layers"] / 2**30 < outside + 0.9
         assert parts[stage].need.bytes < whole[stage].need.bytes
     assert "whole layers" not in needs(goals=["sft"])["sft"].need.parts  # one process
+    of_four, of_one = (
+        needs(*how, "model.load_in_4bit=true", goals=["sft"])["sft"].need.parts["base"] for how in (cut, cut[:1])
+    )
+    scales = 32 * 218_103_808 / 64 * (1 + 4 / 256)  # of the layers' weights, whole in each process
+    assert of_four == pytest.approx((of_one + 3 * scales) / 4, rel=1e-3)
     waiting = needs(*cut, "launch.offload=cpu", goals=["sft"])["sft"].need.parts
     assert not {"base", "adapter", "optimizer"} & set(waiting) and waiting["whole layers"]
 

@@ -1,7 +1,8 @@
 """Processes of which each holds a part of the model train what one trains, go on when one is killed, and leave the same artifacts."""
 
 import pytest
-from conftest import align, manifest, refused
+import yaml
+from conftest import align, attempt, manifest, refused, write_micro
 from several import BEST, FULL, HALF, apart, by_one_and_by, sft_by, without_the_second
 
 PARTS = ("--processes", "2", "--strategy", "fsdp")
@@ -39,6 +40,19 @@ def test_a_head_of_one_row_lies_in_one_part_alone(chain, copied):
     apart(chain, folder, "reward")
 
 
+def test_a_base_in_4_bits_lies_in_parts(chain, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder, options in ((one, ()), (two, PARTS)):
+        folder.mkdir()
+        recipe = yaml.safe_load(write_micro(folder).read_text())
+        recipe["model"] = {"id": str(attempt(chain, "pretrain") / "model"), "load_in_4bit": True}
+        recipe["stages"] = {stage: recipe["stages"][stage] for stage in ("sft", "dpo")}
+        (folder / "micro.yaml").write_text(yaml.safe_dump(recipe))
+        align("run", "sft", "dpo", "-r", "micro.yaml", *options, cwd=folder, alone=True)
+    for stage in ("sft", "dpo"):
+        apart(one, two, stage, 1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [FULL, BEST, ("--set", "adapter.r=1"), HALF], ids=["full", "best", "one rank", "bf16"]
@@ -57,6 +71,7 @@ def test_also(copied, tmp_path_factory, options, stage):
         ("sft", "adapter={method: ia3}", "adapter.method: ia3 needs whole weights"),
         ("sft", "stages.sft.train.optim=adafactor", "train.optim: adafactor needs whole weights"),
         ("dpo", "stages.dpo.share_prompt=true", "share_prompt: true runs parts of the model"),
+        ("sft", "model={id: a/b, load_in_8bit: true}", "weights of 8 bits stay whole"),
     ],
 )
 def test_what_needs_whole_weights_is_refused_by_the_plan(built, stage, setting, reason):

@@ -47,7 +47,7 @@ def fitted(found: Sequence[Reckoned], card: Card, margin: float | None) -> list[
     held = replace(able[0][1].held, strategy=SHARDING[0])
     if not held.sharded or any(setting.held.sharded for _, setting in able):  # one process, or it is so already
         return fits
-    parts = [replace(one, setting=replace(setting, held=held, quantizable=False)) for one, setting in able]
+    parts = [replace(one, setting=replace(setting, held=held)) for one, setting in able]
     cut = _fitted(parts, card, margin)
     if not all(one.fits for one in cut):
         return fits

@@ -7,6 +7,7 @@ from pathlib import Path
 from pipeline.data.shapes.kinds import KINDS
 from pipeline.hub import Repository
 from pipeline.model import backend
+from pipeline.model.adapters.method import Method
 from pipeline.model.backend import UNSLOTH
 from pipeline.model.base import Base, repository_of
 from pipeline.plan import methods
@@ -18,6 +19,7 @@ from pipeline.plan.memory.weights import BYTES
 from pipeline.plan.positions import told_by
 from pipeline.plan.step import Step
 from pipeline.recipe.fields import ON_A_GPU, effective
+from pipeline.recipe.launch import takes_bits
 from pipeline.recipe.recipe import Recipe
 from pipeline.stage import Spec, specs
 
@@ -71,10 +73,17 @@ def setting_of(recipe: Recipe, step: Step, base: Base, lengths: Mapping[str, int
         batch_of_answers=min(evaluation.batch_size, evaluation.max_rows),
         evaluated=evaluation.max_rows,
         longest_row=lengths.get("row", 0),
-        quantizable=not method.whole and method.in_4_bit and model.config is None and not model.bits,
+        quantizable=_quantizable(recipe, method),
         held=held.of(recipe.launch),
         whole_loss="lm_head" in trained.adapted or bool(fields.get("modules_to_save")),
     )
+
+
+def _quantizable(recipe: Recipe, method: Method) -> bool:
+    model, launch = recipe.model, recipe.launch
+    if method.whole or not method.in_4_bit or model.config is not None or model.bits:
+        return False
+    return launch.size == 1 or takes_bits(launch.strategy, 4)
 
 
 def _reference(spec: Spec, train: Mapping, rows: int | None) -> bool:

@@ -136,8 +136,9 @@ def _standing(setting: Setting) -> dict[str, int]:
     states = optimizer.states(str(setting.train["optim"]), held.optimized(tuned).tensors, tuned.size)
     # Nobody runs backwards through the reference, so that what is outside of its layers stays whole.
     stays = setting.second_model and held.sharded and weights.outside(shape, setting.dtype)
+    scales = weights.scales(shape, setting.bits)  # whole in each process
     return {
-        "base": held.part(base),
+        "base": held.part(base - scales) + scales,
         "adapter": held.part(own),
         "other roles": held.part(roles),
         "reference": held.part(reference) + (stays if reference else 0),
@@ -164,7 +165,8 @@ def _gathered(setting: Setting, layers: int) -> dict[str, int]:
     adapters = (
         0 if tuned.whole else (tuned.bytes + tuned.frozen) * (1 + (setting.reference and not setting.second_model))
     )
-    one = weights.layer(shape, setting.dtype) + adapters // shape.layers
+    packed = weights.base(shape, setting.dtype, setting.bits) - weights.scales(shape, setting.bits)
+    one = (packed - weights.outside(shape, setting.dtype) + adapters) // shape.layers
     return {"whole layers": weights.outside(shape, setting.dtype) + layers * one}
 
 

@@ -29,9 +29,10 @@ def base(shape: Shape, dtype: str, bits: int | None) -> int:
     return shape.layers * (packed + size * kept) + size * shape.outside
 
 
-def layer(shape: Shape, dtype: str) -> int:
-    """Bytes of one layer that is not quantized."""
-    return BYTES[dtype] * shape.in_a_layer
+def scales(shape: Shape, bits: int | None) -> int:
+    """Bytes of what weights in 4 bits are scaled by, which is no part of them."""
+    one = sum(in_4_bit(linear.numbers) - -(-linear.numbers // 2) for linear in shape.linears)
+    return shape.layers * one if bits == 4 else 0
 
 
 def outside(shape: Shape, dtype: str) -> int:
