@@ -8,6 +8,7 @@ from pipeline.errors import PipelineError
 from pipeline.plan.judges import judge_of
 from pipeline.plan.methods import tuning
 from pipeline.plan.step import CONTINUE, RUN, Step
+from pipeline.recipe import strategies
 from pipeline.recipe.fields import effective
 from pipeline.recipe.launch import DIVIDING, EACH, PASSES, SHARDING, ZERO, can_go_on, divided, takes_bits
 from pipeline.recipe.recipe import Recipe
@@ -28,6 +29,8 @@ def check(recipe: Recipe, steps: Iterable[Step]) -> None:
         raise PipelineError(
             said, f"Install it (`{installing.goal('deepspeed')}`), or take --strategy fsdp, which needs nothing more."
         )
+    if size > 1:
+        strategies.told(recipe.launch)
     if size > 1 and recipe.launch.strategy in DIVIDING:
         _check_cut(recipe, [step for step in steps if step.state in (RUN, CONTINUE)])
     for step in steps:

@@ -48,6 +48,8 @@ class Launch(Section):
     """With all but `ddp`: where these parts are while they are not needed (with `zero1` and `zero2` the optimizer works there);
     left out, on the GPU.
     """
+    deepspeed: str | None = None
+    """With `zero1` to `zero3`: a file of DeepSpeed's (JSON or YAML) on top of what this project gives it."""
     nodes: Annotated[int, Field(ge=1)] = 1
     """How many machines there are."""
     node_rank: Annotated[int, Field(ge=0)] = 0
@@ -68,6 +70,10 @@ class Launch(Section):
             )
         if self.offload and self.strategy not in DIVIDING:
             raise ValueError(f"offload is for strategy {' or '.join(DIVIDING)}, and this is {self.strategy}")
+        if self.deepspeed and self.strategy not in ZERO:
+            raise ValueError(f"deepspeed is a file for strategy {' or '.join(ZERO)}, and this is {self.strategy}")
+        if self.deepspeed and self.offload:
+            raise ValueError("offload stands beside deepspeed: say it in that file")
         if self.rendezvous and self.nodes == 1:
             raise ValueError("rendezvous is for several machines; say how many with nodes (--nodes 2)")
         if self.nodes > 1 and not self.rendezvous:

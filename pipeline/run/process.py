@@ -16,6 +16,7 @@ from pipeline.errors import MachineError, PipelineError
 from pipeline.model.backend import TRANSFORMERS, Backend
 from pipeline.plan import processes
 from pipeline.plan.step import EVALUATE, Step
+from pipeline.recipe import strategies
 from pipeline.recipe.recipe import Recipe
 from pipeline.run.stopping import told
 from pipeline.train.job.job import AGAIN, INTERRUPTED, Job, killer, log_name
@@ -43,7 +44,7 @@ def job_of(step: Step, recipe: Recipe, runs: Path, folder: Path, **more: Any) ->
     launch, chosen = recipe.launch, step.backend or Backend(TRANSFORMERS, "nothing is trained")
     if step.state != EVALUATE and launch.size > 1:
         more |= {"processes": launch.size, "strategy": launch.strategy, "nodes": launch.nodes}
-        more |= {"node_rank": launch.node_rank, "rendezvous": launch.rendezvous, "offload": launch.offload}
+        more |= {"node_rank": launch.node_rank, "rendezvous": launch.rendezvous} | strategies.told(launch)
     return Job(
         recipe=str(recipe.path),
         overrides=list(recipe.overrides),

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.errors import PipelineError
 from pipeline.recipe import foreign
 from pipeline.recipe.sections import ATTENTIONS
-from pipeline.start import axolotl_data
+from pipeline.start import axolotl_data, strategy
 from pipeline.start.translation import Translation
 
 NAME = foreign.AXOLOTL
@@ -146,6 +146,7 @@ def _handlers(t: Translation) -> dict:
     handlers |= {key: partial(_kernel, t, key) for key in _LIGER}
     handlers |= {key: partial(_attention, t, key) for key in _ATTENTION}
     return handlers | {
+        **strategy.handlers(t),
         "chat_template": partial(_template, t),
         "lora_model_dir": partial(t.policy, "lora_model_dir"),
         "attn_implementation": partial(_named_attention, t),

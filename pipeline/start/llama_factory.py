@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.recipe import foreign
-from pipeline.start import llama_factory_data
+from pipeline.start import llama_factory_data, strategy
 from pipeline.start.translation import Translation
 
 NAME = foreign.LLAMA_FACTORY
@@ -138,6 +138,7 @@ def _handlers(t: Translation, tuning: str) -> dict:
         target = f"{tuning}_target"
         handlers[target] = lambda value: t.put("adapter.target_modules", _modules(value), target)
     return handlers | {
+        **strategy.handlers(t),
         "template": partial(_template, t),
         "adapter_name_or_path": partial(_policy, t),
         "flash_attn": partial(_attention, t),

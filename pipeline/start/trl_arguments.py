@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 from pipeline.recipe import foreign
 from pipeline.recipe.fields import fields_of
-from pipeline.start import trl_data, trl_launched, trl_rewards
+from pipeline.start import strategy, trl_data, trl_launched, trl_rewards
 from pipeline.start.translation import Dropped, Translation
 from pipeline.start.trl_command import COMMANDS, ENVIRONMENT, SCRIPT, TRL, arguments
 
@@ -162,7 +162,7 @@ def _handlers(t: Translation, tuned: bool, rewarded: bool) -> dict[str, Callable
         handlers |= {f"load_in_{bits}bit": partial(_bits, t, bits) for bits in (4, 8)}
         handlers["lora_target_modules"] = partial(_modules, t)
         handlers["lora_task_type"] = lambda value: t.drop("lora_task_type", "the stage says it")
-    handlers |= trl_launched.handlers(t)
+    handlers |= strategy.handlers(t) | trl_launched.handlers(t)
     return handlers | {
         "bf16": partial(_half, t, "bf16"),
         "fp16": partial(_half, t, "fp16"),

@@ -3,17 +3,14 @@
 from collections.abc import Callable
 from functools import partial
 
+from pipeline.recipe.launch import ZERO
 from pipeline.start.translation import Translation
 
 _PROCESSES = ("num_processes", "nproc_per_node")
 _LAUNCHED = """multi_gpu mixed_precision main_process_port machine_rank standalone dynamo_backend same_network rdzv_backend
     rdzv_endpoint node_rank tee log_dir gpu_ids m module""".split()
-_SHARDED = (
-    "fsdp1",
-    "fsdp2",
-    "zero3",
-)  # of TRL's own files for accelerate, those with which a process holds a part of the model
-_IN_PART = ("zero1", "zero2")  # and those with which it holds the whole, but not all of the optimizer
+# TRL's own files for accelerate with which a process holds a part of anything.
+_STRATEGIES = {"fsdp1": "fsdp", "fsdp2": "fsdp"} | {name: name for name in ZERO}
 
 
 def handlers(t: Translation) -> dict[str, Callable[[object], None]]:
@@ -32,10 +29,10 @@ def share(t: Translation) -> None:
     if key is None or (count := int(t.value(key))) < 2:
         return
     t.put("launch.processes", count, key)
-    if (config := t.value("accelerate_config")) in _SHARDED:
-        t.put("launch.strategy", "fsdp", "accelerate_config")
-        if config != "fsdp2":
-            t.means.append(f"accelerate_config: {config}: torch's FSDP2 is its like here.")
+    if strategy := _STRATEGIES.get(config := t.value("accelerate_config")):
+        t.put("launch.strategy", strategy, "accelerate_config")
+        if config == "fsdp1":
+            t.means.append("accelerate_config: fsdp1: torch's FSDP2 is its like here.")
     passes = int(t.value("gradient_accumulation_steps", 1))
     t.put("train.gradient_accumulation_steps", passes * count, key)
     if t.value("steps_per_generation"):
@@ -59,14 +56,12 @@ def _launched(t: Translation, key: str, value: object) -> None:
 
 def _accelerate(t: Translation, key: str, value: object) -> None:
     counted = any(str(t.value(one, "1")) != "1" for one in _PROCESSES)
-    if value in _SHARDED and key == "accelerate_config" and counted:
+    if value in _STRATEGIES and key == "accelerate_config" and counted:
         return  # share() says it
-    if value in _IN_PART:
-        t.means.append(f"{key}: {value}: each process holds all of the optimizer here, so that it needs more memory.")
-    elif value not in ("single_gpu", "multi_gpu"):
+    if value not in ("single_gpu", "multi_gpu"):
         t.to_do.append(
-            f"{key}: {value}: if it is for several processes, say so: launch: {{processes: 2}}, with strategy: fsdp where each "
-            "holds a part of the model."
+            f"{key}: {value}: if it is for several processes, say so: launch: {{processes: 2}}, with strategy: fsdp or zero3 "
+            "where each holds a part of the model."
         )
     t.drop(key, "how many processes train, and what each holds, is said by launch")
 

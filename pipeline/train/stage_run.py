@@ -137,6 +137,7 @@ class StageRun:
             ranks=self.ranks,
             strategy=self.job.strategy,
             offload=self.job.offload,
+            deepspeed=self.job.deepspeed,
             seed=checked.recipe.seed,
             dtype=checked.recipe.model.dtype,
             folder=self.folder,

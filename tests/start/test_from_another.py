@@ -283,6 +283,25 @@ def test_what_cannot_be_translated_is_refused_with_its_line(translate, written, 
     assert not Path("ours.yaml").exists()
 
 
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("deepspeed: ds_z3_offload.json\n", "--strategy zero3, and launch.offload: cpu"),
+        ("deepspeed: configs/zero2.json\n", "--strategy zero2."),
+        ("deepspeed: mine.json\n", "a --strategy of zero1, zero2, zero3"),
+        ("deepspeed: there.json\n", "--strategy zero1, with launch.deepspeed: there.json"),
+        ("fsdp: [full_shard]\nfsdp_config: {offload_params: false}\n", "--strategy fsdp;"),
+        ("fsdp_version: 2\nfsdp_config: {offload_params: true}\n", "--strategy fsdp, and launch.offload: cpu"),
+    ],
+)
+def test_how_several_gpus_hold_a_model_is_still_to_do(translate, tmp_path, lines, said):
+    (tmp_path / "there.json").write_text('{"zero_optimization": {"stage": 1}}')
+    for theirs in (LLAMA_FACTORY["sft"], AXOLOTL_BASE + CHAT):
+        translation = translate(theirs + lines)[1]
+        told = [one for one in translation.to_do if "strategy" in one]
+        assert len(told) == 1 and said in told[0]
+
+
 def test_without_a_dataset_info_the_path_is_still_to_do(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("theirs.yaml").write_text(LLAMA_FACTORY["sft"])

@@ -147,7 +147,9 @@ def test_a_config_alone_is_for_the_command_that_its_keys_or_its_name_say(transla
 def test_processes_share_what_each_had_for_itself(translate):
     recipe, translation = translate(command("sft", " --num_processes 4 --accelerate_config zero3"))
     assert recipe.launch.processes == 4 and recipe.stage("sft").train["gradient_accumulation_steps"] == 32
-    assert recipe.launch.strategy == "fsdp" and any("zero3" in one for one in translation.means)
+    assert recipe.launch.strategy == "zero3" and not any("accelerate_config" in one for one in translation.means)
+    recipe, translation = translate(command("sft", " --num_processes 4 --accelerate_config fsdp1"))
+    assert recipe.launch.strategy == "fsdp" and any("fsdp1" in one for one in translation.means)
     _, translation = translate(command("sft", " --config_file mine.yaml"))
     assert any("mine.yaml" in one and "strategy: fsdp" in one for one in translation.to_do)
     one, _ = translate("torchrun --nproc-per-node 2 sft.py --model_name_or_path a/b --dataset_name c/d\n")

@@ -2,6 +2,7 @@
 artifacts.
 """
 
+import json
 from importlib.util import find_spec
 
 import pytest
@@ -86,6 +87,18 @@ def test_also(copied, tmp_path_factory, options, stage, strategy):
     parts, whole = copied("sft"), tmp_path_factory.mktemp("whole")
     by_one_and_by(parts, whole, stage, options, divided(strategy))
     apart(whole, parts, stage, 5e-3 if options == HALF else 1e-5)
+
+
+@needs_deepspeed
+@pytest.mark.slow
+def test_a_file_of_ones_own_takes_effect_and_is_told(chain, copied):
+    folder = copied("sft")
+    zero = {"stage": 2, "reduce_bucket_size": 4096}
+    (folder / "mine.json").write_text(json.dumps({"zero_optimization": zero, "gradient_clipping": "auto"}))
+    own = ("--set", "launch.deepspeed=mine.json")
+    align("run", "sft", "-r", "micro.yaml", *divided("zero2"), *own, cwd=folder, alone=True)
+    apart(chain, folder, "sft")
+    assert manifest(folder, "sft")["run"]["deepspeed"] == {"zero_optimization": zero}
 
 
 THERE = "import pipeline.plan.processes as it; it.find_spec = lambda name: True"

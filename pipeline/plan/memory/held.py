@@ -9,6 +9,7 @@ taken for the like of fsdp, and of zero1 and zero2 the optimizer is divided; nei
 from dataclasses import dataclass, replace
 
 from pipeline.plan.memory.tuned import Tensor, Tuned
+from pipeline.recipe import strategies
 from pipeline.recipe.launch import DIVIDING, SHARDING, Launch
 
 REDUCED = 4  # bytes of a gradient's number while FSDP adds it up
@@ -58,7 +59,7 @@ class Held:
 
 def of(launch: Launch) -> Held:
     """As a recipe has it."""
-    return Held(launch.size, launch.strategy, launch.offload is not None)
+    return Held(launch.size, launch.strategy, "offload" in strategies.told(launch))
 
 
 ALONE = Held()

@@ -36,6 +36,7 @@ class Job:
     rendezvous: str | None = None
     strategy: str = "ddp"  # what several processes have in common, see pipeline.recipe.launch
     offload: str | None = None
+    deepspeed: dict | None = None  # what a file of one's own says, see pipeline.recipe.strategies
 
 
 def killer(code: int) -> str:

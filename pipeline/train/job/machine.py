@@ -88,10 +88,13 @@ def agreed(job: Job, recipe: Recipe, attempt: Attempt, ranks: Ranks = ALONE) -> 
     ranks = joined(ranks, device, sharded=job.strategy in SHARDING)
     _same_everywhere(job, ranks)
     if job.offload and device != "cuda":
-        raise PipelineError(f"{job.stage}: launch.offload: there is no GPU here to spare.", "Leave it out.")
+        said = "launch.deepspeed: offload_*" if job.deepspeed else "launch.offload"
+        raise PipelineError(f"{job.stage}: {said}: there is no GPU here to spare.", "Leave it out.")
     now = {"backend": job.backend, "device": device, "processes": ranks.size, "threads": threads}
     if not ranks.alone:
         now["strategy"] = job.strategy
+    if job.deepspeed:
+        now["deepspeed"] = job.deepspeed
     if job.nodes > 1:
         now["nodes"] = job.nodes
     if begun and job.mode != EVALUATE and (earlier := shares(begun, now, attempt.checkpoints()[0][0])):
@@ -121,7 +124,8 @@ def _same_everywhere(job: Job, ranks: Ranks) -> None:
     if ranks.alone:
         return
     said = ranks.of_all(
-        {"inputs": job.fingerprint, "attempt": Path(job.folder).name} | versions(job.backend, job.strategy)
+        {"inputs": job.fingerprint, "attempt": Path(job.folder).name, "file for DeepSpeed": job.deepspeed}
+        | versions(job.backend, job.strategy)
     )
     for rank, other in enumerate(said):
         if unlike := [key for key in other if other[key] != said[0][key]]:

@@ -59,6 +59,7 @@ class Context:
     kept: Reference  # what the frozen reference says of the rows
     ranks: Ranks = ALONE
     strategy: str = "ddp"  # what each of them holds, see pipeline.recipe.launch
+    deepspeed: dict | None = None  # what a file of one's own tells DeepSpeed
     offload: str | None = None  # where what each of them holds a part of is kept
     share_prompt: bool | str = "auto"  # whether a pair's prompt is run once, where the stage can
 
@@ -173,7 +174,7 @@ class Context:
         if self.spec.reference_columns:  # TRL would do it before its copy is what it should be
             config = config | {"precompute_ref_log_probs": False}
         if self.strategy in ZERO:
-            config = config | zero.arguments(self.strategy, self.offload)
+            config = config | zero.arguments(self.strategy, self.offload, self.deepspeed)
             if self.dtype != "float32" and not isinstance(self.model, PeftModel):
                 text = f"{self.strategy} trains an fp32 copy of the {self.dtype} weights: more exactly than one process does"
                 self.report("note", text=text)

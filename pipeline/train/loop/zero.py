@@ -20,13 +20,13 @@ from pipeline.train.loop import half
 from pipeline.train.loop.sharding import INSTEAD
 
 
-def arguments(strategy: str, offload: str | None) -> dict[str, object]:
+def arguments(strategy: str, offload: str | None, own: dict | None) -> dict[str, object]:
     """What transformers' training arguments say of it."""
     import deepspeed
 
     # On a CPU it would compile collectives of its own, for minutes. Those of gloo do.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    return {"deepspeed": strategies.deepspeed(strategy, offload)}
+    return {"deepspeed": strategies.deepspeed(strategy, offload, own)}
 
 
 def take(trainer) -> None:
