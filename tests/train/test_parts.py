@@ -40,12 +40,13 @@ def test_a_head_of_one_row_lies_in_one_part_alone(chain, copied):
     apart(chain, folder, "reward")
 
 
-def test_a_base_in_4_bits_lies_in_parts(chain, tmp_path):
+def test_a_base_in_4_bits_lies_in_parts_and_what_is_outside_of_the_layers_is_trained_too(chain, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     for folder, options in ((one, ()), (two, PARTS)):
         folder.mkdir()
         recipe = yaml.safe_load(write_micro(folder).read_text())
         recipe["model"] = {"id": str(attempt(chain, "pretrain") / "model"), "load_in_4bit": True}
+        recipe["adapter"]["target_modules"] = ["q_proj", "down_proj", "lm_head"]
         recipe["stages"] = {stage: recipe["stages"][stage] for stage in ("sft", "dpo")}
         (folder / "micro.yaml").write_text(yaml.safe_dump(recipe))
         align("run", "sft", "dpo", "-r", "micro.yaml", *options, cwd=folder, alone=True)
@@ -55,7 +56,9 @@ def test_a_base_in_4_bits_lies_in_parts(chain, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "options", [FULL, BEST, ("--set", "adapter.r=1"), HALF], ids=["full", "best", "one rank", "bf16"]
+    "options",
+    [FULL, BEST, ("--set", "adapter.r=1"), HALF, ("--set", "model.template=chatml")],
+    ids=["full", "best", "one rank", "bf16", "new tokens"],
 )
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
 def test_also(copied, tmp_path_factory, options, stage):

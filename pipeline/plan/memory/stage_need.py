@@ -134,14 +134,12 @@ def _standing(setting: Setting) -> dict[str, int]:
     if setting.spec.config == "PPOConfig":
         reference = 0
     states = optimizer.states(str(setting.train["optim"]), held.optimized(tuned).tensors, tuned.size)
-    # Nobody runs backwards through the reference, so that what is outside of its layers stays whole.
-    stays = setting.second_model and held.sharded and weights.outside(shape, setting.dtype)
     scales = weights.scales(shape, setting.bits)  # whole in each process
     return {
         "base": held.part(base - scales) + scales,
         "adapter": held.part(own),
         "other roles": held.part(roles),
-        "reference": held.part(reference) + (stays if reference else 0),
+        "reference": held.part(reference),
         "optimizer": trained * states,
         "DDP's buckets": _gradients(setting, tuned) if _by_ddp(setting) else 0,
     }

@@ -111,8 +111,10 @@ def sums_of(rows: Dataset, trainer) -> dict[str, torch.Tensor]:
 
 
 def forget(trainer) -> None:
-    """Let go of the reference itself: its log-probabilities are in the rows."""
-    if ADAPTER in getattr(trainer.model, "peft_config", {}):
+    """Let go of the reference itself: its log-probabilities are in the rows. Where the model is cut, its parts stay: FSDP and
+    DeepSpeed have them in their books, and would look for them.
+    """
+    if ADAPTER in getattr(trainer.model, "peft_config", {}) and not trainer.context.ranks.sharded:
         trainer.model.delete_adapter(ADAPTER)
     trainer.ref_model = None
     trainer.precompute_ref_logps = True

@@ -22,6 +22,7 @@ from torch.distributed.tensor import DTensor
 from transformers.trainer import SCHEDULER_NAME
 
 from pipeline.errors import MachineError
+from pipeline.model.parts import close
 from pipeline.train.loop import half
 
 INSTEAD = "Please report it with stage.log; --strategy ddp (STRATEGY=ddp) does without it."
@@ -81,6 +82,7 @@ def cut(model: torch.nn.Module, accelerator) -> torch.nn.Module:
         if type(module).__name__ in layers:
             fully_shard(module, **options)
     fully_shard(model, **options)
+    model.register_forward_hook(_let_go)
     if accelerator.native_amp:
         half.run_so(model, accelerator.autocast)
     if hasattr(model, "generate"):  # one that scores rows does not
@@ -93,6 +95,14 @@ def cut(model: torch.nn.Module, accelerator) -> torch.nn.Module:
             INSTEAD,
         )
     return model
+
+
+def _let_go(model: torch.nn.Module, *_) -> None:
+    """Of the others' parts of what is outside of the layers, where no backward pass follows: whoever then changes which adapter
+    is trained would change that of the whole weights, and not of the part.
+    """
+    if not torch.is_grad_enabled():
+        close(model)
 
 
 def check_optimizer(trainer) -> None:
