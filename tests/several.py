@@ -38,11 +38,13 @@ def without_the_second(folder: Path, *options: str) -> str:
 
 
 def by_one_and_by(folder: Path, one: Path, stage: str, options: tuple[str, ...], several: tuple[str, ...]) -> None:
-    """A stage with the same options in a copy of `folder`, `one`, by one process, and in `folder` itself by several."""
-    shutil.copytree(folder, one, symlinks=True, dirs_exist_ok=True)
+    """A stage with the same options in a copy of `folder`, `one`, by one process, and in `folder` itself by several, from what one
+    process made before.
+    """
     own = (*options, "--set", "stages.pretrain.adapter=null")
-    for place in (one, folder):
-        align("run", "pretrain", "-r", "micro.yaml", *own, cwd=place)
+    before = ("pretrain", "sft")[: 1 + (stage == "dpo")]
+    align("run", *before, "-r", "micro.yaml", *own, cwd=folder)
+    shutil.copytree(folder, one, symlinks=True, dirs_exist_ok=True)
     align("run", stage, "-r", "micro.yaml", *own, cwd=one)
     align("run", stage, "-r", "micro.yaml", *own, *several, cwd=folder, alone=True)
 
