@@ -95,7 +95,8 @@ def recipe_of(given: dict[str, Path], steps: int, seed: int) -> dict:
             },
             "grpo": {
                 "data": prompts,
-                "reward_functions": {"fresh": {"function": "non_repetition", "n": 3}},
+                # About a third of what such a model samples has it, so that the samples of a prompt differ in their reward.
+                "reward_functions": {"person": {"function": "format", "pattern": r"\b([Hh]e|[Ss]he|[Tt]hey)\b"}},
                 "train": sampling | {"max_steps": steps // 2, "max_completion_length": 32, "num_generations": 4},
             },
         },
