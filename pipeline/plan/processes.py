@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 from pipeline import installing
 from pipeline.errors import PipelineError
+from pipeline.model.adapters import METHODS, NAMED
 from pipeline.plan.judges import judge_of
 from pipeline.plan.methods import tuning
 from pipeline.plan.step import CONTINUE, RUN, Step
@@ -85,9 +86,10 @@ def whole(recipe: Recipe, step: Step, strategy: str | None = None) -> str | None
     if bits and not takes_bits(strategy, bits):
         instead = "take load_in_4bit with strategy fsdp"
         return f"weights of {bits} bits stay whole with it; {instead}, or leave load_in_{bits}bit out."
-    if not method.in_parts:
-        why = "needs whole weights; lora and full do not" if of_model else "was not tried with it; lora and full were"
-        return f"adapter.method: {method.name} {why}."
+    how = f"{strategy} in {bits} bits" if bits and of_model else strategy
+    if how not in method.divided:
+        those = ", ".join(name for name in NAMED if how in METHODS[name].divided)
+        return f"adapter.method: {method.name} was not seen to train the same with it; {those} {'was' if bits and of_model else 'were'}."
     optimizer = str(effective(spec.config, step.given or recipe.given(step.stage, full=False))["optim"])
     if optimizer not in IN_PARTS:
         return f"train.optim: {optimizer} needs whole weights; {', '.join(IN_PARTS)} do not."

@@ -1,6 +1,6 @@
 """Small networks behind the blocks of each layer. PEFT has none: its tuner stands in `bottleneck_tuner`, which is heavy."""
 
-from pipeline.model.adapters.method import Method
+from pipeline.model.adapters.method import ANY, Method
 
 BOTTLENECK = Method(
     name="bottleneck",
@@ -9,6 +9,7 @@ BOTTLENECK = Method(
     module="pipeline.model.adapters.bottleneck_tuner",
     peft_type="BOTTLENECK",
     changeable=("bottleneck_dropout",),
+    divided=ANY,
     in_4_bit=True,
     in_8_bit=True,
     merged=False,

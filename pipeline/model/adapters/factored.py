@@ -1,6 +1,14 @@
 """Methods that add a product of small factors to the weights, cut otherwise than LoRA's two."""
 
-from pipeline.model.adapters.method import ALL_LINEAR, ITS_OWN_DROPOUT, NO_CONVOLUTION, NOT_ITSELF, Method
+from pipeline.model.adapters.method import (
+    ALL_LINEAR,
+    ANY,
+    BUT_ZERO3,
+    ITS_OWN_DROPOUT,
+    NO_CONVOLUTION,
+    NOT_ITSELF,
+    Method,
+)
 
 VERA = Method(
     name="vera",
@@ -22,6 +30,7 @@ MISS = Method(
     peft_type="MISS",
     defaults={"r": 16} | ALL_LINEAR,
     refused=dict.fromkeys(("init_weights", "mini_r"), "only PEFT's own beginning has been proven here"),
+    divided=ANY,
     in_4_bit=True,
     in_8_bit=True,
 )
@@ -33,6 +42,7 @@ LOHA = Method(
     peft_type="LOHA",
     defaults=ALL_LINEAR,
     refused=_DROPOUTS | {"use_effective_conv2d": NO_CONVOLUTION, "init_weights": NOT_ITSELF},
+    divided=BUT_ZERO3,
     in_8_bit=True,
 )
 LOKR = Method(
@@ -47,5 +57,6 @@ LOKR = Method(
         "use_effective_conv2d": NO_CONVOLUTION,
         "init_weights": NOT_ITSELF,
     },
+    divided=BUT_ZERO3,
     in_8_bit=True,
 )

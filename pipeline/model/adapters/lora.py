@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.model.adapters.method import ALL_LINEAR, KEEP, NOT_ITSELF, ROLES, SEVERAL, Method
+from pipeline.model.adapters.method import ALL_LINEAR, ANY, IN_4_BITS, KEEP, NOT_ITSELF, ROLES, SEVERAL, Method
 
 _RATIO, _BEGINS = "loraplus_lr_ratio", "init_lora_weights"
 _FROM_THE_BASE = ("pissa", "olora")
@@ -118,7 +118,7 @@ _COMMON = {
     "changeable": ("lora_dropout",),
     "new_tokens": True,
 }
-LORA = Lora(**_COMMON, in_4_bit=True, in_8_bit=True, in_parts=True, unsloth=True)
+LORA = Lora(**_COMMON, in_4_bit=True, in_8_bit=True, divided=(*ANY, IN_4_BITS), unsloth=True)
 FROM_THE_BASE = FromTheBase(
     **_COMMON,
     key=_BEGINS,

@@ -5,6 +5,11 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
+# What `divided` says of most: DeepSpeed follows the order in which weights are used, and the reference of some is used in another.
+BUT_ZERO3 = ("fsdp", "zero1", "zero2")
+ANY = (*BUT_ZERO3, "zero3")
+IN_4_BITS = "fsdp in 4 bits"  # where the base is
+
 
 @dataclass(frozen=True)
 class Method:
@@ -26,7 +31,9 @@ class Method:
     beside: bool = True  # whether several stand on one base: reference, reward and value beside the policy
     in_4_bit: bool = False  # whether it is right on a 4-bit base
     in_8_bit: bool = False  # whether it is on an 8-bit one, whose weights some methods would read as they stand
-    in_parts: bool = False  # whether each of several processes can hold a part of it and of its base
+    divided: tuple[
+        str, ...
+    ] = ()  # the strategies that divide a model, with which it was seen to train what one process does
     new_tokens: bool = False  # whether it trains rows of the embeddings beside
     unsloth: bool = False  # whether Unsloth's fast path serves it
     merged: bool = True  # whether it can be merged into the base, as exports need it

@@ -1,6 +1,6 @@
 """Methods that turn the weights instead of adding to them: what a neuron answers to moves, how strongly it answers does not."""
 
-from pipeline.model.adapters.method import ALL_LINEAR, ITS_OWN_DROPOUT, NOT_ITSELF, Method
+from pipeline.model.adapters.method import ALL_LINEAR, ANY, BUT_ZERO3, ITS_OWN_DROPOUT, NOT_ITSELF, Method
 
 OFT = Method(
     name="oft",
@@ -9,6 +9,7 @@ OFT = Method(
     peft_type="OFT",
     defaults=ALL_LINEAR,
     refused={"r": "oft_block_size says it", "module_dropout": ITS_OWN_DROPOUT, "init_weights": NOT_ITSELF},
+    divided=ANY,
     in_4_bit=True,
     in_8_bit=True,
 )
@@ -19,6 +20,7 @@ BOFT = Method(
     peft_type="BOFT",
     defaults=ALL_LINEAR,
     refused={"boft_block_num": "boft_block_size says it", "boft_dropout": ITS_OWN_DROPOUT, "init_weights": NOT_ITSELF},
+    divided=ANY,
     in_4_bit=True,
     in_8_bit=True,
 )
@@ -29,4 +31,5 @@ HRA = Method(
     peft_type="HRA",
     defaults=ALL_LINEAR,
     refused={"init_weights": NOT_ITSELF},
+    divided=BUT_ZERO3,
 )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.model.adapters.method import NOT_ITSELF, Method
+from pipeline.model.adapters.method import ANY, BUT_ZERO3, NOT_ITSELF, Method
 
 # What gives models of these types biases, which otherwise have none. Of other types the model itself tells.
 _BIASES = {
@@ -46,6 +46,7 @@ IA3 = Method(
     config="IA3Config",
     peft_type="IA3",
     refused={"init_ia3_weights": NOT_ITSELF},
+    divided=BUT_ZERO3,
     in_4_bit=True,
     in_8_bit=True,
 )
@@ -54,6 +55,7 @@ LN_TUNING = Norms(
     when="only the norms: a small change of style or domain",
     config="LNTuningConfig",
     peft_type="LN_TUNING",
+    divided=ANY,
     in_4_bit=True,
     in_8_bit=True,
 )
