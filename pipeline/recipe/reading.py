@@ -35,8 +35,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         problems += wrong_shape
         problems += contradictions(source.value)
     if problems or recipe is None:
-        if isinstance(source.value, dict) and "stages" not in source.value and (tool := foreign.tool_of(source.value)):
-            said = f"{path}: is a training file of {tool}, and no recipe."
+        if theirs := _theirs(path, source.value):
+            said = f"{path}: is {theirs}, and no recipe."
             raise RecipeError([said], f"Make a recipe of it, which runs: align init --from {shlex.quote(str(path))}")
         raise RecipeError(_in_order(problems, source))
     recipe._path, recipe._place, recipe._overrides = path, source.place, tuple(map(str, overrides))
@@ -50,6 +50,14 @@ def data_section(**keys: Any) -> Data:
     except ValidationError as error:
         worded = (worded(each) for each in error.errors(include_url=False))
         raise RecipeError([f"{'.'.join(map(str, path))}: {what}" for path, what in worded], "") from None
+
+
+def _theirs(path: Path, value: object) -> str | None:
+    """What of another tool's a file is that was given for a recipe."""
+    if path.suffix in (".sh", ".bash"):
+        return "a saved command"
+    tool = foreign.tool_of(value) if isinstance(value, dict) and "stages" not in value else None
+    return f"a training file of {tool}" if tool else None
 
 
 def _text(path: Path) -> str:

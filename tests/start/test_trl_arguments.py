@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from conftest import refused
 
 from pipeline.errors import PipelineError
 from pipeline.recipe.reading import load_recipe
@@ -142,6 +143,12 @@ def test_a_config_alone_is_for_the_command_that_its_keys_or_its_name_say(transla
     with pytest.raises(PipelineError, match=r"(?s)does not say which.*--stage sft"):
         translate(base, "any.yaml")
     assert list(translate(base, "any.yaml", "reward")[0].stages) == ["reward"]
+
+
+def test_a_saved_command_that_is_given_for_a_recipe_is_told_how_to_become_one(tmp_path):
+    (tmp_path / "train.sh").write_text("#!/bin/bash\n" + command("sft"))
+    said = refused(tmp_path, "plan", "sft", "-r", "train.sh")
+    assert "train.sh: is a saved command, and no recipe." in said and "align init --from train.sh" in said
 
 
 def test_processes_share_what_each_had_for_itself(translate):
