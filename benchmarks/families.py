@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path, required=True, help="rows for reward and dpo")
     parser.add_argument("--prompts", type=Path, required=True, help="rows for ppo and grpo")
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(NAMED))
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--steps", type=int, default=48, help="of sft, reward and dpo; of ppo and grpo half as many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=RESULTS / f"families-{datetime.now():%Y-%m-%d}.json")
@@ -46,6 +47,7 @@ def main() -> None:
         sys.exit(f"{', '.join(gone)}: no such file or folder.")
     told = json.loads(options.results.read_text()) if options.results.is_file() else {}
     recipe = recipe_of(given, options.steps, options.seed)
+    recipe["stages"] = {stage: recipe["stages"][stage] for stage in options.stages}
     # Where model and data lay is nobody's business.
     shown = json.loads(without_folders(json.dumps(recipe), given))
     if told.get("recipe", shown) != shown:
@@ -113,10 +115,11 @@ def family(recipe: dict, name: str, given: dict[str, Path]) -> dict:
         folder = Path(scratch)
         (folder / "families.yaml").write_text(json.dumps(recipe, indent=1))
         counted = json.loads(align(folder, "methods", name, "--json").stdout)[0]
-        asked = {stage: align(folder, "plan", stage) for stage in STAGES}
+        stages = recipe["stages"]
+        asked = {stage: align(folder, "plan", stage) for stage in stages}
         refused = {stage: why_not(done, given) for stage, done in asked.items() if done.returncode}
-        done = align(folder, "run", *(stage for stage in STAGES if stage not in refused), "--no-unsloth")
-        for stage in STAGES:
+        done = align(folder, "run", *(stage for stage in stages if stage not in refused), "--no-unsloth")
+        for stage in stages:
             kept = [*(folder / "runs/families" / stage).glob("*/manifest.json")]
             found[stage] = of_stage(kept[0].parent) if kept else refused.get(stage) or why_not(done, given)
     return {"trained": counted["trained"], "share": counted["share"], "stages": found}
@@ -170,8 +173,9 @@ def first(stage: str, found: dict) -> str:
 
 
 def show(families: dict[str, dict]) -> None:
+    stages = next(iter(families.values()))["stages"]
     table = new_table(
-        "Before and after (held-out rows)", ("", "trained", *(f"{stage}: {FIRST[stage]}" for stage in STAGES))
+        "Before and after (held-out rows)", ("", "trained", *(f"{stage}: {FIRST[stage]}" for stage in stages))
     )
     for name, one in families.items():
         table.add_row(name, f"{one['trained'] or 0:,}", *brief(one).values())
