@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline.plan.memory.card import SIZES, Card, named
+from pipeline.plan.memory.held import Held
 from pipeline.plan.memory.need import EVALUATIONS, Need
 from pipeline.plan.memory.reckoned import Reckoned, needed
 from pipeline.plan.memory.stage_need import ROLLOUT, Setting, smaller
@@ -47,7 +48,7 @@ def fitted(found: Sequence[Reckoned], card: Card, margin: float | None) -> list[
     held = replace(able[0][1].held, strategy=SHARDING[0])
     if not held.sharded or any(setting.held.sharded for _, setting in able):  # one process, or it is so already
         return fits
-    parts = [replace(one, setting=replace(setting, held=held)) for one, setting in able]
+    parts = [replace(one, setting=_in_parts(setting, held)) for one, setting in able]
     cut = _fitted(parts, card, margin)
     if not all(one.fits for one in cut):
         return fits
@@ -188,6 +189,10 @@ def _in_16_bits(setting: Setting, stage: str) -> tuple[Setting, Changes] | None:
     if setting.half or setting.tuned.whole:  # full tuning in 16 bits loses small steps
         return None
     return replace(setting, dtype="bfloat16"), {(ALL_STAGES, "dtype"): "bfloat16"}
+
+
+def _in_parts(setting: Setting, held: Held) -> Setting:
+    return replace(setting, held=held, quantizable=setting.quantizable and setting.quantizable_in_parts)
 
 
 def _in_4_bits(setting: Setting, stage: str) -> tuple[Setting, Changes] | None:

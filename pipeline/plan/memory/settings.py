@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.data.shapes.kinds import KINDS
 from pipeline.hub import Repository
 from pipeline.model import backend
-from pipeline.model.adapters.method import Method
+from pipeline.model.adapters.method import IN_4_BITS, Method
 from pipeline.model.backend import UNSLOTH
 from pipeline.model.base import Base, repository_of
 from pipeline.plan import methods
@@ -19,7 +19,7 @@ from pipeline.plan.memory.weights import BYTES
 from pipeline.plan.positions import told_by
 from pipeline.plan.step import Step
 from pipeline.recipe.fields import ON_A_GPU, effective
-from pipeline.recipe.launch import takes_bits
+from pipeline.recipe.launch import SHARDING, takes_bits
 from pipeline.recipe.recipe import Recipe
 from pipeline.stage import Spec, specs
 
@@ -74,6 +74,7 @@ def setting_of(recipe: Recipe, step: Step, base: Base, lengths: Mapping[str, int
         evaluated=evaluation.max_rows,
         longest_row=lengths.get("row", 0),
         quantizable=_quantizable(recipe, method),
+        quantizable_in_parts=IN_4_BITS in method.divided,
         held=held.of(recipe.launch),
         whole_loss="lm_head" in trained.adapted or bool(fields.get("modules_to_save")),
     )
@@ -83,7 +84,9 @@ def _quantizable(recipe: Recipe, method: Method) -> bool:
     model, launch = recipe.model, recipe.launch
     if method.whole or not method.in_4_bit or model.config is not None or model.bits:
         return False
-    return launch.size == 1 or takes_bits(launch.strategy, 4)
+    if launch.size == 1 or launch.strategy not in SHARDING:
+        return True
+    return takes_bits(launch.strategy, 4) and IN_4_BITS in method.divided
 
 
 def _reference(spec: Spec, train: Mapping, rows: int | None) -> bool:

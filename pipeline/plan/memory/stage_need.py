@@ -42,6 +42,7 @@ class Setting:
     evaluated: int = 0  # held-out rows that an evaluation reads
     longest_row: int = 0  # tokens, where the rows are prepared
     quantizable: bool = False  # whether the base could be kept in 4 bits, and is not
+    quantizable_in_parts: bool = False  # whether it could be so where each process has a part of it
     whole_loss: bool = False  # whether an adapter on the head keeps TRL from its chunked loss
     gpu: bool = True
     held: Held = ALONE
