@@ -101,4 +101,5 @@ def reference_key(inputs: dict) -> str:
     """
     what = {key: inputs[key] for key in ("policy", "base", "model", "data")}
     what |= {key: inputs["train"].get(key) for key in ("max_length", "ld_alpha")}
+    what |= {"outputs": "fp32"}  # before, a CPU took those of bf16 as they were
     return f"reference-{sha256(canonical(what)).hexdigest()[:12]}"

@@ -30,10 +30,10 @@ def check(recipe: Recipe, steps: Iterable[Step]) -> None:
         raise PipelineError(
             said, f"Install it (`{installing.goal('deepspeed')}`), or take --strategy fsdp, which needs nothing more."
         )
-    if size > 1:
+    if trained := [step for step in steps if size > 1 and step.state in (RUN, CONTINUE)]:
         strategies.told(recipe.launch)
-    if size > 1 and recipe.launch.strategy in DIVIDING:
-        _check_cut(recipe, [step for step in steps if step.state in (RUN, CONTINUE)])
+        if recipe.launch.strategy in DIVIDING:
+            _check_cut(recipe, trained)
     for step in steps:
         if step.state == CONTINUE and step.from_step:
             _check_goes_on(recipe, step)
@@ -51,7 +51,14 @@ def check(recipe: Recipe, steps: Iterable[Step]) -> None:
 
 def _check_goes_on(recipe: Recipe, step: Step) -> None:
     begun, size, strategy = step.known_attempt.how, recipe.launch.size, recipe.launch.strategy
-    if begun is None or can_go_on(begun, size, strategy):
+    if begun is None:
+        return
+    if can_go_on(begun, size, strategy):
+        if size > 1 and begun.get("deepspeed") != strategies.told(recipe.launch).get("deepspeed"):
+            raise PipelineError(
+                f"{step.stage}: {step.known_attempt.folder.name} was begun with another launch.deepspeed.",
+                "Continue it with that file as it was, or start another attempt with --fresh (FRESH=1).",
+            )
         return
     how = f"--processes {begun['processes']} --strategy {begun.get('strategy', 'ddp')}"
     now = f"--processes {size} --strategy {strategy if size > 1 else 'ddp'}"
@@ -84,12 +91,12 @@ def whole(recipe: Recipe, step: Step, strategy: str | None = None) -> str | None
         return "model.dtype: float16 would make an adapter's fp32 weights float16; bfloat16 does not."
     bits = recipe.model.bits
     if bits and not takes_bits(strategy, bits):
-        instead = "take load_in_4bit with strategy fsdp"
-        return f"weights of {bits} bits stay whole with it; {instead}, or leave load_in_{bits}bit out."
+        instead = "load_in_4bit goes with fsdp, zero1 and zero2"
+        return f"a base in {bits} bits does not go with it; {instead}. Or leave load_in_{bits}bit out."
     how = f"{strategy} in {bits} bits" if bits and of_model else strategy
     if how not in method.divided:
         those = ", ".join(name for name in NAMED if how in METHODS[name].divided)
-        return f"adapter.method: {method.name} was not seen to train the same with it; {those} {'was' if bits and of_model else 'were'}."
+        return f"adapter: {method.words} was not seen to train the same with {how}; those that were: {those}."
     optimizer = str(effective(spec.config, step.given or recipe.given(step.stage, full=False))["optim"])
     if optimizer not in IN_PARTS:
         return f"train.optim: {optimizer} needs whole weights; {', '.join(IN_PARTS)} do not."

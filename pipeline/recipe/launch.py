@@ -143,10 +143,11 @@ def divided(spec: Spec, given: Mapping[str, Any], size: int) -> dict[str, Any]:
 
 
 def takes_bits(strategy: str, bits: int) -> bool:
-    """Whether a base of 4 or 8 bits can be held as a strategy holds it. In parts: bitsandbytes finds the scales of a weight in 4
-    bits by its layer, where they stay whole, and those of 8 bits in the weight itself; DeepSpeed's parts were not tried.
+    """Whether a base of 4 or 8 bits can be held as a strategy holds it. bitsandbytes finds the scales of a weight in 4 bits by its
+    layer, where FSDP leaves them whole, and those of 8 bits in the weight itself; DeepSpeed cannot always load these again, and
+    zero3's parts of 4 bits were not tried.
     """
-    return strategy not in SHARDING or (strategy, bits) == ("fsdp", 4)
+    return strategy == "ddp" or (bits == 4 and strategy != "zero3")
 
 
 def can_go_on(begun: Mapping[str, Any], size: int, strategy: str) -> bool:

@@ -54,8 +54,9 @@ OWNED = _owned(
         "the reference is asked about rows of like length together": "precompute_ref_batch_size",
         "a causal language model is trained": "is_encoder_decoder",
         "the held-out answers are kept in samples.jsonl": "generate_during_eval",
-        "how many processes and machines there are is said by launch": """deepspeed fsdp fsdp_config parallelism_config
-            local_rank ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph
+        "what several processes hold is said by launch.strategy, and DeepSpeed's own switches by launch.deepspeed": """deepspeed
+            fsdp fsdp_config""",
+        "how many processes and machines there are is said by launch": """parallelism_config local_rank ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph
             ddp_backend ddp_timeout ds3_gather_for_generation average_tokens_across_devices log_on_each_node log_level_replica
             save_on_each_node""",
         "no optimizer that can be chosen here reads it": "optim_target_modules",

@@ -13,14 +13,32 @@ from pipeline.wording import did_you_mean
 
 PRESETS = Path(__file__).with_name("strategies.yaml")
 AUTO = "auto"  # for transformers to fill in
-# Of DeepSpeed 0.19.8: what says how it is done, and never what is trained.
-_SWITCHES = """zero_optimization wall_clock_breakdown steps_per_print comms_logger flops_profiler memory_breakdown dump_state
-    zero_force_ds_cpu_optimizer zero_allow_untested_optimizer""".split()
-_OF_ZERO = """stage contiguous_gradients reduce_scatter reduce_bucket_size allgather_partitions allgather_bucket_size overlap_comm
-    round_robin_gradients sub_group_size offload_optimizer offload_param stage3_prefetch_bucket_size stage3_max_live_parameters
-    stage3_max_reuse_distance stage3_param_persistence_threshold stage3_gather_16bit_weights_on_model_save
-    zero_hpz_partition_size""".split()
+YES, NUMBER, SEVERAL = "true or false", "a whole number", "a mapping"
+# Of DeepSpeed 0.19.8: what says how it is done, and never what is trained; each with its kind.
+_SWITCHES = {
+    "zero_optimization": SEVERAL,
+    "comms_logger": SEVERAL,
+    "flops_profiler": SEVERAL,
+    "steps_per_print": NUMBER,
+    **dict.fromkeys(("wall_clock_breakdown", "memory_breakdown", "dump_state"), YES),
+    **dict.fromkeys(("zero_force_ds_cpu_optimizer", "zero_allow_untested_optimizer"), YES),
+}
+_OF_ANY = {
+    "stage": NUMBER,
+    "reduce_bucket_size": NUMBER,
+    "offload_optimizer": SEVERAL,
+    **dict.fromkeys(("contiguous_gradients", "reduce_scatter", "overlap_comm"), YES),
+}
+_OF_WHOLE_WEIGHTS = {"allgather_bucket_size": NUMBER, "allgather_partitions": YES, "round_robin_gradients": YES}
+_OF_ZERO3 = {
+    "offload_param": SEVERAL,
+    "sub_group_size": NUMBER,
+    **dict.fromkeys(("stage3_prefetch_bucket_size", "stage3_param_persistence_threshold"), NUMBER),
+    **dict.fromkeys(("stage3_max_live_parameters", "stage3_max_reuse_distance"), NUMBER),
+    "stage3_gather_16bit_weights_on_model_save": YES,
+}
 _OFFLOADED = ("offload_optimizer", "offload_param")
+_OF_OFFLOADED = {"device": "cpu or none", "pin_memory": YES}
 # What stands in such files, and is the recipe's.
 _SAID_BY = {
     "optimizer": "train.optim",
@@ -64,19 +82,17 @@ def own(file: str, strategy: str) -> dict[str, Any]:
     every key that is the recipe's, that is unknown, or that would train something else.
     """
     try:
-        source = yaml_lines.load(Path(file).read_text(encoding="utf-8-sig"), file)
+        written = Path(file).expanduser().read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(
-            [f"launch.deepspeed: {file}: cannot be read: {getattr(error, 'strerror', None) or error}"]
-        ) from None
+        why = getattr(error, "strerror", None) or error
+        raise RecipeError([f"launch.deepspeed: {file}: cannot be read: {why}"]) from None
+    source = yaml_lines.load(written.expandtabs(2), file)  # JSON may have tabs, YAML may not
     found = source.value
     if wrong := source.problems or list(_problems(found, strategy)):
-        raise RecipeError(
-            [f"{source.place(path)}: {'.'.join(map(str, path))}: {said}".replace(": : ", ": ") for path, said in wrong],
-            f"Mend {file}.",
-        )
+        said = [": ".join(filter(None, (source.place(path), ".".join(path), what))) for path, what in wrong]
+        raise RecipeError(said, f"Mend {file}.")
     kept = {key: value for key, value in found.items() if key not in _SAID_BY and value != AUTO}
-    zero = {key: value for key, value in found.get("zero_optimization", {}).items() if value != AUTO}
+    zero = {key: value for key, value in found["zero_optimization"].items() if value != AUTO}
     return kept | {"zero_optimization": zero}
 
 
@@ -85,40 +101,50 @@ def told(launch: Launch) -> dict[str, Any]:
     if launch.deepspeed is None:
         return {"offload": launch.offload} if launch.offload else {}
     found = own(launch.deepspeed, launch.strategy)
-    waits = any(found["zero_optimization"].get(key, {}).get("device", "none") != "none" for key in _OFFLOADED)
-    return {"deepspeed": found} | ({"offload": "cpu"} if waits else {})
+    return {"deepspeed": found} | ({"offload": "cpu"} if _waits(found["zero_optimization"], _OFFLOADED[0]) else {})
+
+
+def _waits(zero: Mapping[str, Any], key: str) -> bool:
+    return zero.get(key, {}).get("device", "none") != "none"
 
 
 def _problems(found: object, strategy: str) -> Iterator[tuple[tuple, str]]:
     if not isinstance(found, dict):
         yield (), "must be a mapping, as DeepSpeed's own files are"
         return
-    for key, value in found.items():
-        if key in _SAID_BY:
-            if value != AUTO and not (isinstance(value, dict) and value.get("enabled") in (AUTO, False)):
-                yield (key,), f'is said by the recipe ({_SAID_BY[key]}): leave it out, or make it "auto"'
-        elif key not in _SWITCHES:
-            yield (key,), f"is no switch that can be set here{did_you_mean(str(key), _SWITCHES)}"
-        yield from _not_the_only((key,), value)
-    zero = found.get("zero_optimization", {})
+    others = {key: value for key, value in found.items() if key not in _SAID_BY}
+    for key in found.keys() & _SAID_BY:
+        value = found[key]
+        if value != AUTO and not (isinstance(value, dict) and value.get("enabled") in (AUTO, False)):
+            yield (key,), f'is said by the recipe ({_SAID_BY[key]}): leave it out, or make it "auto"'
+    yield from _checked((), others, _SWITCHES)
+    zero, at = found.get("zero_optimization", {}), ("zero_optimization",)
     if not isinstance(zero, dict):
-        yield ("zero_optimization",), "must be a mapping"
         return
     if (stage := zero.get("stage")) != int(strategy[-1]):
-        yield (
-            ("zero_optimization", "stage"),
-            f"must be {strategy[-1]}, for launch.strategy is {strategy}, and is {stage}",
-        )
-    for key, value in zero.items():
-        path = ("zero_optimization", key)
-        if key not in _OF_ZERO:
-            yield path, f"is unknown, or could train something else: leave it out{did_you_mean(str(key), _OF_ZERO)}"
-        elif key in _OFFLOADED and (not isinstance(value, dict) or value.get("device") not in ("none", "cpu")):
-            yield path, "device must be cpu or none"
-        yield from _not_the_only(path, value)
+        yield (*at, "stage"), f"must be {strategy[-1]}, for launch.strategy is {strategy}, and is {stage}"
+        return
+    yield from _checked(at, zero, _OF_ANY | (_OF_ZERO3 if stage == 3 else _OF_WHOLE_WEIGHTS))
+    offloaded = [key for key in _OFFLOADED if isinstance(zero.get(key), dict)]
+    for key in offloaded:
+        yield from _checked((*at, key), zero[key], _OF_OFFLOADED)
+    if stage == 3 and len({_waits(zero, key) for key in _OFFLOADED if key in offloaded or key not in zero}) > 1:
+        yield (*at, offloaded[0]), f"{' and '.join(_OFFLOADED)} go together with zero3, to cpu both or none"
 
 
-def _not_the_only(path: tuple, value: object) -> Iterator[tuple[tuple, str]]:
-    right, why = _ONLY.get(path[-1], (value, ""))
-    if value not in (right, AUTO):
-        yield path, f"must be {str(right).lower()}: {why}"
+def _checked(at: tuple, found: Mapping[str, Any], known: Mapping[str, str]) -> Iterator[tuple[tuple, str]]:
+    """What is unknown, of the wrong kind, or has one value only."""
+    for key, value in found.items():
+        path, kind = (*at, str(key)), known.get(str(key))
+        if kind is None:
+            yield path, f"has no effect, or could train something else: leave it out{did_you_mean(str(key), known)}"
+        elif value != AUTO and not _is(kind, value):
+            yield path, f"must be {kind}"
+        elif key in _ONLY and value not in (_ONLY[key][0], AUTO):
+            yield path, f"must be {str(_ONLY[key][0]).lower()}: {_ONLY[key][1]}"
+
+
+def _is(kind: str, value: object) -> bool:
+    if kind == NUMBER:
+        return isinstance(value, int | float) and not isinstance(value, bool) and value == int(value) and value >= 0
+    return {YES: isinstance(value, bool), SEVERAL: isinstance(value, dict)}.get(kind, value in ("cpu", "none"))

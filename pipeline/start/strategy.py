@@ -1,7 +1,9 @@
 """What other tools call the way in which several processes hold a model: what it is here, and what is to be said for it."""
 
+import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +20,9 @@ def handlers(t: Translation) -> dict[str, Callable[[object], None]]:
 
 
 def _deepspeed(t: Translation, file: object) -> None:
+    if file is False:
+        t.off.append(DEEPSPEED)
+        return
     stage, waits, there = _of_deepspeed(file)
     if stage is None:
         _say(t, DEEPSPEED, file, f"for several GPUs, --processes auto, and a --strategy of {', '.join(ZERO)}.")
@@ -28,11 +33,13 @@ def _deepspeed(t: Translation, file: object) -> None:
 
 
 def _fsdp(t: Translation, key: str, value: object) -> None:
-    if key != next(one for one in FSDP if one in t.given):  # the first of them that is there speaks for all
+    if value is False:
+        t.off.append(key)
+        return
+    if key != next(one for one in FSDP if t.value(one)):  # the first of them that says anything speaks for all
         t.drop(key, "what several processes hold is said by launch")
         return
-    of_all = " ".join(str(t.value(one)) for one in FSDP)
-    offload = ", and launch.offload: cpu" if re.search(r"offload(?!_params': False)", of_all) else ""
+    offload = ", and launch.offload: cpu" if any(_offloads(t.value(one)) for one in FSDP) else ""
     _say(
         t, key, value, f"for several GPUs, --processes auto --strategy fsdp{offload}; each layer is a unit of its own."
     )
@@ -44,17 +51,35 @@ def _say(t: Translation, key: str, value: object, what: str) -> None:
     t.drop(key, "what several processes hold is said by launch")
 
 
+def _offloads(value: object) -> bool:
+    """Of a list of words, a mapping, or either of them as text; a file's name says nothing."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = json.loads(value)
+    if isinstance(value, dict):
+        return any("offload" in str(key) and str(one).lower() == "true" for key, one in value.items())
+    words = value if isinstance(value, list) else str(value).split()
+    return "offload" in words
+
+
 def _of_deepspeed(file: object) -> tuple[int | None, bool, bool]:
     """(the stage of ZeRO, whether anything waits in the host's memory, whether the file is there) of a file of DeepSpeed's, by
     what it says, or else by its name.
     """
     path = Path(str(file)).expanduser()
-    if isinstance(file, dict) or path.is_file():
-        said = (
-            file if isinstance(file, dict) else yaml_lines.load(path.read_text(encoding="utf-8-sig"), str(path)).value
-        )
-        zero = said.get("zero_optimization", {}) if isinstance(said, dict) else {}
-        stage = zero.get("stage")
-        return stage if stage in (1, 2, 3) else None, "'cpu'" in str(zero), not isinstance(file, dict)
-    found = re.search(r"z(?:ero)?[-_]?(?:stage)?[-_]?([123])", path.name.lower())
-    return int(found[1]) if found else None, "offload" in path.name or "cpu" in path.name, False
+    if isinstance(file, dict):
+        return *_of_zero(file), False
+    try:
+        return *_of_zero(yaml_lines.load(path.read_text(encoding="utf-8-sig").expandtabs(2), str(path)).value), True
+    except (OSError, UnicodeDecodeError):
+        found = re.search(r"z(?:ero)?[-_]?(?:stage)?[-_]?([123])", path.name.lower())
+        return int(found[1]) if found else None, "offload" in path.name, False
+
+
+def _of_zero(said: object) -> tuple[int | None, bool]:
+    zero = said.get("zero_optimization") if isinstance(said, dict) else None
+    if not isinstance(zero, dict):
+        return None, False
+    waits = [one for key, one in zero.items() if str(key).startswith("offload_") and isinstance(one, dict)]
+    stage = zero.get("stage")
+    return stage if stage in (1, 2, 3) else None, any(one.get("device", "none") != "none" for one in waits)

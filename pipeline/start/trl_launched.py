@@ -59,9 +59,9 @@ def _accelerate(t: Translation, key: str, value: object) -> None:
     if value in _STRATEGIES and key == "accelerate_config" and counted:
         return  # share() says it
     if value not in ("single_gpu", "multi_gpu"):
+        strategy = _STRATEGIES.get(str(value), "fsdp or zero3 where each holds a part of the model")
         t.to_do.append(
-            f"{key}: {value}: if it is for several processes, say so: launch: {{processes: 2}}, with strategy: fsdp or zero3 "
-            "where each holds a part of the model."
+            f"{key}: {value}: if it is for several processes, say so: launch: {{processes: 2}}, with strategy: {strategy}."
         )
     t.drop(key, "how many processes train, and what each holds, is said by launch")
 

@@ -59,7 +59,7 @@ class StageModels:
         return add_reward(model, reward.folder) if reward else model
 
     def on_device(self, model):
-        in_place = self.checked.recipe.model.bits and not self._loader.on_cpu
+        in_place = self.checked.recipe.model.bits
         return model if in_place else model.to(self.checked.machine["device"])
 
     @cached_property

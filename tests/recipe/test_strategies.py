@@ -32,7 +32,7 @@ def written(tmp_path, monkeypatch):
 
     def write(zero=(), **keys) -> str:
         found = USUAL | keys | {"zero_optimization": USUAL["zero_optimization"] | dict(zero)}
-        (tmp_path / "mine.json").write_text(json.dumps(found, indent=1))
+        (tmp_path / "mine.json").write_text(json.dumps(found, indent="\t"))
         return "mine.json"
 
     return write
@@ -51,7 +51,8 @@ def test_its_switches_stand_over_the_preset_and_the_rest_is_the_recipes(written)
 
 
 def test_what_it_offloads_counts_as_offloaded(written):
-    file = written(zero={"offload_optimizer": {"device": "cpu", "pin_memory": True}})
+    cpu = {"device": "cpu", "pin_memory": True}
+    file = written(zero={"offload_optimizer": cpu, "offload_param": cpu})
     assert strategies.told(launch(file))["offload"] == "cpu"
     with pytest.raises(ValueError, match="offload stands beside deepspeed"):
         launch(file, offload="cpu")
@@ -62,11 +63,18 @@ def test_what_it_offloads_counts_as_offloaded(written):
     [
         ({}, {"gradient_clipping": 1.0}, "gradient_clipping: is said by the recipe (train.max_grad_norm)"),
         ({}, {"bf16": {"enabled": True}}, "bf16: is said by the recipe (model.dtype)"),
-        ({}, {"compression_training": {}}, "compression_training: is no switch that can be set here"),
+        ({}, {"compression_training": {}}, "compression_training: has no effect, or could train something else"),
         ({"stage": 2}, {}, "zero_optimization.stage: must be 3, for launch.strategy is zero3, and is 2"),
         ({"overlap_com": True}, {}, "did you mean overlap_comm?"),
-        ({"zero_quantized_weights": True}, {}, "zero_quantized_weights: is unknown, or could train something else"),
-        ({"offload_param": {"device": "nvme"}}, {}, "offload_param: device must be cpu or none"),
+        ({"zero_quantized_weights": True}, {}, "zero_quantized_weights: has no effect, or could train something else"),
+        (
+            {"offload_param": {"device": "nvme"}, "offload_optimizer": {"device": "cpu"}},
+            {},
+            "offload_param.device: must be cpu",
+        ),
+        ({"offload_optimizer": {"device": "cpu"}}, {}, "offload_optimizer and offload_param go together with zero3"),
+        ({"allgather_partitions": True}, {}, "allgather_partitions: has no effect"),
+        ({"sub_group_size": "lots"}, {}, "sub_group_size: must be a whole number"),
         ({"stage3_param_persistence_threshold": 10_000}, {}, "must be 0: small weights would be kept whole"),
         ({"stage3_gather_16bit_weights_on_model_save": False}, {}, "must be true: what is saved is whole"),
     ],

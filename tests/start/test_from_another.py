@@ -291,11 +291,14 @@ def test_what_cannot_be_translated_is_refused_with_its_line(translate, written, 
         ("deepspeed: mine.json\n", "a --strategy of zero1, zero2, zero3"),
         ("deepspeed: there.json\n", "--strategy zero1, with launch.deepspeed: there.json"),
         ("fsdp: [full_shard]\nfsdp_config: {offload_params: false}\n", "--strategy fsdp;"),
+        ("fsdp:\nfsdp_config: '{\"offload_params\": true}'\n", "--strategy fsdp, and launch.offload: cpu"),
+        ("deepspeed: nothing.json\n", "a --strategy of zero1"),
         ("fsdp_version: 2\nfsdp_config: {offload_params: true}\n", "--strategy fsdp, and launch.offload: cpu"),
     ],
 )
 def test_how_several_gpus_hold_a_model_is_still_to_do(translate, tmp_path, lines, said):
     (tmp_path / "there.json").write_text('{"zero_optimization": {"stage": 1}}')
+    (tmp_path / "nothing.json").write_text('{"zero_optimization": null}')
     for theirs in (LLAMA_FACTORY["sft"], AXOLOTL_BASE + CHAT):
         translation = translate(theirs + lines)[1]
         told = [one for one in translation.to_do if "strategy" in one]

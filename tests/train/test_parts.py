@@ -1,5 +1,7 @@
 """Processes of which each holds a part of the model train what one trains, go on when one is killed, and leave the same artifacts."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from conftest import align, attempt, manifest, refused, write_micro
@@ -42,18 +44,34 @@ def test_a_head_of_one_row_lies_in_one_part_alone(chain, copied):
     apart(chain, folder, "reward")
 
 
+def in_4_bits(chain: Path, folder: Path) -> Path:
+    """A folder with the recipe on the base of `chain`, in 4 bits, whose adapter is on the head, too."""
+    folder.mkdir()
+    recipe = yaml.safe_load(write_micro(folder).read_text())
+    recipe["model"] = {"id": str(attempt(chain, "pretrain") / "model"), "load_in_4bit": True}
+    recipe["adapter"]["target_modules"] = ["q_proj", "down_proj", "lm_head"]
+    recipe["stages"] = {stage: recipe["stages"][stage] for stage in ("sft", "dpo")}
+    (folder / "micro.yaml").write_text(yaml.safe_dump(recipe))
+    return folder
+
+
 def test_a_base_in_4_bits_lies_in_parts_and_what_is_outside_of_the_layers_is_trained_too(chain, tmp_path):
-    one, two = tmp_path / "one", tmp_path / "two"
+    one, two = in_4_bits(chain, tmp_path / "one"), in_4_bits(chain, tmp_path / "two")
     for folder, options in ((one, ()), (two, PARTS)):
-        folder.mkdir()
-        recipe = yaml.safe_load(write_micro(folder).read_text())
-        recipe["model"] = {"id": str(attempt(chain, "pretrain") / "model"), "load_in_4bit": True}
-        recipe["adapter"]["target_modules"] = ["q_proj", "down_proj", "lm_head"]
-        recipe["stages"] = {stage: recipe["stages"][stage] for stage in ("sft", "dpo")}
-        (folder / "micro.yaml").write_text(yaml.safe_dump(recipe))
         align("run", "sft", "dpo", "-r", "micro.yaml", *options, cwd=folder, alone=True)
     for stage in ("sft", "dpo"):
         apart(one, two, stage, 1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["fsdp", "zero2"])
+def test_a_base_in_4_bits_goes_on_to_the_bit(chain, tmp_path, strategy):
+    whole, killed = in_4_bits(chain, tmp_path / "whole"), in_4_bits(chain, tmp_path / "killed")
+    options = ("--processes", "2", "--strategy", strategy)
+    without_the_second(killed, *options)
+    for folder in (whole, killed):
+        align("run", "sft", "-r", "micro.yaml", *options, cwd=folder, alone=True)
+    assert manifest(killed, "sft")["weights_sha256"] == manifest(whole, "sft")["weights_sha256"]
 
 
 @pytest.mark.slow
@@ -81,10 +99,10 @@ def test_other_methods_too(copied, tmp_path_factory, method):
     ("stage", "setting", "reason"),
     [
         ("ppo", "seed=0", "can be trained so"),
-        ("sft", "adapter={method: vera}", "adapter.method: vera was not seen to train the same with it; lora, "),
+        ("sft", "adapter={method: vera}", "method vera was not seen to train the same with fsdp; those that were: "),
         ("sft", "stages.sft.train.optim=adafactor", "train.optim: adafactor needs whole weights"),
         ("dpo", "stages.dpo.share_prompt=true", "share_prompt: true runs parts of the model"),
-        ("sft", "model={id: a/b, load_in_8bit: true}", "weights of 8 bits stay whole"),
+        ("sft", "model={id: a/b, load_in_8bit: true}", "a base in 8 bits does not go with it"),
     ],
 )
 def test_what_needs_whole_weights_is_refused_by_the_plan(built, stage, setting, reason):

@@ -109,8 +109,8 @@ GONE = "import pipeline.plan.processes as it; it.find_spec = lambda name: None"
     ("strategy", "stage", "setting", "reason"),
     [
         ("zero1", "ppo", "seed=0", "can be trained so"),
-        ("zero2", "sft", "adapter={method: vera}", "adapter.method: vera was not seen to train the same"),
-        ("zero3", "sft", "adapter={method: ia3}", "adapter.method: ia3 was not seen to train the same"),
+        ("zero2", "sft", "adapter={method: vera}", "adapter: method vera was not seen to train the same"),
+        ("zero3", "sft", "adapter={method: ia3}", "adapter: method ia3 was not seen to train the same"),
         ("zero2", "sft", "stages.sft.train.optim=adafactor", "train.optim: adafactor needs whole weights"),
         ("zero1", "dpo", "stages.dpo.share_prompt=true", "share_prompt: true runs parts of the model"),
         ("zero1", "pretrain", "model.dtype=float16", "model.dtype: float16"),

@@ -46,7 +46,9 @@ def fitted(found: Sequence[Reckoned], card: Card, margin: float | None) -> list[
     if all(one.fits for one in fits) or len(able) < len(found):
         return fits
     held = replace(able[0][1].held, strategy=SHARDING[0])
-    if not held.sharded or any(setting.held.sharded for _, setting in able):  # one process, or it is so already
+    if not held.sharded or any(
+        setting.held.strategy != "ddp" for _, setting in able
+    ):  # one process, or divided already
         return fits
     parts = [replace(one, setting=_in_parts(setting, held)) for one, setting in able]
     cut = _fitted(parts, card, margin)
@@ -161,6 +163,8 @@ def _computed_again(setting: Setting, stage: str) -> tuple[Setting, Changes] | N
 def _reference_beforehand(setting: Setting, stage: str) -> tuple[Setting, Changes] | None:
     key = "precompute_ref_log_probs"
     if not (setting.reference and setting.spec.reference_columns):
+        return None
+    if setting.held.sharded and not setting.second_model:  # it would stand there all the same
         return None
     if setting.train.get(key) or int(setting.train["max_steps"]) > 0:  # it is kept only where every row is trained on
         return None

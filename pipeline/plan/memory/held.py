@@ -57,7 +57,7 @@ class Held:
         return rows, -(-columns // self.processes), count
 
 
-def of(launch: Launch) -> Held:
+def held_by(launch: Launch) -> Held:
     """As a recipe has it."""
     return Held(launch.size, launch.strategy, "offload" in strategies.told(launch))
 

@@ -7,7 +7,7 @@ from pipeline.plan import processes
 from pipeline.plan.memory import lengths
 from pipeline.plan.memory.card import Card
 from pipeline.plan.memory.earlier_runs import EarlierRuns
-from pipeline.plan.memory.held import ALONE, Held
+from pipeline.plan.memory.held import ALONE, Held, held_by
 from pipeline.plan.memory.need import Need
 from pipeline.plan.memory.settings import setting_of
 from pipeline.plan.memory.shape import UnknownShape
@@ -58,7 +58,7 @@ def reckon_one(planner: Planner, step: Step, margin: float | None = None, held: 
         setting = setting_of(recipe, step, step.base or planner.parents.named_base(), rows)
     except UnknownShape as error:
         return Reckoned(step.stage, None, f"{error}")
-    setting = replace(setting, held=held) if held else setting
+    setting = replace(setting, held=held or held_by(recipe.launch))
     if step.state not in (RUN, CONTINUE) and not setting.can_be_dealt_out:
         setting = replace(setting, held=ALONE)  # it was trained by another number, and is not trained now
     need = needed(setting, margin, known=bool(rows))

@@ -11,7 +11,6 @@ from pipeline.model.adapters.method import IN_4_BITS, Method
 from pipeline.model.backend import UNSLOTH
 from pipeline.model.base import Base, repository_of
 from pipeline.plan import methods
-from pipeline.plan.memory import held
 from pipeline.plan.memory.shape import Shape, UnknownShape, shape_of
 from pipeline.plan.memory.stage_need import Setting
 from pipeline.plan.memory.tuned import tuned
@@ -75,7 +74,6 @@ def setting_of(recipe: Recipe, step: Step, base: Base, lengths: Mapping[str, int
         longest_row=lengths.get("row", 0),
         quantizable=_quantizable(recipe, method),
         quantizable_in_parts=IN_4_BITS in method.divided,
-        held=held.of(recipe.launch),
         whole_loss="lm_head" in trained.adapted or bool(fields.get("modules_to_save")),
     )
 

@@ -48,6 +48,12 @@ class Setting:
     held: Held = ALONE
 
     @property
+    def reference_stands(self) -> bool:
+        """Whether a frozen reference is there while it trains. In parts its adapter is, also where what it says is kept."""
+        in_parts = self.held.sharded and bool(self.spec.reference_columns) and not self.tuned.whole
+        return self.reference or in_parts
+
+    @property
     def half(self) -> bool:
         return self.dtype != "float32"
 
@@ -130,7 +136,7 @@ def _standing(setting: Setting) -> dict[str, int]:
     elif setting.scored:
         roles = own
     reference = 0
-    if setting.reference:
+    if setting.reference_stands:
         reference = base + own if setting.second_model else own
     if setting.spec.config == "PPOConfig":
         reference = 0
@@ -162,7 +168,9 @@ def _gathered(setting: Setting, layers: int) -> dict[str, int]:
         return {}
     shape, tuned = setting.shape, setting.tuned
     adapters = (
-        0 if tuned.whole else (tuned.bytes + tuned.frozen) * (1 + (setting.reference and not setting.second_model))
+        0
+        if tuned.whole
+        else (tuned.bytes + tuned.frozen) * (1 + (setting.reference_stands and not setting.second_model))
     )
     packed = weights.base(shape, setting.dtype, setting.bits) - weights.scales(shape, setting.bits)
     one = (packed - weights.outside(shape, setting.dtype) + adapters) // shape.layers

@@ -37,7 +37,7 @@ class Reference:
 
     @property
     def file(self) -> Path:
-        how = sha256(canonical({"how": self.how, "outputs": "fp32"})).hexdigest()[:8]
+        how = sha256(canonical({"how": self.how})).hexdigest()[:8]
         return self.rows / f"{reference_key(self.inputs)}-{how}.safetensors"
 
     def is_kept(self) -> bool:

@@ -25,6 +25,7 @@ from pipeline.errors import MachineError
 from pipeline.model.parts import close
 from pipeline.train.loop import half
 
+_GENERATES = "_generates"  # on a model that is in the midst of it
 INSTEAD = "Please report it with stage.log; --strategy ddp (STRATEGY=ddp) does without it."
 
 
@@ -87,6 +88,7 @@ def cut(model: torch.nn.Module, accelerator) -> torch.nn.Module:
         half.run_so(model, accelerator.autocast)
     if hasattr(model, "generate"):  # one that scores rows does not
         register_fsdp_forward_method(model, "generate")
+        model.generate = _letting_go_once(model, model.generate)
     whole = [name for name, one in model.named_parameters() if not isinstance(one, DTensor)]
     parts = sum(isinstance(module, FSDPModule) for module in model.modules())
     if parts < 2 or whole:
@@ -101,8 +103,22 @@ def _let_go(model: torch.nn.Module, *_) -> None:
     """Of the others' parts of what is outside of the layers, where no backward pass follows: whoever then changes which adapter
     is trained would change that of the whole weights, and not of the part.
     """
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() and not vars(model).get(_GENERATES):
         close(model)
+
+
+def _letting_go_once(model: torch.nn.Module, generate: Callable) -> Callable:
+    """`generate` runs the model for every token: it lets go when all are there."""
+
+    def generated(*given, **named):
+        vars(model)[_GENERATES] = True
+        try:
+            return generate(*given, **named)
+        finally:
+            del vars(model)[_GENERATES]
+            close(model)
+
+    return generated
 
 
 def check_optimizer(trainer) -> None:
