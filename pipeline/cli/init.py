@@ -12,6 +12,7 @@ import typer
 from pipeline.console.screen import Screen, make_console
 from pipeline.errors import PipelineError
 from pipeline.plan.memory import card as cards
+from pipeline.recipe.problem import RecipeError
 from pipeline.recipe.reading import load_recipe
 from pipeline.recipe.recipe import Recipe
 from pipeline.start import fitting, from_another, new
@@ -127,7 +128,13 @@ def _looked(screen: Screen, path: str) -> Looked:
 def _translate(screen: Screen, sources: list[Path], stage: str | None, to: Path) -> None:
     froms = [word for source in sources for word in ("--from", source.name)] + (["--stage", stage] if stage else [])
     translations = [from_another.translated(source, stage) for source in sources]
-    _write(to, lambda: from_another.text(translations, shlex.join(["align", "init", to.name, *froms]), to))
+    try:
+        _write(to, lambda: from_another.text(translations, shlex.join(["align", "init", to.name, *froms]), to))
+    except RecipeError as error:  # its lines are those of a file that is gone
+        theirs = ", ".join(map(str, sources))
+        raise PipelineError(
+            f"{theirs}: as a recipe this does not load, and none was written:\n  {error.what}", f"Mend {theirs}."
+        ) from None
     for source, translation in zip(sources, translations, strict=True):
         screen.say(f"{source} is of {translation.of}.")
         for title, entries in from_another.report(translation):

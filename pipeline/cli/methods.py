@@ -1,6 +1,7 @@
 """The command that tells the methods of tuning apart."""
 
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +38,8 @@ def methods(
     import_quietly(loaded.model.bits is not None)
     warnings.filterwarnings("ignore", category=UserWarning)  # PEFT's, of layers that it has no special form for
     wanted = [name for name in METHODS if name in (names or NAMED)]
-    rows = _proven(loaded, runs, wanted) if prove else _counted(loaded, runs, wanted)
+    say = Screen(make_console()).say if not as_json else lambda text: None
+    rows = _proven(loaded, runs, wanted, say) if prove else _counted(loaded, runs, wanted)
     if as_json:
         show_json(rows)
     else:
@@ -69,10 +71,26 @@ def _counted(loaded: Recipe, runs: Path, wanted: list[str]) -> list[dict]:
     whole, found = counts(base, loaded.model, vocabulary, [METHODS[name] for name in wanted], _own(loaded))
     rows = []
     for one in found:
-        said = {"trained": one.trained, "saved": one.saved, "why_not": one.why_not}
+        why_not = one.why_not
+        if loaded.model.bits and not one.method.fits(loaded.model.bits):
+            why_not = f"does not go onto a base in {loaded.model.bits} bits"
+        said = {"trained": one.trained, "saved": one.saved, "why_not": why_not}
         share = one.trained / whole if one.trained is not None else None
         rows.append({"method": one.method.name, "share": share, **said, **_served(one.method)})
     return rows
+
+
+def _not_tried(method: Method, loaded: Recipe, new_tokens: Sequence[str]) -> str | None:
+    bits = loaded.model.bits
+    if bits and not method.fits(bits):
+        return f"does not go onto a base in {bits} bits"
+    if method.whole:
+        return "trains the model's own weights: there is no adapter to prove anything of"
+    if new_tokens and not method.new_tokens:
+        return (
+            f"cannot train the template's new tokens, {' '.join(new_tokens)}; model.template: plain and raw have none"
+        )
+    return None
 
 
 def _served(method: Method) -> dict:
@@ -86,7 +104,7 @@ def _served(method: Method) -> dict:
     }
 
 
-def _proven(loaded: Recipe, runs: Path, wanted: list[str]) -> list[dict]:
+def _proven(loaded: Recipe, runs: Path, wanted: list[str], say: Callable[[str], None]) -> list[dict]:
     from pipeline.model.base import base_of
     from pipeline.model.loader import Loader
     from pipeline.model.proofs import failures, prove
@@ -94,9 +112,10 @@ def _proven(loaded: Recipe, runs: Path, wanted: list[str]) -> list[dict]:
 
     prepared, base = of_recipe(loaded, runs), base_of(loaded, runs / loaded.name, Digests())
     loader = Loader(loaded.model, loaded.seed, base, prepared)
-    screen, rows = Screen(make_console()), []
-    for method in (METHODS[name] for name in wanted if not METHODS[name].whole):
-        if loaded.model.bits and not method.fits(loaded.model.bits):
+    rows = []
+    for method in (METHODS[name] for name in wanted):
+        if why := _not_tried(method, loaded, prepared.new_tokens):
+            rows.append({"method": method.name, "proofs": {}, "fails": [] if method.whole else [why], "not_tried": why})
             continue
         settings = _own(loaded).get(method.name, dict(method.defaults))
         try:
@@ -105,5 +124,5 @@ def _proven(loaded: Recipe, runs: Path, wanted: list[str]) -> list[dict]:
             rows.append({"method": method.name, "proofs": {}, "fails": [error.what]})
             continue
         rows.append({"method": method.name, "proofs": found, "fails": list(failures(found))})
-        screen.say(f"{method.name}: {', '.join(rows[-1]['fails']) or 'holds'}")
+        say(f"{method.name}: {', '.join(rows[-1]['fails']) or 'holds'}")
     return rows

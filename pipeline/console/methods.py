@@ -24,18 +24,20 @@ def as_table(rows: Sequence[dict], recipe: str) -> Table:
 
 
 def as_proofs(rows: Sequence[dict], recipe: str) -> Table:
-    """How far each proof is off; the chain relies on all of them."""
-    table = plain_table(f"{recipe}: what holds")
+    """How far each proof is off; the chain relies on all of them. `-`: there is nothing of the kind to be proven."""
+    table = plain_table(f"{recipe}: what holds, and how far it is off")
     names = list(dict.fromkeys(name for row in rows for name in row["proofs"]))
     for column in ("method", *names):
         table.add_column(column)
     for row in rows:
         cells = [_off(row["proofs"].get(name), name in row["fails"]) for name in names]
-        table.add_row(row["method"], *(cells if row["proofs"] else [row["fails"][0]]))
+        table.add_row(row["method"], *(cells if row["proofs"] else [row.get("not_tried") or row["fails"][0]]))
     return table
 
 
 def _off(value: float | str | None, fails: bool) -> str:
+    if value is None:
+        return "-"
     said = value if isinstance(value, str) else "0" if not value else f"{value:.0e}"
     return f"[red]{said}: fails[/red]" if fails else said
 

@@ -70,7 +70,7 @@ class Loader:
             raise PipelineError(
                 f"The template's tokens {', '.join(self.prepared.new_tokens)} are new to the model, and method "
                 f"{method.name} cannot train them beside itself.",
-                "Set adapter.method: lora, or a model.template without new tokens.",
+                "Set adapter.method: lora, or a model.template without new tokens, as plain and raw are.",
             )
         if method.whole:
             return train_last(base, fields["layers"])

@@ -45,7 +45,8 @@ def refuse(recipe: Recipe, name: str, parent: Parent | None, config: Mapping[str
                 else f"Leave {_WAYS_OUT.get(need, name)} out, or name another adapter.method.",
             )
     most = told_by(config)
-    max_length(name, train, most and most - method.positions(fields))
+    taken = method.positions(fields)
+    max_length(name, train, most and most - taken, taken)
 
 
 _WAYS_OUT = {KEEP: KEEP, SEVERAL: f"{SEVERAL} (--processes)"}  # instead of the stage itself

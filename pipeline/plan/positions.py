@@ -15,20 +15,21 @@ def told_by(config: Mapping[str, Any]) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def max_length(stage: str, given: Mapping[str, Any], most: int | None) -> int | None:
+def max_length(stage: str, given: Mapping[str, Any], most: int | None, taken: int = 0) -> int | None:
     """The tokens of a row: train.max_length, or the config's default as far as the model has positions.
 
     Of a row that is only a prompt it is what the response leaves. `most` is the number of positions for text, None where
-    that is not known. Raises PipelineError where the model has too few.
+    that is not known, of which an adapter has `taken` some already. Raises PipelineError where the model has too few.
     """
     spec = specs()[stage]
     values = effective(spec.config, given)
     length = values.get("max_length")
     if length is not None and most is not None and length > most:
         if "max_length" in given:
+            rest = f"; the adapter's {taken} virtual tokens take the rest" if taken else ""
             raise PipelineError(
                 f"{stage}: train.max_length is {length}, but the model has {most} positions for text.",
-                f"Set it to {most} or less.",
+                f"Set it to {most} or less{rest}.",
             )
         length = most
     if spec.response is None:

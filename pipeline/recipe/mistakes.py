@@ -237,7 +237,12 @@ def _adapter_problems(raw: dict, where: tuple) -> Iterator[Problem]:
         config = method.config_name
         for key, what in _passed_through(keys, where, config, adapter_owned(config)):
             there = _methods_with(key[-1]) if key[-1] not in fields_of(config) else ""
-            yield key, f"belongs to {there}, and this is {method.name}" if there else what
+            yield (
+                key,
+                f"belongs to {there}, and this is {method.name}; adapter={{method: {method.name}}} leaves the others' keys out"
+                if there
+                else what,
+            )
         if bits and not method.fits(bits):
             those = ", ".join(one.name for one in METHODS.values() if one.fits(bits))
             which = adapter.get(method.key, method.name)

@@ -103,7 +103,9 @@ def all_of(names: Sequence[str], recipe: Recipe, runs: Path, what: str) -> list[
     if BASE in names and BASE not in found:
         first = found[others[0]]
         if not first.is_adapter:
-            raise PipelineError(f"{what}: {first.name} is a whole model and stands on no base.", "Name it instead.")
+            raise PipelineError(
+                f"{what}: {first.name} is a whole model and stands on no base.", f"Name {first.name} alone."
+            )
         found[BASE] = first.without_adapter
     return [found[name] for name in names]
 

@@ -44,3 +44,14 @@ def test_a_shown_recipe_is_whole_and_the_same(tmp_path):
         assert left == (left & (OWNED.keys() | NEVER.get(config, {}).keys())) | set(ON_A_GPU)
     adapter = again.stages["sft"].adapter.resolved()
     assert fields_of("LoraConfig").keys() - adapter.keys() == adapter_owned("LoraConfig").keys()
+
+
+def test_what_there_is_no_proof_of_is_said(built):
+    """Weights of the model's own, new tokens that a method cannot train, and what a method lacks."""
+    asked = ("methods", "-r", "micro.yaml", "--prove", "--json")
+    full, bottleneck = json.loads(align(*asked, "full", "bottleneck", cwd=built).stdout)
+    assert "model's own weights" in full["not_tried"] and not full["fails"]
+    assert bottleneck["proofs"] and "merged" not in bottleneck["proofs"]
+    grown = f"model={{id: {attempt(built, 'pretrain') / 'model'}, template: chatml}}"
+    done = align(*asked, "ia3", "--set", grown, cwd=built, check=False)
+    assert done.returncode == 2 and "the template's new tokens, <|im_start|>" in done.stdout

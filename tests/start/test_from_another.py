@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from conftest import refused
 
 from pipeline.errors import PipelineError
 from pipeline.recipe.problem import RecipeError
@@ -163,6 +164,12 @@ def test_another_tools_file_given_as_a_recipe_is_called_so_alone(tmp_path):
             load_recipe(file)
         assert error.value.problems == (f"{file}: is a training file of {tool}, and no recipe.",)
         assert f"align init --from {file}" in error.value.fix
+
+
+def test_what_does_not_go_together_here_is_mended_in_their_file(tmp_path):
+    (tmp_path / "theirs.yaml").write_text(LLAMA_FACTORY["freeze"] + "quantization_bit: 4\n")
+    said = refused(tmp_path, "init", "mine.yaml", "--from", "theirs.yaml")
+    assert "none was written" in said and "Mend theirs.yaml." in said and not (tmp_path / "mine.yaml").exists()
 
 
 @pytest.mark.parametrize(("tool", "name"), EVERY)

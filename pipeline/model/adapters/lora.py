@@ -86,7 +86,7 @@ class AdaLora(Method):
 
     def too_short(self, fields: Mapping[str, Any], steps: int) -> str | None:
         first, last = (int(fields.get(key) or 0) for key in ("tinit", "tfinal"))
-        if first + last < steps:
+        if max(first, 1) + last < steps:  # in the first step ranks are looked at, and none can move yet
             return None
         return f"adapter.tinit and adapter.tfinal are {first} and {last} of {steps} steps, and in none between them ranks could move"
 

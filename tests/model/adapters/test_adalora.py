@@ -118,6 +118,8 @@ def test_the_penalty_counts_once_a_step_however_a_batch_is_cut(stage_of, built):
 def test_too_few_steps_are_told_by_the_plan(micro, monkeypatch):
     monkeypatch.chdir(micro)
     recipe = load_recipe("micro.yaml", ["stages.sft.adapter={method: adalora, tinit: 6, tfinal: 6}"])
+    assert METHOD.too_short({"tinit": 0, "tfinal": 0}, 1) and METHOD.too_short({"tfinal": 1}, 2)
+    assert not METHOD.too_short({}, 2)
     with pytest.raises(PipelineError, match=r"sft: adapter.tinit and adapter.tfinal are 6 and 6 of 12 steps"):
         Planner(recipe, micro / "runs").plan(["sft"])
 
