@@ -15,6 +15,8 @@ from pipeline.console.screen import Screen, make_console
 from pipeline.errors import PipelineError
 from pipeline.model.adapters import METHODS, NAMED
 from pipeline.model.adapters.method import ROLES, Method
+from pipeline.plan.memory.reckoned import Reckoned, reckon
+from pipeline.plan.planner import Planner
 from pipeline.recipe.reading import load_recipe
 from pipeline.recipe.recipe import Recipe
 from pipeline.wording import not_among
@@ -76,7 +78,17 @@ def _counted(loaded: Recipe, runs: Path, wanted: list[str]) -> list[dict]:
             why_not = f"does not go onto a base in {loaded.model.bits} bits"
         said = {"trained": one.trained, "saved": one.saved, "why_not": why_not}
         share = one.trained / whole if one.trained is not None else None
-        rows.append({"method": one.method.name, "share": share, **said, **_served(one.method)})
+        needed = None if why_not else _needed(loaded, runs, one.method.name)
+        rows.append(
+            {
+                "method": one.method.name,
+                "share": share,
+                **said,
+                "memory": needed and needed.need and needed.need.bytes,
+                "of": needed and needed.stage,
+                **_served(one.method),
+            }
+        )
     return rows
 
 
@@ -91,6 +103,19 @@ def _not_tried(method: Method, loaded: Recipe, new_tokens: Sequence[str]) -> str
             f"cannot train the template's new tokens, {' '.join(new_tokens)}; model.template: plain and raw have none"
         )
     return None
+
+
+def _needed(loaded: Recipe, runs: Path, name: str) -> Reckoned | None:
+    """What the plan says of the recipe's first stage that is tuned; None where it says no."""
+    tuned = loaded.adapter.resolved()["method"]
+    stage = next((stage for stage in loaded.stages if loaded.tuning(stage)["method"] == tuned), None)
+    own = [] if tuned == name else [f"adapter={{method: {name}}}"]
+    try:
+        recipe = load_recipe(loaded.path, [*loaded.overrides, *own])
+        planner = Planner(recipe, runs)
+        return stage and next(one for one in reckon(planner, planner.plan([stage])) if one.stage == stage)
+    except PipelineError:
+        return None
 
 
 def _served(method: Method) -> dict:

@@ -12,13 +12,16 @@ _SERVED = {"beside": "PPO, GRPO", "in_4_bit": "4-bit base", "merged": "merges", 
 def as_table(rows: Sequence[dict], recipe: str) -> Table:
     """What each trains of the recipe's model, where it serves, and when to use it."""
     table = plain_table(f"{recipe}: what each method trains")
-    for column in ("method", "trained", "share", "saved", "serves", "when"):
-        table.add_column(column, justify="right" if column in ("trained", "share", "saved") else "left")
+    stage = next((row["of"] for row in rows if row["of"]), "")
+    on_a_gpu = f"{stage} on a GPU".strip()
+    for column in ("method", "trained", "share", "saved", on_a_gpu, "serves", "when"):
+        table.add_column(column, justify="left" if column in ("method", "serves", "when") else "right")
     for row in rows:
         figures = ("-", "-", "-")
         if row["trained"] is not None:
             figures = (f"{row['trained']:,}", f"{row['share']:.2%}", _size(row["saved"]))
-        serves = ", ".join(word for key, word in _SERVED.items() if row[key])
+        figures = (*figures, f"{row['memory'] / 2**30:.1f} GiB" if row["memory"] else "-")
+        serves = ", ".join(word for key, word in _SERVED.items() if row[key] and not row["why_not"])
         table.add_row(row["method"], *figures, serves, row["when"] if not row["why_not"] else f"no: {row['why_not']}")
     return table
 

@@ -46,6 +46,15 @@ def test_a_shown_recipe_is_whole_and_the_same(tmp_path):
     assert fields_of("LoraConfig").keys() - adapter.keys() == adapter_owned("LoraConfig").keys()
 
 
+def test_methods_are_told_apart_by_what_they_train_and_need(built):
+    rows = json.loads(align("methods", "-r", "micro.yaml", "--json", "lora", "full", "bitfit", cwd=built).stdout)
+    lora, full, bitfit = rows
+    assert lora["trained"] < full["trained"] and full["share"] == 1 and lora["of"] == full["of"] == "sft"
+    assert 0 < lora["saved"] < lora["memory"] and "biases" in bitfit["why_not"] and bitfit["memory"] is None
+    said = align("methods", "-r", "micro.yaml", "lora", "bitfit", cwd=built).stdout
+    assert "sft on a GPU" in said and "GiB" in said
+
+
 def test_what_there_is_no_proof_of_is_said(built):
     """Weights of the model's own, new tokens that a method cannot train, and what a method lacks."""
     asked = ("methods", "-r", "micro.yaml", "--prove", "--json")
