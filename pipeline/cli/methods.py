@@ -122,7 +122,7 @@ def _served(method: Method) -> dict:
     return {
         "beside": not method.whole and not method.why_not(ROLES),
         "in_4_bit": method.in_4_bit,
-        "new_tokens": method.new_tokens or method.whole,
+        "new_tokens": method.new_tokens,
         "merged": method.merged and not method.whole,
         "unsloth": method.unsloth,
         "when": method.when,

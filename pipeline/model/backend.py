@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -121,13 +121,27 @@ def model_config(base: Base | None, config: Mapping | None) -> Mapping:
     """The base's, as far as it can be read without a network."""
     if base is None or base.source is None:
         return config or {}
-    file = Path(base.source) / "config.json"
-    if not file.is_file() and base.commit:
-        file = cached_folder(base.source) / "snapshots" / base.commit / "config.json"
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(_file_of(base, "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+
+
+def without(base: Base, tokens: Iterable[str]) -> list[str]:
+    """Those of the tokens that the base's tokenizer lacks, as far as that can be read without a network, and without loading it."""
+    try:
+        written = _file_of(base, "tokenizer.json").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return []
+    return [token for token in tokens if json.dumps(token, ensure_ascii=False) not in written]
+
+
+def _file_of(base: Base, name: str) -> Path:
+    """In the base's folder, or in the hub's cache."""
+    file = Path(base.source) / name
+    if file.is_file() or not base.commit:
+        return file
+    return cached_folder(base.source) / "snapshots" / base.commit / name
 
 
 def start(name: str, runs: Path) -> None:

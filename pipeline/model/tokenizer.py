@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from pipeline.data.source import Data
 from pipeline.data.tokens import in_use
 from pipeline.data.tokens.template import Template
-from pipeline.data.tokens.template_files import file_of, named
+from pipeline.data.tokens.template_files import MARKER, file_of, named
 from pipeline.errors import PipelineError
 from pipeline.hub import commit_of
 from pipeline.model.base import is_local, repository_of
@@ -113,9 +113,7 @@ def prepare(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Prepared:
     Template(tokenizer, name).check()
     vocabulary = tokenizer.get_vocab()
     if wanted:
-        new = [
-            token for token in dict.fromkeys(in_use.MARKER.findall(tokenizer.chat_template)) if token not in vocabulary
-        ]
+        new = [token for token in dict.fromkeys(MARKER.findall(tokenizer.chat_template)) if token not in vocabulary]
         if new:
             told = ", ".join(token + in_use.misspelled(token, vocabulary) for token in new)
             notes.append(f"new tokens, written by the chat template and still to be learned: {told}")

@@ -3,9 +3,12 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipeline.data.tokens.template_files import MARKER, named
 from pipeline.errors import PipelineError
 from pipeline.model.adapters import METHODS, method_of
 from pipeline.model.adapters.method import BEGIN, KEEP, REENTRANT, ROLES, SCORE, SEVERAL, Method
+from pipeline.model.backend import without
+from pipeline.model.base import Base
 from pipeline.plan.positions import max_length, told_by
 from pipeline.plan.step import Parent, Step
 from pipeline.recipe import steps
@@ -47,6 +50,19 @@ def refuse(recipe: Recipe, name: str, parent: Parent | None, config: Mapping[str
     most = told_by(config)
     taken = method.positions(fields)
     max_length(name, train, most and most - taken, taken)
+
+
+def refuse_new_tokens(recipe: Recipe, name: str, base: Base) -> None:
+    """Raises PipelineError where a new adapter would have to learn tokens of the template, and its method cannot."""
+    method, _ = tuning(recipe, name, None)
+    if method.new_tokens or base.source is None or recipe.model.template is None:
+        return
+    if new := without(base, dict.fromkeys(MARKER.findall(named(recipe.model.template)))):
+        raise PipelineError(
+            f"{recipe.place('model', 'template')}: {', '.join(new)} are new to the model, and method {method.name} of {name} cannot "
+            "train tokens beside itself.",
+            "Set adapter.method: lora, or a model.template without new tokens, as plain and raw are.",
+        )
 
 
 _WAYS_OUT = {KEEP: KEEP, SEVERAL: f"{SEVERAL} (--processes)"}  # instead of the stage itself

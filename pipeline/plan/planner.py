@@ -116,6 +116,8 @@ class Planner:
         parent = self.parents.policy(name, above, policy)
         base = self.parents.base(parent)
         methods.refuse(self.recipe, name, parent, backend.model_config(base, model.config))
+        if parent is None and base:
+            methods.refuse_new_tokens(self.recipe, name, base)
         note = self.parents.check_base(name, parent) if parent and not above else None
         reward = self.parents.reward(name, rewarding, base)
         backend_of = partial(self._backend, name, above, policy, base)

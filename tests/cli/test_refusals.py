@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import align, refused, write_rows
+from conftest import align, attempt, refused, write_rows
 
 
 def test_mistakes_in_the_recipe_all_at_once(micro):
@@ -22,6 +22,15 @@ def test_mistakes_in_the_recipe_all_at_once(micro):
         "stages.sfd.data.path=x",
     )
     assert "betta" in said and "beta" in said and "learning_rate" in said and "sfd" in said
+
+
+def test_tokens_that_a_method_cannot_train_are_told_by_the_plan(built):
+    base = attempt(built, "pretrain") / "model"
+    asked = ("plan", "sft", "-r", "micro.yaml", "--set", f"model={{id: {base}, template: chatml}}")
+    rest = ("--set", "stages.sft.policy=null", "--set")
+    said = refused(built, *asked, *rest, "adapter={method: ia3}")
+    assert "<|im_start|>" in said and "cannot train tokens beside itself" in said and "plain and raw" in said
+    align(*asked, *rest, "adapter={method: lora}", cwd=built)
 
 
 def test_unknown_stage(micro):

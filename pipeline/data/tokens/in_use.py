@@ -9,11 +9,9 @@ from typing import Any
 from pipeline.data.tokens.places import Places
 from pipeline.data.tokens.stops import COMPLETION, COMPLETION_TEXT, PROMPT, PROMPT_TEXT, agreed
 from pipeline.data.tokens.template import Template
-from pipeline.data.tokens.template_files import FOLDER
+from pipeline.data.tokens.template_files import FOLDER, MARKER
 from pipeline.errors import PipelineError
 
-# What a chat template writes as one token where the vocabulary has it: <|im_start|>, <start_of_turn>, ...
-MARKER = re.compile(r"<\|[^|<>\s'\"{}]+\|>|<(?:start|end)_of_turn>")
 _RANDOM = re.compile(r"\{[{%][^{}]*(?:\|\s*random\b|\blipsum\s*\()")
 _CLOCK = "strftime_now"  # what transformers calls its function in a template
 _MIDNIGHT, _SAME_DAY, _LATER = datetime(2024, 1, 1), datetime(2024, 1, 1, 13, 47, 31, 500), datetime(2025, 11, 24)

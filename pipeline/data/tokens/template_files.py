@@ -1,5 +1,6 @@
 """The chat templates that a recipe can name: those of this folder, and files."""
 
+import re
 import traceback
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from jinja2.ext import Extension
 from pipeline.errors import PipelineError
 
 FOLDER = Path(__file__).parent / "templates"
+# What a chat template writes as one token where the vocabulary has it: <|im_start|>, <start_of_turn>, ...
+MARKER = re.compile(r"<\|[^|<>\s'\"{}]+\|>|<(?:start|end)_of_turn>")
 
 
 def file_of(template: str) -> Path:

@@ -2,7 +2,9 @@
 
 from pipeline.model.adapters.method import ANY, Method
 
-FULL = Method(name="full", when="where memory allows: what an adapter is measured against", divided=ANY)
+FULL = Method(
+    name="full", when="where memory allows: what an adapter is measured against", divided=ANY, new_tokens=True
+)
 FREEZE = Method(
     name="freeze",
     when="the last layers alone, where memory allows no full tuning: no gradients and no optimizer for the rest",
