@@ -73,9 +73,7 @@ def _counted(loaded: Recipe, runs: Path, wanted: list[str]) -> list[dict]:
     whole, found = counts(base, loaded.model, vocabulary, [METHODS[name] for name in wanted], _own(loaded))
     rows = []
     for one in found:
-        why_not = one.why_not
-        if loaded.model.bits and not one.method.fits(loaded.model.bits):
-            why_not = f"does not go onto a base in {loaded.model.bits} bits"
+        why_not = _off_the_base(one.method, loaded.model.bits) or one.why_not
         said = {"trained": one.trained, "saved": one.saved, "why_not": why_not}
         share = one.trained / whole if one.trained is not None else None
         needed = None if why_not else _needed(loaded, runs, one.method.name)
@@ -92,10 +90,13 @@ def _counted(loaded: Recipe, runs: Path, wanted: list[str]) -> list[dict]:
     return rows
 
 
+def _off_the_base(method: Method, bits: int | None) -> str | None:
+    return f"does not go onto a base in {bits} bits" if bits and not method.fits(bits) else None
+
+
 def _not_tried(method: Method, loaded: Recipe, new_tokens: Sequence[str]) -> str | None:
-    bits = loaded.model.bits
-    if bits and not method.fits(bits):
-        return f"does not go onto a base in {bits} bits"
+    if why := _off_the_base(method, loaded.model.bits):
+        return why
     if method.whole:
         return "trains the model's own weights: there is no adapter to prove anything of"
     if new_tokens and not method.new_tokens:

@@ -26,6 +26,7 @@ import pipeline.model.adapters.bottleneck_tuner  # noqa: F401
 from pipeline.errors import PipelineError
 from pipeline.model import backend
 from pipeline.model.adapters import METHODS, NAMED, method_of
+from pipeline.model.adapters.method import WITHOUT_NEW_TOKENS
 from pipeline.model.adapters.prompted import Prompted
 from pipeline.model.base import Base
 from pipeline.model.freezing import train_last
@@ -70,7 +71,7 @@ class Loader:
             raise PipelineError(
                 f"The template's tokens {', '.join(self.prepared.new_tokens)} are new to the model, and method "
                 f"{method.name} cannot train them beside itself.",
-                "Set adapter.method: lora, or a model.template without new tokens, as plain and raw are.",
+                WITHOUT_NEW_TOKENS,
             )
         if method.whole:
             return train_last(base, fields["layers"])

@@ -51,9 +51,8 @@ def prove(make: Callable[[], PreTrainedModel], method: Method, fields: dict) -> 
             found: dict[str, float | str] = {"base untouched": max([_apart(_logits(model, rows), bare), *moved])}
         with tempfile.TemporaryDirectory() as folder:
             save_weights(model, Path(folder))
-            merges = method.merged and not getattr(
-                model, "is_quantized", False
-            )  # what is quantized is merged in another way
+            # What is quantized is merged in another way.
+            merges = method.merged and not getattr(model, "is_quantized", False)
             for name, proof in (
                 ("saved and loaded", lambda: _loaded(make, method, model, Path(folder), rows)),
                 ("reference beside", lambda: _beside(copy.deepcopy(model), method, Path(folder), rows)),

@@ -6,7 +6,7 @@ from typing import Any
 from pipeline.data.tokens.template_files import MARKER, named
 from pipeline.errors import PipelineError
 from pipeline.model.adapters import METHODS, method_of
-from pipeline.model.adapters.method import BEGIN, KEEP, REENTRANT, ROLES, SCORE, SEVERAL, Method
+from pipeline.model.adapters.method import BEGIN, KEEP, REENTRANT, ROLES, SCORE, SEVERAL, WITHOUT_NEW_TOKENS, Method
 from pipeline.model.backend import without
 from pipeline.model.base import Base
 from pipeline.plan.positions import max_length, told_by
@@ -61,7 +61,7 @@ def refuse_new_tokens(recipe: Recipe, name: str, base: Base) -> None:
         raise PipelineError(
             f"{recipe.place('model', 'template')}: {', '.join(new)} are new to the model, and method {method.name} of {name} cannot "
             "train tokens beside itself.",
-            "Set adapter.method: lora, or a model.template without new tokens, as plain and raw are.",
+            WITHOUT_NEW_TOKENS,
         )
 
 

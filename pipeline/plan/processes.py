@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pipeline import installing
 from pipeline.errors import PipelineError
 from pipeline.model.adapters import METHODS, NAMED
+from pipeline.model.adapters.method import IN_4_BITS
 from pipeline.plan.judges import judge_of
 from pipeline.plan.methods import tuning
 from pipeline.plan.step import CONTINUE, RUN, Step
@@ -93,7 +94,7 @@ def whole(recipe: Recipe, step: Step, strategy: str | None = None) -> str | None
     if bits and not takes_bits(strategy, bits):
         instead = "load_in_4bit goes with fsdp, zero1 and zero2"
         return f"a base in {bits} bits does not go with it; {instead}. Or leave load_in_{bits}bit out."
-    how = f"{strategy} in {bits} bits" if bits and of_model else strategy
+    how = IN_4_BITS if bits and of_model else strategy
     if how not in method.divided:
         those = ", ".join(name for name in NAMED if how in METHODS[name].divided)
         return f"adapter: {method.words} was not seen to train the same with {how}; those that were: {those}."

@@ -71,10 +71,16 @@ def deepspeed(strategy: str, offload: str | None, own: Mapping[str, Any] | None 
     presets = yaml.safe_load(PRESETS.read_text(encoding="utf-8"))
     found = presets["each"] | presets[strategy]
     if own is not None:
-        return found | own | {"zero_optimization": found["zero_optimization"] | own.get("zero_optimization", {})}
+        return found | own | {"zero_optimization": found["zero_optimization"] | own["zero_optimization"]}
     if offload:
         found["zero_optimization"] |= presets["offload"][strategy]
     return found
+
+
+def read(file: str) -> yaml_lines.Source:
+    """A file of DeepSpeed's, as it is written. Raises OSError and UnicodeDecodeError."""
+    written = Path(file).expanduser().read_text(encoding="utf-8-sig")
+    return yaml_lines.load(written.expandtabs(2), file)  # JSON may have tabs, YAML may not
 
 
 def own(file: str, strategy: str) -> dict[str, Any]:
@@ -82,11 +88,10 @@ def own(file: str, strategy: str) -> dict[str, Any]:
     every key that is the recipe's, that is unknown, or that would train something else.
     """
     try:
-        written = Path(file).expanduser().read_text(encoding="utf-8-sig")
+        source = read(file)
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or error
         raise RecipeError([f"launch.deepspeed: {file}: cannot be read: {why}"]) from None
-    source = yaml_lines.load(written.expandtabs(2), file)  # JSON may have tabs, YAML may not
     found = source.value
     if wrong := source.problems or list(_problems(found, strategy)):
         said = [": ".join(filter(None, (source.place(path), ".".join(path), what))) for path, what in wrong]

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from pipeline.recipe import yaml_lines
+from pipeline.recipe import strategies
 from pipeline.recipe.launch import ZERO
 from pipeline.start.translation import Translation
 
@@ -66,14 +66,14 @@ def _of_deepspeed(file: object) -> tuple[int | None, bool, bool]:
     """(the stage of ZeRO, whether anything waits in the host's memory, whether the file is there) of a file of DeepSpeed's, by
     what it says, or else by its name.
     """
-    path = Path(str(file)).expanduser()
     if isinstance(file, dict):
         return *_of_zero(file), False
     try:
-        return *_of_zero(yaml_lines.load(path.read_text(encoding="utf-8-sig").expandtabs(2), str(path)).value), True
+        return *_of_zero(strategies.read(str(file)).value), True
     except (OSError, UnicodeDecodeError):
-        found = re.search(r"z(?:ero)?[-_]?(?:stage)?[-_]?([123])", path.name.lower())
-        return int(found[1]) if found else None, "offload" in path.name, False
+        name = Path(str(file)).name
+        found = re.search(r"z(?:ero)?[-_]?(?:stage)?[-_]?([123])", name.lower())
+        return int(found[1]) if found else None, "offload" in name, False
 
 
 def _of_zero(said: object) -> tuple[int | None, bool]:

@@ -8,6 +8,8 @@ from typing import Any
 # What `divided` says of most: DeepSpeed follows the order in which weights are used, and the reference of some is used in another.
 BUT_ZERO3 = ("fsdp", "zero1", "zero2")
 ANY = (*BUT_ZERO3, "zero3")
+# Where tokens of the template are new to the model, and a method cannot train them.
+WITHOUT_NEW_TOKENS = "Set adapter.method: lora, or a model.template without new tokens, as plain and raw are."
 IN_4_BITS = "fsdp in 4 bits"  # where the base is
 
 
@@ -31,9 +33,8 @@ class Method:
     beside: bool = True  # whether several stand on one base: reference, reward and value beside the policy
     in_4_bit: bool = False  # whether it is right on a 4-bit base
     in_8_bit: bool = False  # whether it is on an 8-bit one, whose weights some methods would read as they stand
-    divided: tuple[
-        str, ...
-    ] = ()  # the strategies that divide a model, with which it was seen to train what one process does
+    # The strategies that divide a model, with which it was seen to train what one process does.
+    divided: tuple[str, ...] = ()
     new_tokens: bool = False  # whether it trains rows of the embeddings beside
     unsloth: bool = False  # whether Unsloth's fast path serves it
     merged: bool = True  # whether it can be merged into the base, as exports need it

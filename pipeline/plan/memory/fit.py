@@ -46,9 +46,8 @@ def fitted(found: Sequence[Reckoned], card: Card, margin: float | None) -> list[
     if all(one.fits for one in fits) or len(able) < len(found):
         return fits
     held = replace(able[0][1].held, strategy=SHARDING[0])
-    if not held.sharded or any(
-        setting.held.strategy != "ddp" for _, setting in able
-    ):  # one process, or divided already
+    # One process, or divided already.
+    if not held.sharded or any(setting.held.strategy != "ddp" for _, setting in able):
         return fits
     parts = [replace(one, setting=_in_parts(setting, held)) for one, setting in able]
     cut = _fitted(parts, card, margin)

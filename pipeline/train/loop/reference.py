@@ -97,14 +97,14 @@ def sums_of(rows: Dataset, trainer) -> dict[str, torch.Tensor]:
         trainer.ref_model = trainer.model
     trainer.model.eval()
     # The batches are those of the rows, not of the recipe: what is found must be, to the bit, what would be computed.
-    for batch in batches(trainer.lengths, LOGITS_BYTES // (4 * vocabulary)):
-        inputs = trainer._prepare_inputs(trainer.data_collator([rows[number] for number in batch]))
-        with torch.no_grad(), running_so(trainer):
+    with torch.no_grad(), running_so(trainer):
+        for batch in batches(trainer.lengths, LOGITS_BYTES // (4 * vocabulary)):
+            inputs = trainer._prepare_inputs(trainer.data_collator([rows[number] for number in batch]))
             sums = trainer.compute_ref_log_probs(trainer.model, inputs)
-        sums = [one.float().cpu() for one in sums if one is not None]
-        found = found or [torch.empty(len(rows)) for _ in sums]
-        for whole, part in zip(found, sums, strict=True):
-            whole[batch] = part
+            sums = [one.float().cpu() for one in sums if one is not None]
+            found = found or [torch.empty(len(rows)) for _ in sums]
+            for whole, part in zip(found, sums, strict=True):
+                whole[batch] = part
     trainer.model.train(training)
     trainer.ref_model = reference
     return dict(zip(trainer.context.spec.reference_columns, found or [], strict=False))
