@@ -10,6 +10,7 @@ import torch
 from pipeline.data.tokens.encoded import IGNORED
 
 LOGITS_BYTES = 256 << 20  # the largest tensor of logits that an evaluation holds at a time
+ON_A_CPU = 2048  # tokens: of larger batches too little stays in its caches (benchmarks/README.md, "Forward passes")
 
 
 def log_probabilities(
@@ -21,11 +22,10 @@ def log_probabilities(
     in one forward pass.
     """
     sums, counts = [0.0] * len(rows), [0] * len(rows)
-    vocabulary = model.config.get_text_config().vocab_size
-    for batch in batches([len(ids) for ids, _ in rows], LOGITS_BYTES // (4 * vocabulary), at_most):
+    device = next(model.parameters()).device
+    for batch in batches([len(ids) for ids, _ in rows], tokens_at_once(model), at_most):
         inputs, mask = padded_rows([rows[number][0] for number in batch], pad)
         labels, _ = padded_rows([rows[number][1] for number in batch], IGNORED)
-        device = next(model.parameters()).device
         logits = model(input_ids=inputs.to(device), attention_mask=mask.to(device), use_cache=False).logits[:, :-1]
         targets = labels[:, 1:].to(device)
         loss = torch.nn.functional.cross_entropy(
@@ -42,12 +42,18 @@ def scores(model, rows: Sequence[list[int]], pad: int, at_most: int | None = Non
     """The reward of each token sequence, no more than `at_most` of them in one forward pass."""
     found = [0.0] * len(rows)
     device = next(model.parameters()).device
-    for batch in batches([len(ids) for ids in rows], 1 << 14, at_most):
+    for batch in batches([len(ids) for ids in rows], ON_A_CPU if device.type == "cpu" else 1 << 14, at_most):
         inputs, mask = padded_rows([rows[number] for number in batch], pad)
         output = model(input_ids=inputs.to(device), attention_mask=mask.to(device)).logits
         for number, score in zip(batch, output.float().squeeze(-1).tolist(), strict=True):
             found[number] = score
     return found
+
+
+def tokens_at_once(model) -> int:
+    """How many tokens, with their padding, go through a model that gives logits for all of them."""
+    most = LOGITS_BYTES // (4 * model.config.get_text_config().vocab_size)
+    return min(most, ON_A_CPU) if next(model.parameters()).device.type == "cpu" else most
 
 
 def batches(lengths: Sequence[int], tokens: int, rows: int | None = None) -> Iterator[list[int]]:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.artifact.digests import canonical
 from pipeline.errors import MachineError
-from pipeline.evaluate.forward import LOGITS_BYTES, batches
+from pipeline.evaluate.forward import batches, tokens_at_once
 from pipeline.plan.inputs import reference_key
 from pipeline.train.loop.half import running_so
 
@@ -90,7 +90,6 @@ def sums_of(rows: Dataset, trainer) -> dict[str, torch.Tensor]:
 
     TRL's own function computes them, on rows of like length, without dropout.
     """
-    vocabulary = trainer.model.config.get_text_config().vocab_size
     training, found, reference = trainer.model.training, None, trainer.ref_model
     if reference is None and ADAPTER not in getattr(trainer.model, "peft_config", {}):
         # The policy before its first step; of an adapter TRL would take the bare base.
@@ -98,7 +97,7 @@ def sums_of(rows: Dataset, trainer) -> dict[str, torch.Tensor]:
     trainer.model.eval()
     # The batches are those of the rows, not of the recipe: what is found must be, to the bit, what would be computed.
     with torch.no_grad(), running_so(trainer):
-        for batch in batches(trainer.lengths, LOGITS_BYTES // (4 * vocabulary)):
+        for batch in batches(trainer.lengths, tokens_at_once(trainer.model)):
             inputs = trainer._prepare_inputs(trainer.data_collator([rows[number] for number in batch]))
             sums = trainer.compute_ref_log_probs(trainer.model, inputs)
             sums = [one.float().cpu() for one in sums if one is not None]
