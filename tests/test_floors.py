@@ -89,6 +89,7 @@ MAY_BE_HEAVY = {
     "pipeline.model.adapters.lora_forms",
     "pipeline.model.adapters.prompted",
     "pipeline.model.census",
+    "pipeline.model.counted",
     "pipeline.model.freezing",
     "pipeline.model.loader",
     "pipeline.model.parts",

@@ -165,6 +165,8 @@ class Manifest(TypedDict):
     weights_sha256: str
     """What the output is: its tensors, tokenizer and template, wherever it lies."""
     run: Run
+    parameters: NotRequired[dict[str, int]]
+    """`trained`, and `in all`: those of the model and what is trained beside them."""
     steps: int
     tokens: int
     """Of prompts and answers, each time that they are trained on; padding is not counted."""

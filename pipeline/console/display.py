@@ -122,6 +122,11 @@ class Display(Screen):
             parts = [f"{self.stage} {self._count(event)}", *shown, self._left()]
             self.message("  " + "  ".join(part for part in parts if part))
 
+    def _on_model(self, event: dict) -> None:
+        trained, whole = event["trained"], event["in all"]
+        share = "all" if trained == whole else f"{trained:,} ({100 * trained / whole:.3g}%)"
+        self.message(f"  trains {share} of {whole:,} parameters")
+
     def _on_before(self, event: dict) -> None:
         if event["metrics"]:
             self.message(f"  before: {in_a_line(event['metrics'])}")

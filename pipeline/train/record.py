@@ -68,6 +68,7 @@ class Record:
             "weights_sha256": weights,
             "run": machine.described(checked.machine, job.backend_why, trainer.model)
             | ({"shrunk": checked.shrinking.history} if checked.shrinking.history else {}),
+            "parameters": trainer.parameters,
             "steps": trainer.state.global_step,
             "tokens": trainer.tokens_of_all,
             **({"kept": kept} if kept else {}),

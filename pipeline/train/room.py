@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.errors import PipelineError
+from pipeline.model.counted import numbers
 
 # What a checkpoint holds beside the trained weights, in their size: AdamW's two moments, unless the optimizer spares them.
 MOMENTS, SPARING = 2, ("8bit", "4bit", "adafactor", "sgd", "galore", "apollo", "lion", "adalomo", "lomo")
@@ -21,8 +22,7 @@ def check(
     """
     stages = list(stages)
     held = [one for one in model.parameters() if one.requires_grad]
-    # What DeepSpeed has divided says how large it was.
-    trained = sum(getattr(one, "ds_numel", one.numel()) * one.element_size() for one in held)
+    trained = sum(numbers(one) * one.element_size() for one in held)
     moments = 0 if any(word in optimizer for word in SPARING) else MOMENTS
     # One checkpoint more: the new one is whole before an old one goes.
     needed = len(stages) * trained * ((checkpoints + 1) * (1 + moments + again) + 1 + best)

@@ -61,6 +61,7 @@ class StageRun:
         print(f"backend: {self.job.backend} ({self.job.backend_why})", flush=True)
         trainer = self.trainer(self.models.at_the_start())
         self._check_room(trainer)
+        self.report("model", **trainer.parameters)
         self.measuring.judging.check(trainer.model)
         before = self.measuring.before(trainer.model)
         self.measuring.earlier.before(trainer.model)
@@ -175,9 +176,16 @@ class StageRun:
         kept = trainer.args.save_total_limit or 1 if trainer.args.save_strategy != "no" else 0
         full = not isinstance(trainer.model, PeftModel)  # what trains otherwise cannot be reckoned from this model
         alike = [name for name in self.job.ahead if METHODS[recipe.stage(name).adapter["method"]].whole == full]
-        again = 2 if trainer.args.deepspeed else 0  # its own copy, and that of its optimizer
         best = kept + 1 if self.best else 0
-        room.check(trainer.model, str(trainer.args.optim), kept, self.folder, (*begun, *alike), best, again)
+        room.check(
+            trainer.model,
+            str(trainer.args.optim),
+            kept,
+            self.folder,
+            (*begun, *alike),
+            best,
+            trainer.context.engine.copies,
+        )
 
     def _train(self, trainer) -> tuple[float, dict[str, int]]:
         """From the last checkpoint, where there is one.

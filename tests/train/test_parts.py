@@ -61,6 +61,7 @@ def test_a_base_in_4_bits_lies_in_parts_and_what_is_outside_of_the_layers_is_tra
         align("run", "sft", "dpo", "-r", "micro.yaml", *options, cwd=folder, alone=True)
     for stage in ("sft", "dpo"):
         apart(one, two, stage, 1e-4)
+        assert manifest(one, stage)["parameters"] == manifest(two, stage)["parameters"]
 
 
 @pytest.mark.slow

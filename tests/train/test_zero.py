@@ -14,6 +14,7 @@ from pipeline.recipe import strategies
 needs_deepspeed = pytest.mark.skipif(
     find_spec("deepspeed") is None, reason="DeepSpeed is not installed: make deepspeed"
 )
+BASE = "./runs/micro/pretrain/latest/model"
 RUNS = ("--set", "stages.dpo.train.precompute_ref_log_probs=false")  # beside the policy
 
 
@@ -113,7 +114,7 @@ GONE = "import pipeline.plan.processes as it; it.find_spec = lambda name: None"
         ("zero3", "sft", "adapter={method: ia3}", "adapter: method ia3 was not seen to train the same"),
         ("zero2", "sft", "stages.sft.train.optim=adafactor", "train.optim: adafactor needs whole weights"),
         ("zero1", "dpo", "stages.dpo.share_prompt=true", "share_prompt: true runs parts of the model"),
-        ("zero1", "pretrain", "model.dtype=float16", "model.dtype: float16"),
+        ("zero1", "pretrain", f"model={{id: {BASE}, dtype: float16}}", "model.dtype: float16 would make"),
     ],
 )
 def test_what_cannot_be_divided_is_refused_by_the_plan(built, strategy, stage, setting, reason):

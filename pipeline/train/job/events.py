@@ -14,6 +14,7 @@ EVENTS = {
     "looked_ahead": "the rows of later stages are ready: stages, seconds",
     "account": "what became of the stage's rows: the fields of Account.summary",
     "note": "something that a person should know: text",
+    "model": "it is loaded: trained, in all, each a number of parameters",
     "before": "the held-out figures before the first step: metrics",
     "train": "training begins: step, which is not 0 where it continues, and steps in all",
     "step": "a step is done: step, tokens so far",

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -18,20 +18,24 @@ from pipeline.data.prepare.table import lengths
 from pipeline.data.shapes.kinds import Kind
 from pipeline.errors import PipelineError
 from pipeline.model.adapters import method_on
+from pipeline.model.counted import counted
 from pipeline.model.loader import load_adapter
 from pipeline.ranks import ALONE, Ranks
 from pipeline.recipe.fields import effective
 from pipeline.recipe.launch import DIVIDING, ZERO
 from pipeline.stage import Spec
 from pipeline.train.job.interruption import Interruption
-from pipeline.train.loop import dealing, pairs, reference, sharding, zero
+from pipeline.train.loop import dealing, pairs, reference
 from pipeline.train.loop.arguments import built
 from pipeline.train.loop.best import Best
 from pipeline.train.loop.callback import StageCallback
+from pipeline.train.loop.engine import Engine
 from pipeline.train.loop.packing import packed, refuse_mixed_attention, without_suspicion
 from pipeline.train.loop.reference import Reference
+from pipeline.train.loop.sharding import Sharding
 from pipeline.train.loop.shared_prompt.fit import Choice, choose
 from pipeline.train.loop.trainer import StageTrainer
+from pipeline.train.loop.zero import Zero
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,12 @@ class Context:
     deepspeed: dict | None = None  # what a file of one's own tells DeepSpeed
     offload: str | None = None  # where what each of them holds a part of is kept
     share_prompt: bool | str = "auto"  # whether a pair's prompt is run once, where the stage can
+
+    @cached_property
+    def engine(self) -> Engine:
+        """What its processes have in common while they train."""
+        kind = Zero if self.strategy in ZERO else Sharding if self.ranks.sharded else Engine
+        return kind(self)
 
     def effective(self, name: str) -> object:
         """A training argument with its default."""
@@ -102,9 +112,9 @@ class Context:
         beside = self._reference_stands_beside()
         if self.spec.reference and not beside:
             # Where it is kept, it is the model itself before its first step; TRL would load another one all the same.
-            options["ref_model"] = self._reference(args, keeps)
+            options["ref_model"] = self.engine.reference(keeps)
         with _adapters_stay_fp32(self.model), without_suspicion(), _refusals(kind.__name__):
-            trainer = type(kind.__name__, (*([front] if front else []), StageTrainer, kind), {})(
+            trainer = type(kind.__name__, (*([front] if front else []), StageTrainer, kind), {"context": self})(
                 model=self.model,
                 args=args,
                 train_dataset=wrapped(rows),
@@ -112,20 +122,13 @@ class Context:
                 processing_class=self.tokenizer,
                 **options,
             )
-        trainer.context = self
         dealing.share(trainer, self.ranks)
         trainer.lengths = lengths(rows).tolist()
         trainer.num_virtual_tokens = 0  # TRL's SFT would take them off the logits, which hold none of them here
         if self.spec.reference and beside and "ref" in self.model.peft_config:
             self._freeze_reference()
-        if self.ranks.sharded and args.deepspeed:
-            trainer.reading = zero.divide(trainer.model, trainer.accelerator)
-        elif self.ranks.sharded:
-            trainer.model = trainer.model_wrapped = sharding.cut(trainer.model, trainer.accelerator)
-            if self.spec.reference and not beside and not keeps:
-                trainer.ref_model = sharding.cut(
-                    self.load_reference().eval().requires_grad_(False), trainer.accelerator
-                )
+        trainer.parameters = counted(self.model)
+        self.engine.divide(trainer, apart=self.spec.reference and not beside and not keeps)
         sharing.put_on(trainer)
         if keeps:
             if not beside:
@@ -139,13 +142,6 @@ class Context:
     def _reference_stands_beside(self) -> bool:
         """Whether the reference is an adapter on the policy's own base; else it is a model of its own."""
         return isinstance(self.model, PeftModel) and method_on(self.model).beside
-
-    def _reference(self, args, kept: bool) -> torch.nn.Module:
-        """A model of its own; none where what it says is kept, or where it is cut later."""
-        if args.deepspeed:
-            with zero.aside():
-                return zero.nobody() if kept else self.load_reference()
-        return torch.nn.Identity() if kept or self.ranks.sharded else self.load_reference()
 
     def _sharing(self, args) -> Choice:
         if not self.spec.shares_prompt or self.strategy in DIVIDING:  # it runs parts of the model by themselves
@@ -173,13 +169,7 @@ class Context:
         given = self.given | ({"loss_type": self._loss()} if self.spec.config == "SFTConfig" else {})
         if self.spec.reference_columns:  # TRL would do it before its copy is what it should be
             config = config | {"precompute_ref_log_probs": False}
-        if self.strategy in ZERO:
-            config = config | zero.arguments(self.strategy, self.offload, self.deepspeed)
-            if self.dtype != "float32" and not isinstance(self.model, PeftModel):
-                text = f"{self.strategy} trains an fp32 copy of the {self.dtype} weights: more exactly than one process does"
-                self.report("note", text=text)
-        elif self.ranks.sharded:
-            config = config | sharding.arguments(self.offload)
+        config = config | self.engine.arguments()
         return built(self.spec, given, seed=self.seed, dtype=self.dtype, folder=self.folder, config=config)
 
     def _loss(self) -> str | None:

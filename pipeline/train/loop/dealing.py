@@ -109,7 +109,7 @@ def _check_processes(trainer, ranks: Ranks) -> None:
     """The libraries fall back without a word."""
     state = trainer.accelerator.state
     whole = DistributedType.MULTI_GPU if trainer.args.device.type == "cuda" else DistributedType.MULTI_CPU
-    expected = DistributedType.DEEPSPEED if trainer.args.deepspeed else DistributedType.FSDP if ranks.sharded else whole
+    expected = trainer.context.engine.kind or whole
     if state.num_processes != ranks.size or trainer.args.world_size != ranks.size or state.distributed_type != expected:
         raise MachineError(
             f"{ranks.size} processes were started, and accelerate made {state.num_processes} of them "

@@ -24,32 +24,60 @@ from transformers.trainer import SCHEDULER_NAME
 from pipeline.errors import MachineError
 from pipeline.model.parts import close
 from pipeline.train.loop import half
+from pipeline.train.loop.engine import INSTEAD, Engine
 
 _GENERATES = "_generates"  # on a model that is in the midst of it
-INSTEAD = "Please report it with stage.log; --strategy ddp (STRATEGY=ddp) does without it."
 
 
-def arguments(offload: str | None) -> dict[str, object]:
-    """What transformers' training arguments say of it. NO_WRAP: it is cut below, before accelerate has it.
+class Sharding(Engine):
+    """The strategy `fsdp`."""
 
-    Gradients are shared out in every pass: until then each process has all of them, in fp32, which is more than the model itself.
-    """
-    config = {"version": 2, "state_dict_type": "SHARDED_STATE_DICT", "auto_wrap_policy": "NO_WRAP"}
-    each_pass = {"gradient_accumulation_kwargs": {"sync_each_batch": True}}
-    return {"fsdp": True, "accelerator_config": each_pass, "fsdp_config": config | {"cpu_offload": offload == "cpu"}}
+    kind = DistributedType.FSDP
 
+    def arguments(self) -> dict[str, object]:
+        """NO_WRAP: it is cut below, before accelerate has it.
 
-def take(trainer) -> None:
-    """Have accelerate work with FSDP on a CPU, too, where it would fall back to whole copies without a word."""
-    state = trainer.accelerator.state
-    trainer.accelerator.prepare = _keeping_parameters(trainer.accelerator.prepare)
-    if state.distributed_type == DistributedType.FSDP:
-        return
-    plugin = FullyShardedDataParallelPlugin(**trainer.args.fsdp_plugin_args)
-    for shared in (AcceleratorState._shared_state, PartialState._shared_state):
-        shared["distributed_type"] = DistributedType.FSDP
-    state.fsdp_plugin = plugin
-    trainer.is_fsdp_enabled = True
+        Gradients are shared out in every pass: until then each process has all of them, in fp32, which is more than the model itself.
+        """
+        config = {"version": 2, "state_dict_type": "SHARDED_STATE_DICT", "auto_wrap_policy": "NO_WRAP"}
+        config["cpu_offload"] = self.context.offload == "cpu"
+        each_pass = {"gradient_accumulation_kwargs": {"sync_each_batch": True}}
+        return {"fsdp": True, "accelerator_config": each_pass, "fsdp_config": config}
+
+    def take(self, trainer) -> None:
+        """Have accelerate work with FSDP on a CPU, too, where it would fall back to whole copies without a word."""
+        state = trainer.accelerator.state
+        trainer.accelerator.prepare = _keeping_parameters(trainer.accelerator.prepare)
+        if state.distributed_type == DistributedType.FSDP:
+            return
+        plugin = FullyShardedDataParallelPlugin(**trainer.args.fsdp_plugin_args)
+        for shared in (AcceleratorState._shared_state, PartialState._shared_state):
+            shared["distributed_type"] = DistributedType.FSDP
+        state.fsdp_plugin = plugin
+        trainer.is_fsdp_enabled = True
+
+    def reference(self, kept: bool) -> torch.nn.Module:
+        return torch.nn.Identity()  # what is needed is loaded where it is cut
+
+    def divide(self, trainer, apart: bool) -> None:
+        trainer.model = trainer.model_wrapped = cut(trainer.model, trainer.accelerator)
+        if apart:
+            frozen = self.context.load_reference().eval().requires_grad_(False)
+            trainer.ref_model = cut(frozen, trainer.accelerator)
+
+    def check(self, trainer) -> None:
+        """What is trained has to be parts, and the optimizer's."""
+        trained = {id(one): one for one in trainer.model.parameters() if one.requires_grad}
+        held = {id(one) for group in trainer.optimizer.param_groups for one in group["params"]}
+        if held != set(trained) or not all(isinstance(one, DTensor) for one in trained.values()):
+            raise MachineError("The optimizer does not hold the parts that are trained.", INSTEAD)
+
+    def save_optimizer(self, trainer, folder: str, whole: Callable[[str], None]) -> None:
+        """Each process its own part, in torch's form for that (DCP), and the first one the schedule."""
+        accelerator = trainer.accelerator
+        save_fsdp_optimizer(accelerator.state.fsdp_plugin, accelerator, trainer.optimizer, trainer.model, folder)
+        if trainer.args.should_save:
+            torch.save(trainer.lr_scheduler.state_dict(), Path(folder) / SCHEDULER_NAME)
 
 
 def _keeping_parameters(prepare: Callable) -> Callable:
@@ -119,19 +147,3 @@ def _letting_go_once(model: torch.nn.Module, generate: Callable) -> Callable:
             close(model)
 
     return generated
-
-
-def check_optimizer(trainer) -> None:
-    """What is trained has to be parts, and the optimizer's."""
-    trained = {id(one): one for one in trainer.model.parameters() if one.requires_grad}
-    held = {id(one) for group in trainer.optimizer.param_groups for one in group["params"]}
-    if held != set(trained) or not all(isinstance(one, DTensor) for one in trained.values()):
-        raise MachineError("The optimizer does not hold the parts that are trained.", INSTEAD)
-
-
-def save_optimizer(trainer, folder: Path) -> None:
-    """Each process its own part, in torch's form for that (DCP), and the first one the schedule."""
-    accelerator = trainer.accelerator
-    save_fsdp_optimizer(accelerator.state.fsdp_plugin, accelerator, trainer.optimizer, trainer.model, str(folder))
-    if trainer.args.should_save:
-        torch.save(trainer.lr_scheduler.state_dict(), folder / SCHEDULER_NAME)

@@ -23,7 +23,7 @@ from pipeline.model.parts import close, load_whole
 from pipeline.model.saving import could_not_save, save_weights
 from pipeline.plan.methods import refuse_too_short
 from pipeline.ranks import lost_another
-from pipeline.train.loop import dealing, reference, sharding, zero
+from pipeline.train.loop import dealing, reference
 from pipeline.train.loop.gathered import gathered, give_back
 from pipeline.train.loop.order import Order
 
@@ -40,6 +40,7 @@ class StageTrainer:
 
     context: "Context"
     lengths: Sequence[int]
+    parameters: dict[str, int]  # trained, and in all
     tokens: int = 0  # trained on so far by this process, padding left out
     tokens_of_all: int = 0  # and by all of them
     before: float = 0.0  # seconds that were trained before this process
@@ -54,14 +55,10 @@ class StageTrainer:
     _resumed_from: Path | None = None
     _into: Path | None = None
     _begun: bool = False
-    reading = None  # see pipeline.train.loop.zero
 
     def create_accelerator_and_postprocess(self):
         super().create_accelerator_and_postprocess()
-        if self.args.fsdp:
-            sharding.take(self)
-        elif self.args.deepspeed:
-            zero.take(self)
+        self.context.engine.take(self)
 
     def _prepare_dataset(self, dataset, *_, **__):
         return dataset  # tokenized, cut and accounted for before TRL sees it
@@ -115,10 +112,7 @@ class StageTrainer:
         """Before the first of so many steps, or the first after a checkpoint."""
         self.begun = time.monotonic()
         self.tokens_of_all = sum(self.context.ranks.of_all(self.tokens))
-        if self.args.fsdp:
-            sharding.check_optimizer(self)
-        if self.args.deepspeed:
-            zero.check(self, self.context.strategy)
+        self.context.engine.check(self)
         if self.kept_from_before:
             give_back(self, self.kept_from_before)
         if method := method_on(self.model):
@@ -237,19 +231,10 @@ class StageTrainer:
         return f"{rank}-{name}" if rank else name
 
     def save_model(self, output_dir=None, _internal_call=False):
-        if self.context.ranks.sharded or self.args.deepspeed:
-            save_weights(self.model, Path(output_dir), self.context.ranks)
-        else:
-            super().save_model(output_dir, _internal_call)
-
-    def _save(self, output_dir=None, state_dict=None):
-        save_weights(self.model, Path(output_dir))
+        save_weights(self.model, Path(output_dir), self.context.ranks)
 
     def _save_optimizer_and_scheduler(self, output_dir):
-        if self.args.fsdp:
-            sharding.save_optimizer(self, Path(output_dir))
-        else:
-            super()._save_optimizer_and_scheduler(output_dir)
+        self.context.engine.save_optimizer(self, output_dir, super()._save_optimizer_and_scheduler)
 
     @property
     def seconds(self) -> float:
@@ -262,7 +247,7 @@ class StageTrainer:
         self.put(self._resumed_from)
 
     def _load_optimizer_and_scheduler(self, checkpoint):
-        if self.args.deepspeed and checkpoint:  # which has loaded the weights by itself
+        if self.context.engine.loads_weights and checkpoint:
             self._read_so_far(checkpoint)
         super()._load_optimizer_and_scheduler(checkpoint)
 
