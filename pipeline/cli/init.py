@@ -58,10 +58,12 @@ def init(
     own = cards.own()
     default = f"{own.bytes / cards.GIB:.0f}" if own else "0"
     gigabytes = ask.number("GB of the card (0: a CPU)", default) if gpu is None else gpu
+    half = None
     if gigabytes:
-        cards.named(gigabytes)  # a size that no card has is told before anything is written
+        asked = cards.named(gigabytes, "--card")  # a size that no card has is told before anything is written
+        half = own.half if own and abs(asked.bytes - own.bytes) < own.bytes / 10 else None
     to = _free(recipe or Path(ask("The recipe to write", None, "mine.yaml")))
-    _begin(screen, to, model, looked, goal, gigabytes or None)
+    _begin(screen, to, model, looked, goal, gigabytes or None, half)
 
 
 def _a_terminal() -> bool:
@@ -146,9 +148,11 @@ def _translate(screen: Screen, sources: list[Path], stage: str | None, to: Path)
     _next(screen, to)
 
 
-def _begin(screen: Screen, to: Path, model: str, looked: list[Looked], goal: str, gigabytes: float | None) -> None:
+def _begin(
+    screen: Screen, to: Path, model: str, looked: list[Looked], goal: str, gigabytes: float | None, half: str | None
+) -> None:
     name = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in to.stem) or "mine"
-    draft = new.draft(name, model, looked, goal, gigabytes)
+    draft = new.draft(name, model, looked, goal, gigabytes, half)
     said: list[str] = []
 
     def text() -> str:
@@ -173,7 +177,7 @@ def _begin(screen: Screen, to: Path, model: str, looked: list[Looked], goal: str
         _write(to, text)
     for note in (*draft.notes, *said):
         screen.say(note)
-    _next(screen, to)
+    _next(screen, to, gigabytes if cards.own() is None else None)
 
 
 def _write(to: Path, text: Callable[[], str]) -> Recipe:
@@ -189,7 +193,9 @@ def _write(to: Path, text: Callable[[], str]) -> Recipe:
         raise
 
 
-def _next(screen: Screen, to: Path) -> None:
+def _next(screen: Screen, to: Path, card: float | None = None) -> None:
+    """`card` is one that this machine has not: the plan has to be told of it."""
     screen.say(f"\nWritten: {to}")
-    screen.say(f"  align plan --recipe {to}       what would be done, and whether it fits")
+    of = f" --gpu {card:g}" if card else ""
+    screen.say(f"  align plan --recipe {to}{of}       what would be done, and whether it fits")
     screen.say(f"  align run --recipe {to}        do it")

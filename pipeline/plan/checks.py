@@ -12,6 +12,7 @@ from pipeline.errors import PipelineError
 from pipeline.model import attention
 from pipeline.model.backend import has_gpu
 from pipeline.plan import methods, trackers
+from pipeline.plan.memory import card as cards
 from pipeline.plan.step import CONTINUE, EVALUATE, RUN, Step
 from pipeline.recipe import effect, function, texts
 from pipeline.recipe.fields import effective, is_listed
@@ -48,6 +49,10 @@ def notes(recipe: Recipe, step: Step) -> Iterator[str]:
         yield from effect.notes(effective(config, written), written)
     if found := attention.obstacle(recipe.model.attn_implementation, gpu=has_gpu()):
         yield f"model.attn_implementation: {found[0]}"
+    if recipe.model.dtype == "bfloat16" and (card := cards.own()) and card.half != "bfloat16":
+        whole = methods.tuning(recipe, step.stage, step.parent)[0].whole
+        instead = "float32 trains the weights themselves" if whole else f"it has {card.half}"
+        yield f"model.dtype: {card.name} has no bfloat16, and what stands in for it is slow; {instead}"
     if found := methods.not_here(recipe, step, gpu=has_gpu()):
         yield found[0]
     for key, (module, package) in _PACKAGES.items():

@@ -9,6 +9,7 @@ from pipeline.model.adapters import METHODS, method_of
 from pipeline.model.adapters.method import BEGIN, KEEP, REENTRANT, ROLES, SCORE, SEVERAL, WITHOUT_NEW_TOKENS, Method
 from pipeline.model.backend import without
 from pipeline.model.base import Base
+from pipeline.plan.names import refuse_absent
 from pipeline.plan.positions import max_length, told_by
 from pipeline.plan.step import Parent, Step
 from pipeline.recipe import steps
@@ -27,13 +28,13 @@ def refuse(recipe: Recipe, name: str, parent: Parent | None, config: Mapping[str
         raise PipelineError(
             f"{recipe.path}: stages.{name}: adapter.method {method.name}: {reason}.", "Name another adapter.method."
         )
+    named_here = parent is None or parent.is_model  # an adapter that goes on names what its author had
+    if named_here and not recipe.model.trust_remote_code:
+        refuse_absent(f"{recipe.path}: stages.{name}", fields, config)
     begins = parent.is_model if parent else recipe.incoming_adapter(name)[0] is None
     spec, train = specs()[name], recipe.given(name, full=method.whole)
-    if spec.rewarded_by and method.whole and METHODS[recipe.stage(name).adapter["method"]].whole:
-        raise PipelineError(
-            f"{name}: adapter.method {method.name}: its roles share one frozen base, so it trains an adapter.",
-            f"Give stages.{name}.adapter: {{method: lora}}.",
-        )
+    if method.whole:
+        _refuse_whole(recipe, name, method)
     values = effective(spec.config, train)
     if number := steps.written(values):
         refuse_too_short(f"{recipe.path}: stages.{name}", method, fields, number)
@@ -50,6 +51,20 @@ def refuse(recipe: Recipe, name: str, parent: Parent | None, config: Mapping[str
     most = told_by(config)
     taken = method.positions(fields)
     max_length(name, train, most and most - taken, taken)
+
+
+def _refuse_whole(recipe: Recipe, name: str, method: Method) -> None:
+    """Raises PipelineError where a stage cannot train the weights of the model themselves."""
+    if specs()[name].rewarded_by and METHODS[recipe.stage(name).adapter["method"]].whole:
+        raise PipelineError(
+            f"{name}: adapter.method {method.name}: its roles share one frozen base, so it trains an adapter.",
+            f"Give stages.{name}.adapter: {{method: lora}}.",
+        )
+    if recipe.model.dtype == "float16":
+        raise PipelineError(
+            f"{recipe.path}: stages.{name} trains the weights themselves, and float16 is too coarse for that: the loss becomes NaN.",
+            "Set model.dtype: float32, or bfloat16 where the card has it; or train an adapter.",
+        )
 
 
 def refuse_new_tokens(recipe: Recipe, name: str, base: Base) -> None:

@@ -108,8 +108,8 @@ class Planner:
         """One stage, given the steps of its parent stage and of its reward model's."""
         model = self.recipe.model
         if first := [step.stage for step in (above, rewarding) if step and step.state in (RUN, CONTINUE, RUNNING)]:
-            if not policy and not any(self.recipe.stage(one).policy for one in self.recipe.stages):
-                # What a folder brings is seen when it is its turn.
+            folders = {self.recipe.stage(one).policy for one in self.recipe.stages} - {None, *self.recipe.stages}
+            if not policy and not folders:  # what a folder brings is seen when it is its turn
                 methods.refuse(self.recipe, name, None, backend.model_config(self.parents.base(None), model.config))
             why = f"after {' and '.join(first)}" + (f", {ONCE_THERE}" if name in self._missing else "")
             return Step(name, RUN, why, after=first[0], backend=self._backend(name, above, policy))

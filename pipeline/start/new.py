@@ -52,14 +52,19 @@ def _goals_said() -> str:
     return "The goals: " + "; ".join(f"{name}: {what}" for name, what in GOALS.items()) + "."
 
 
-def draft(name: str, model: str, looked: Sequence[Looked], goal: str, gigabytes: float | None) -> Draft:
-    """`gigabytes` of the card; None for a CPU. What fits is for the plan to say."""
+def draft(
+    name: str, model: str, looked: Sequence[Looked], goal: str, gigabytes: float | None, half: str | None = None
+) -> Draft:
+    """`gigabytes` of the card; None for a CPU. What fits is for the plan to say. `half` is the card's 16-bit type, where
+    it is this machine's own.
+    """
     made = Draft({"name": name})
     made.put(["model", "id"], model, "a hub id (owner/name) or a folder")
     if gigabytes is None:
         made.put(["model", "dtype"], "float32", "on a CPU")
     else:
-        made.put(["model", "dtype"], "bfloat16", "float16 on a card before Ampere, such as a T4")
+        why = "this card's own" if half else "float16 on a card before Ampere, such as a T4"
+        made.put(["model", "dtype"], half or "bfloat16", why)
         if _wants_4_bits(model, gigabytes):
             made.put(["model", "load_in_4bit"], True, "QLoRA: the base takes a quarter of its 16-bit size")
     if Path(model).is_dir() and not _has_template(Path(model)):

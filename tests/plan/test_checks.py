@@ -45,6 +45,33 @@ def test_packages_that_are_not_installed_are_noted_together(micro, monkeypatch):
     assert "train.use_liger_kernel: the package liger-kernel is not installed, and the run needs it" in step.notes
 
 
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        (
+            "adapter={target_modules: [q_proj, q_porj]}",
+            "adapter.target_modules: q_porj is no module of the model; did you mean",
+        ),
+        (
+            "adapter={target_modules: [q_proj], layers_to_transform: [0, 2]}",
+            "layers_to_transform: the model has no layer 2",
+        ),
+        ("adapter={method: freeze, layers: 99}", "adapter.layers: the model has no 99 layers"),
+    ],
+)
+def test_what_the_model_has_not_is_told_before_it_is_loaded(micro, monkeypatch, own, said):
+    monkeypatch.chdir(micro)
+    with pytest.raises(PipelineError, match=said):
+        Planner(load_recipe("micro.yaml", [own]), Path("runs")).plan(["sft"])
+
+
+def test_weights_of_float16_are_not_trained_themselves(micro, monkeypatch):
+    monkeypatch.chdir(micro)
+    Planner(load_recipe("micro.yaml", ["model.dtype=bfloat16"]), Path("runs")).plan(["pretrain"])
+    with pytest.raises(PipelineError, match="float16 is too coarse for that"):
+        Planner(load_recipe("micro.yaml", ["model.dtype=float16"]), Path("runs")).plan(["pretrain"])
+
+
 def test_a_tracker_is_no_matter_where_nothing_is_to_be_trained(chain, monkeypatch):
     monkeypatch.chdir(chain)
     steps = Planner(load_recipe("micro.yaml", ["train.report_to=clearml"]), chain / "runs").plan(["dpo"])

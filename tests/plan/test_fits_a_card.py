@@ -298,13 +298,16 @@ def test_runs_of_several_processes_set_no_margin(tmp_path):
 
 def test_a_stage_takes_about_as_long_as_its_last_run(built, monkeypatch):
     monkeypatch.chdir(built)
-    recipe = load_recipe(Path("micro.yaml"), ["stages.sft.train.max_steps=24"])  # it ran for 12
-    planner = Planner(recipe, Path("runs"))
-    planned = planner.plan(["sft"])
-    assert reckon(planner, planned)[-1].seconds is None  # other steps may read other rows, which are not prepared
-    recipe = load_recipe(Path("micro.yaml"), ["stages.sft.train.learning_rate=1e-4"])
-    planner = Planner(recipe, Path("runs"))
-    found = {one.stage: one for one in reckon(planner, planner.plan(["sft"]))}
-    assert found["pretrain"].seconds is None  # it is up to date
+
+    def seconds(*changes: str) -> dict[str, float | None]:
+        planner = Planner(load_recipe(Path("micro.yaml"), [f"stages.sft.{change}" for change in changes]), Path("runs"))
+        return {one.stage: one.seconds for one in reckon(planner, planner.plan(["sft"]))}
+
     ran = next(Path("runs/micro/sft").glob("*/manifest.json"))
-    assert found["sft"].seconds == pytest.approx(json.loads(ran.read_text())["seconds"]["training"], rel=0.5)
+    took = json.loads(ran.read_text())["seconds"]["training"]
+    found = seconds("train.learning_rate=1e-4")
+    assert found["pretrain"] is None  # it is up to date
+    assert found["sft"] == pytest.approx(took, rel=0.5)
+    assert seconds("train.max_steps=24")["sft"] == pytest.approx(2 * found["sft"])  # it ran for 12
+    # Streamed, other steps read other rows, which are not prepared.
+    assert seconds("train.max_steps=24", "data.streaming=true", "data.held_out=0")["sft"] is None

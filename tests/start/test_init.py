@@ -9,6 +9,8 @@ from typer.testing import CliRunner
 
 from pipeline.cli.main import app
 from pipeline.errors import PipelineError
+from pipeline.plan.memory.card import Card
+from pipeline.plan.planner import Planner
 from pipeline.recipe.reading import load_recipe
 
 
@@ -79,6 +81,18 @@ def test_it_is_made_to_fit_the_card(init):
     said = init("tight.yaml", "--model", "base", "--data", "chat.jsonl", "--card", "4", "--yes")
     assert "by the plan" in said and "does not fit" not in said
     assert not load_recipe("wide.yaml").model.load_in_4bit and load_recipe("tight.yaml").model.load_in_4bit
+
+
+def test_a_card_before_ampere_gets_float16_and_the_plan_says_why(init, monkeypatch):
+    t4 = Card("Tesla T4", 15360 << 20, "float16")
+    monkeypatch.setattr("pipeline.plan.memory.card.own", lambda: t4)
+    init("own.yaml", "--model", "base", "--data", "chat.jsonl", "--yes")
+    init("sold.yaml", "--model", "base", "--data", "chat.jsonl", "--card", "16", "--yes")
+    assert load_recipe("sold.yaml").model.dtype == "float16"
+    init("another.yaml", "--model", "base", "--data", "chat.jsonl", "--card", "24", "--yes")
+    assert load_recipe("own.yaml").model.dtype == "float16" and load_recipe("another.yaml").model.dtype == "bfloat16"
+    said = {name: str(Planner(load_recipe(name), Path("runs")).plan(["sft"])) for name in ("own.yaml", "another.yaml")}
+    assert "Tesla T4 has no bfloat16" in said["another.yaml"] and "has no bfloat16" not in said["own.yaml"]
 
 
 def test_nothing_is_overwritten(init, tmp_path):

@@ -26,11 +26,24 @@ NOT_HERE = {
     "qlora": "qlora is method lora on a 4-bit base: set model.load_in_4bit: true",
     "dora": "dora is method lora with use_dora: true",
     "rslora": "rslora is method lora with use_rslora: true",
+    "pissa": "pissa is method lora with init_lora_weights: pissa",
+    "olora": "olora is method lora with init_lora_weights: olora",
+    "loftq": "loftq is not there; method lora on a 4-bit base (model.load_in_4bit: true) comes nearest",
+    "longlora": "longlora is not there; method lora takes rows as long as the model has positions",
+    "bottleneck_adapter": "bottleneck adapters are method bottleneck",
     "llama-adapter": "llama-adapter is not there; prefix, keys and values in each layer, comes nearest",
     "prefix_tuning": "prefix tuning is method prefix",
     "prompt_tuning": "prompt tuning is method prompt",
     "ptuning": "P-tuning is method p_tuning",
     "p-tuning": "P-tuning is method p_tuning",
+}
+NOT_HERE |= dict.fromkeys(("lora+", "loraplus", "lora_plus"), "LoRA+ is method lora with loraplus_lr_ratio: 16, say")
+NOT_HERE |= dict.fromkeys(("adapter", "adapters", "houlsby", "pfeiffer"), "bottleneck adapters are method bottleneck")
+NOT_HERE |= dict.fromkeys(("fft", "full_finetune", "full_finetuning", "full_tuning"), "all weights are method full")
+NOT_HERE |= {
+    name: f"{name} is no method but an optimizer, and not taken: a stopped run could not go on exactly; method full with "
+    "train.optim: adafactor takes little memory, too"
+    for name in ("galore", "apollo")
 }
 NOT_HERE |= {one.peft_type.lower(): f"{one.peft_type} is method {one.name}" for one in BY_CLASS}
 # By PEFT's class: those that have a name here, and those that are not taken.

@@ -1,33 +1,37 @@
 """The card that a stage is to fit: this machine's own, told without torch, or one of a size that is asked about."""
 
 import os
+import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 from pipeline.errors import PipelineError
 from pipeline.plan.memory.need import GIB
 
-_ASK = ("--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
+_ASK = ("--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits")
 # Of what a card is sold as, what is there: a 16 GB card has 15.9 GiB or less, and a desktop takes some.
 SEEN = 0.98
+_NUMBER = re.compile(r"\d+\.\d+")
+AMPERE = 8.0  # the compute capability from which on a card has bfloat16
 SIZES = (8, 10, 12, 16, 20, 24, 32, 40, 48, 80, 96, 141, 192, 288)  # GB that cards are sold with
 
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU: what it is called, and its memory in bytes."""
+    """A GPU: what it is called, its memory in bytes, and what it computes 16-bit numbers in."""
 
     name: str
     bytes: int
+    half: str = "bfloat16"
 
 
-def named(gib: float) -> Card:
-    """One of so many GB, as cards are sold. Raises PipelineError for a size that none has."""
+def named(gib: float, option: str = "--gpu") -> Card:
+    """One of so many GB, as cards are sold. Raises PipelineError for a size that none has, as said by an `option`."""
     if not 1 <= gib <= 2048:
-        raise PipelineError(
-            f"--gpu {gib:g}: is no size of a card in GB.", "Give what the card is sold with, such as --gpu 16."
-        )
+        fix = f"Give what the card is sold with, such as {option} 16."
+        raise PipelineError(f"{option} {gib:g}: is no size of a card in GB.", fix)
     return Card(f"a card of {gib:g} GB", int(gib * GIB * SEEN))
 
 
@@ -37,15 +41,20 @@ def own() -> Card | None:
     program = shutil.which("nvidia-smi")
     if visible in ("", "-1") or program is None:
         return None
-    first = (visible or "0").partition(",")[0]
+    found = _told(program, (visible or "0").partition(",")[0])
+    if found and (cap := os.environ.get("ALIGN_GPU_GIB")):
+        return replace(found, bytes=min(found.bytes, int(float(cap) * GIB)))
+    return found
+
+
+@cache
+def _told(program: str, which: str) -> Card | None:
     try:
-        said = subprocess.run(
-            [program, *_ASK, "-i", first], capture_output=True, text=True, timeout=10, check=True
-        ).stdout
-        name, mib = said.strip().splitlines()[0].rsplit(",", 1)
-        whole = int(mib) << 20
+        asked = subprocess.run([program, *_ASK, "-i", which], capture_output=True, text=True, timeout=10, check=True)
+        name, mib, capability = asked.stdout.strip().splitlines()[0].rsplit(",", 2)
+        old = (
+            _NUMBER.fullmatch(capability.strip()) and float(capability) < AMPERE
+        )  # one that is shared out may not tell
+        return Card(name.strip(), int(mib) << 20, "float16" if old else "bfloat16")
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None
-    if cap := os.environ.get("ALIGN_GPU_GIB"):
-        whole = min(whole, int(float(cap) * GIB))
-    return Card(name.strip(), whole)

@@ -57,7 +57,7 @@ def _key(planner: Planner, name: str) -> str | None:
         "data": stage.data.model_dump(mode="json", exclude={"on_bad_row"}),
         "model": recipe.model.model_dump(mode="json", exclude=_HOW),
         "lengths": [train.get("max_length"), spec.response and train[spec.response]],
-        "steps": train.get("max_steps"),
+        "rows": recipe.rows_needed(name),
     }
     return sha256(canonical(what)).hexdigest()[:16]
 
