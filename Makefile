@@ -33,7 +33,7 @@
 #                       bench-merge, bench-serving, bench-kills, bench-first-loss, bench-real-data,
 #                       bench-methods, bench-kill-methods, bench-families, bench-processes, bench-scale,
 #                       bench-references, bench-memory, bench-memory-processes, bench-step,
-#                       bench-prompts: see benchmarks/
+#                       bench-prompts, bench-llamafactory, bench-switches: see benchmarks/
 #   make readme         what README.md and docs/ quote of a run, by running it
 #   make newest         the tests against the newest releases, in .venv-newest: ARGS="--keep torch"
 #   make clean          remove .venv
@@ -69,7 +69,7 @@ USED    = $(or $(STAGE),$(lastword $(filter-out reward,$(GOALS))))
 .PHONY: help $(STAGES) all doctor plan status report compare methods trial unsloth-there unsloth test lint docs readme reference newest clean
 .PHONY: chat serve merge export publish evaluate tensorboard wandb deepspeed
 .PHONY: bench bench-ppo bench-rollouts bench-data bench-merge bench-serving bench-kills bench-first-loss bench-real-data
-.PHONY: bench-methods bench-kill-methods bench-families bench-processes bench-scale bench-references bench-memory bench-memory-processes bench-step bench-prompts
+.PHONY: bench-methods bench-kill-methods bench-families bench-processes bench-scale bench-references bench-memory bench-memory-processes bench-step bench-prompts bench-llamafactory bench-switches
 .DEFAULT_GOAL := help
 
 help:
@@ -164,6 +164,12 @@ docs: $(VENV)/.ready-docs
 
 bench: $(VENV)/.ready
 	$(VENV)/bin/python benchmarks/against_trl.py $(ARGS)
+
+bench-llamafactory: $(VENV)/.ready
+	$(VENV)/bin/python benchmarks/against_llamafactory.py $(ARGS)
+
+bench-switches: $(VENV)/.ready
+	$(VENV)/bin/python benchmarks/switches.py $(ARGS)
 
 bench-ppo: $(VENV)/.ready
 	$(VENV)/bin/python benchmarks/ppo_against_trl.py $(ARGS)

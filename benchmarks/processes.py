@@ -12,7 +12,7 @@ import kills
 from against_trl import RESULTS, console, new_table
 from safetensors.torch import load_file
 
-from pipeline.recipe.launch import SHARDING
+from pipeline.recipe.launch import DIVIDING, SHARDING
 from pipeline.stage import specs
 
 SAMPLED = ("grpo", "rloo", "ppo")  # each process answers its own prompts: other responses than one process has
@@ -26,19 +26,15 @@ def main() -> None:
     parser.add_argument("--stages", nargs="*", choices=list(kills.PARENTS))
     parser.add_argument("--results", type=Path)
     options = parser.parse_args()
-    parts = options.strategy in SHARDING
+    parts = options.strategy in DIVIDING
     stages = options.stages or [stage for stage in kills.PARENTS if specs()[stage].in_parts or not parts]
-    name = (
-        f"processes-{datetime.now():%Y-%m-%d}.json"
-        if not parts
-        else f"{options.strategy}-{datetime.now():%Y-%m-%d}.json"
-    )
+    name = f"{options.strategy if parts else 'processes'}-{datetime.now():%Y-%m-%d}.json"
     shared = [
         *kills.SHORT,
         THREADS,
         *(f"stages.{stage}.train.gradient_accumulation_steps=2" for stage in kills.PARENTS),
     ]
-    if parts:  # a pair's prompt is run once where the model is whole: the same computation for both
+    if parts:  # a pair's prompt is run once where nothing is divided: the same computation for both
         shared += [f"stages.{stage}.share_prompt=false" for stage in stages if specs()[stage].shares_prompt]
     with tempfile.TemporaryDirectory(prefix="processes-") as scratch:
         folders = []

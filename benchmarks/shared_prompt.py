@@ -66,10 +66,10 @@ def main() -> None:
                     for done in one(world, data, side, repeat, options.threads):
                         runs.setdefault(data, {}).setdefault(done.pop("side"), []).append(done)
                         console.print(f"{repeat + 1}/{options.repeats}  {data:<7} {side:<6} {done}")
-    ratios = {data: compared(data, found) for data, found in runs.items()}
+            ratios = {data: compared(data, found) for data, found in runs.items()}
+            told = {"parameters": parameters, "shape": SHAPES[options.size], "lora": LORA, "work": WORK}
+            keep("shared_prompt", **told, rows=options.rows, threads=options.threads, runs=runs, ratios=ratios)
     show(runs, ratios)
-    told = {"parameters": parameters, "shape": SHAPES[options.size], "lora": LORA, "work": WORK}
-    keep("shared_prompt", **told, rows=options.rows, threads=options.threads, runs=runs, ratios=ratios)
 
 
 def prepare(world: Path, size: int, rows: int, threads: int) -> int:

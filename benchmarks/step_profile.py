@@ -1,4 +1,4 @@
-"""Where does the time of a step go that is no matrix product? One step of the reward stage, PPO and GRPO, operation by operation.
+"""Where does the time of a step go that is no matrix product? One step of each stage, operation by operation.
 
     make bench-step                 # two sizes, a few minutes
 
@@ -24,7 +24,8 @@ SIZES = {
     "20M": {"model_type": "llama", "vocab_size": 8192} | sizes(384, 1024, 8, 6, num_key_value_heads=2, head_dim=64),
     "80M": {"model_type": "llama", "vocab_size": 6400} | sizes(768, 2048, 11, 12, num_key_value_heads=12, head_dim=64),
 }
-STAGES = ("reward", "ppo", "grpo")
+STAGES = {"sft": "chat", "dpo": "pairs", "reward": "pairs", "ppo": "prompts", "grpo": "prompts"}  # and their rows
+SAMPLING = ("ppo", "grpo")
 ROWS, ANSWER, WORDS = 8, 48, 48
 # Operations by what they are for; the first group that names one has it.
 GROUPS = {
@@ -39,7 +40,8 @@ GROUPS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="*", choices=SIZES, default=["0.6M", "20M"])
-    parser.add_argument("--stages", nargs="*", choices=STAGES, default=STAGES)
+    parser.add_argument("--stages", nargs="*", choices=STAGES, default=list(STAGES))
+    parser.add_argument("--words", type=int, default=WORDS, help="of an answer, at most; a prompt has a quarter")
     parser.add_argument("--functions", type=int, default=0, help="also show so many Python functions, by cProfile")
     parser.add_argument("--out", type=Path, default=RESULTS / "step-profile.json")
     chosen = parser.parse_args()
@@ -50,7 +52,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
             write_model(SIZES[size] | {"max_position_embeddings": 2048, "tie_word_embeddings": True}, "base")
-            _write_rows(WORDS)
+            _write_rows(chosen.words)
             for stage in chosen.stages:
                 row = {"size": size, "stage": stage} | profiled(stage, chosen.functions)
                 found.append(row)
@@ -150,10 +152,10 @@ def _trainer(stage: str):
     elif stage == "grpo":
         train |= {"max_completion_length": ANSWER, "num_generations": 4, "max_steps": 4}
     else:
-        train |= {"max_length": 256, "max_steps": 4}
-    section: dict = {"data": {"path": "pairs.jsonl" if stage == "reward" else "prompts.jsonl", "held_out": 0.0}}
+        train |= {"max_length": 512, "max_steps": 4}
+    section: dict = {"data": {"path": f"{STAGES[stage]}.jsonl", "held_out": 0.0}}
     section["train"] = train
-    if stage != "reward":
+    if stage in SAMPLING:
         section["reward_functions"] = {"brief": {"function": "length", "at_most": 8}}
     recipe = {"name": "small", "threads": 1, "model": {"id": "./base"}, "adapter": {"method": "lora", "r": 16}}
     Path("small.yaml").write_text(json.dumps(recipe | {"evaluation": FREE, "stages": {stage: section}}))
