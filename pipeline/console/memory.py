@@ -8,7 +8,7 @@ from rich.text import Text
 
 from pipeline.console.screen import Screen
 from pipeline.plan.memory.card import Card
-from pipeline.plan.memory.fit import Fit
+from pipeline.plan.memory.fit import ALTERING, Fit
 from pipeline.plan.memory.need import GIB
 from pipeline.plan.memory.reckoned import Reckoned
 from pipeline.wording import duration, listed
@@ -105,7 +105,10 @@ def fit(screen: Screen, fits: Sequence[Fit], card: Card, stages: int) -> None:
         screen.message(f"[green]{which} fits {escape(card.name)} as it stands[/green]")
         return
     if changes:
-        screen.message(f"[bold]into the recipe, for {escape(card.name)}[/bold] (rows an update as before)")
+        said = "rows an update as before" if all(one.fits for one in fits) else "not enough, see below"
+        if altering := sorted({path[-1] for path in changes} & ALTERING):
+            said += f"; {listed(altering)} change{'s' if len(altering) == 1 else ''} what is trained"
+        screen.message(f"[bold]into the recipe, for {escape(card.name)}[/bold] ({said})")
         screen.console.print(Text(as_yaml(changes)), soft_wrap=True)
     for one in fits:
         if one.fits:

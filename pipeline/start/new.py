@@ -123,11 +123,11 @@ def _put_stage(made: Draft, begun: Beginning, files: list[Looked], gigabytes: fl
 
 
 def _wants_4_bits(model: str, gigabytes: float) -> bool:
-    """By the size that stands in a name, such as 8B: 16 bits of it would take more than half of the card."""
+    """By the size that stands in a name, such as 8B: 16 bits of it would leave less than a quarter of the card."""
     found = re.search(
         r"(?<![\w.])(\d+(?:\.\d+)?)[bB](?![a-zA-Z0-9])", Path(model).name.replace("-", " ").replace("_", " ")
     )
-    return found is not None and 2 * float(found[1]) > gigabytes / 2
+    return found is not None and 2 * float(found[1]) > gigabytes * 0.75
 
 
 def _positions(folder: Path) -> int | None:

@@ -238,6 +238,18 @@ def test_where_nothing_makes_it_fit_it_says_what_would(there):
     assert "an adapter instead of all weights" in said and "a card of" in said and "a smaller base" in said
 
 
+def test_where_only_an_evaluation_does_not_fit_it_says_what_leaving_it_out_gives(there):
+    advised = 0
+    for gib in (6, 7, 8, 9):
+        (fit,) = fitted(list(needs("evaluation.batch_size=1", goals=("sft",)).values()), card.named(gib), None)
+        without = needs("evaluation.max_rows=0", goals=("sft",))
+        possible = fitted(list(without.values()), card.named(gib), None)[0].fits
+        said = any("evaluation: {max_rows: 0}" in one for one in fit.otherwise)
+        assert said is (possible and not fit.fits)
+        advised += said
+    assert advised
+
+
 def test_nothing_is_said_of_a_base_that_is_not_at_hand(there):
     said = align("plan", "sft", "-r", "card.yaml", "--set", "model.id=other/model", cwd=there, env=os.environ).stdout
     assert "not known" in said and "hf download other/model config.json" in said

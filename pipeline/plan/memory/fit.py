@@ -19,6 +19,7 @@ Changes = Mapping[tuple[str, ...], object]  # by the path of the key in a recipe
 Lever = Callable[[Setting, str], tuple[Setting, Changes] | None]
 ALL_STAGES = "model"  # a path that begins so is of the whole recipe
 IN_PARTS = ("launch", "strategy")
+ALTERING = frozenset({"dtype", "optim", "max_length", "load_in_4bit"})  # keys of it that change what is trained
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _fit(
         if needed(made[0], margin, known=known).bytes < needed(setting, margin, known=known).bytes:
             setting, changes = made[0], changes | dict(made[1])
     fits = need.bytes <= card.bytes
-    otherwise = () if fits else tuple(_otherwise(shrunk, need, card, margin, known))
+    otherwise = () if fits else tuple(_otherwise(stage, shrunk, need, card, margin, known))
     return Fit(stage, changes | sizes, need, fits, otherwise)
 
 
@@ -218,12 +219,17 @@ _LEVERS: tuple[Lever, ...] = (
 )
 
 
-def _otherwise(setting: Setting, need: Need, card: Card, margin: float | None, known: bool) -> Iterator[str]:
+def _otherwise(
+    stage: str, setting: Setting, need: Need, card: Card, margin: float | None, known: bool
+) -> Iterator[str]:
     """What would do it, where nothing in the recipe does."""
     if setting.tuned.whole:
         yield "an adapter instead of all weights (adapter: {method: lora})"
     if not known:
         yield "rows that are shorter than they may be: what they are is known once a run has prepared them"
+    *_, unmeasured = _shrunk(replace(setting, evaluated=0), stage, card, margin, known)
+    if setting.evaluated and unmeasured.bytes <= card.bytes:
+        yield "no held-out figures (evaluation: {max_rows: 0})"
     if size := next((size for size in SIZES if named(size).bytes >= need.bytes), None):
         yield f"a card of {size} GB"
     shape = setting.shape
