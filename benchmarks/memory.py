@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.real_sizes import CONFIGS, sizes
+from pipeline.model.adapters import NAMED
 
 warnings.filterwarnings("ignore")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -182,6 +183,7 @@ REAL = [
     ("simpo", "lora", False),
     ("ppo", "lora", False),
     ("grpo", "lora", False),
+    *(("sft", method, False) for method in NAMED if method not in ("lora", "full", "bitfit")),  # a Llama has no biases
 ]
 REWARDED = ("ppo", "grpo", "rloo")
 FREE = {"max_rows": 0}  # nothing is evaluated
@@ -269,11 +271,21 @@ def _real_step(stage: str, method: str, checkpointing: bool, rows: int) -> tuple
     live, longest, train_on = LiveStorages(), [0], trainer.training_step
 
     def noting(model, inputs, *others):
+        if isinstance(inputs, list):  # prompts, which are still to be answered
+            return train_on(model, inputs, *others)
         sizes = [one.shape[1] for key, one in inputs.items() if key.endswith("input_ids") and "KL" not in key]
         longest[0] = max([longest[0], *sizes])
         return train_on(model, inputs, *others)
 
     trainer.training_step = noting
+    if stage == "grpo":
+        score = trainer._compute_loss
+
+        def scoring(model, inputs):
+            longest[0] = max(longest[0], inputs["prompt_ids"].shape[1] + inputs["completion_ids"].shape[1])
+            return score(model, inputs)
+
+        trainer._compute_loss = scoring
     if stage == "ppo":  # whose inputs are numbers
         learn = trainer._learn
 
@@ -314,14 +326,14 @@ def main() -> None:
         found[kind] = [*rest, row]
         out.write_text(json.dumps(found, indent=1) + "\n")
         print(
-            f"{kind} {row['model']:13} {row['dtype']:8} {row['stage']:6} {row['tuning']:4} checkpointing "
+            f"{kind} {row['model']:13} {row['dtype']:8} {row['stage']:6} {row['tuning']:10} checkpointing "
             f"{row['checkpointing']!s:5} {row['rows']} x {row['length']:4}  seen {row['seen'] / GIB:7.2f}  planned "
             f"{row['planned'] / GIB:7.2f}  {row['off']:+6.1%}  without weights {row['off_without_weights']:+6.1%}  "
             f"{row['seconds']} s",
             flush=True,
         )
 
-    cases = {"fake": CASES, "real": REAL}
+    cases = {kind: some for kind, some in (("fake", CASES), ("real", REAL)) if chosen.only in (None, kind)}
     cases = {kind: [some[number] for number in chosen.cases] if chosen.cases else some for kind, some in cases.items()}
     if chosen.only != "real":
         fakes(chosen.models or TRACED, cases["fake"], chosen.dtypes, partial(keep, "fake"))

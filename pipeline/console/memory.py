@@ -40,6 +40,15 @@ def remarks(screen: Screen, found: Sequence[Reckoned], card: Card | None) -> Non
         screen.message(
             f"[dim]compared with {escape(card.name)}, of which {gib(card.bytes)} can be used; `--memory` shows the parts[/dim]"
         )
+    alone = [
+        f"{one.stage} {gib(one.need.training)}"
+        for one in found
+        if one.need and one.need.training < 0.9 * one.need.bytes
+    ]
+    if alone:
+        screen.message(
+            f"[dim]training alone: {', '.join(alone)}; evaluation.batch_size and evaluation.max_rows say what held-out rows take[/dim]"
+        )
     for why in dict.fromkeys(one.why_not for one in found if one.need is None):
         stages = ", ".join(one.stage for one in found if one.why_not == why)
         screen.message(f"[yellow]note[/yellow] what {stages} needs on a GPU is not known: {escape(why)}")

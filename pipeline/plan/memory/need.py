@@ -52,6 +52,11 @@ class Need:
         return self._of(self.peak)
 
     @property
+    def training(self) -> int:
+        """All that the card must have free while no held-out rows are read or answered."""
+        return max(self._of(phase) for phase in self.phases if phase.name not in EVALUATIONS)
+
+    @property
     def allocated(self) -> int:
         """What torch counts as allocated at most: comparable with `max_memory_allocated`."""
         return max(phase.allocated for phase in self.phases)

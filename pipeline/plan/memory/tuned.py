@@ -173,14 +173,17 @@ def _boft(fields: Mapping, shape: Shape) -> Tuned:
     tensors = [
         tensor for one, count in targets for tensor in ((factor * one.inputs, block, count), (1, one.outputs, count))
     ]
-    # Permutations stand beside as whole matrices, and turned weights are multiplied out.
+    # Permutations stand beside as whole matrices; rotations, turned and scaled weights are multiplied out.
     frozen = sum(FLOAT * factor * one.inputs**2 * count for one, count in targets)
-    return Tuned(tuple(tensors), FLOAT, frozen, products=sum(2 * FLOAT * one.numbers for one, _ in targets))
+    products = sum(FLOAT * (2 * one.numbers + (1 + factor) * one.inputs**2) for one, _ in targets)
+    return Tuned(tuple(tensors), FLOAT, frozen, products=products)
 
 
 def _hra(fields: Mapping, shape: Shape) -> Tuned:
     rank, targets = int(fields.get("r", 8)), _targets(fields, shape)
-    products = sum(FLOAT * (one.numbers + one.inputs**2) for one, _ in targets)
+    # Each reflection is multiplied with those before it, and keeps what it is multiplied with.
+    squares = 1 if fields.get("apply_GS") else 1 + rank
+    products = sum(FLOAT * (one.numbers + squares * one.inputs**2) for one, _ in targets)
     return Tuned(tuple((one.inputs, rank, count) for one, count in targets), FLOAT, products=products)
 
 
