@@ -92,7 +92,7 @@ def own(file: str, strategy: str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or error
         raise RecipeError([f"launch.deepspeed: {file}: cannot be read: {why}"]) from None
-    found = source.value
+    found: Any = source.value  # a mapping, once it has no problems
     if wrong := source.problems or list(_problems(found, strategy)):
         said = [": ".join(filter(None, (source.place(path), ".".join(path), what))) for path, what in wrong]
         raise RecipeError(said, f"Mend {file}.")

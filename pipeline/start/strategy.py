@@ -16,7 +16,7 @@ DEEPSPEED, FSDP = "deepspeed", ("fsdp", "fsdp_config", "fsdp_version")
 
 def handlers(t: Translation) -> dict[str, Callable[[object], None]]:
     """Of the keys that all of them have. How many processes there are such a file does not say."""
-    return {DEEPSPEED: partial(_deepspeed, t)} | {key: partial(_fsdp, t, key) for key in FSDP}
+    return {DEEPSPEED: partial(_deepspeed, t), **{key: partial(_fsdp, t, key) for key in FSDP}}
 
 
 def _deepspeed(t: Translation, file: object) -> None:
