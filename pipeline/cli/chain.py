@@ -111,13 +111,13 @@ def plan(
     machines = {"strategy": strategy, "nodes": nodes, "node_rank": node_rank, "rendezvous": rendezvous}
     loaded = load_recipe(recipe, with_switches(recipe, overrides or [], unsloth, processes, **machines))
     goals = stages or list(loaded.stages)
-    size, option = (fit_gpu, "--fit") if gpu is None else (gpu, "--gpu")
-    asked = card.named(size, option) if size is not None else card.own()
+    to_fit = card.named(fit_gpu, "--fit") if fit_gpu is not None else None
+    asked = card.named(gpu) if gpu is not None else to_fit or card.own()
     planner = Planner(loaded, runs, policy)
     steps = planner.plan(goals, fresh=goals if fresh else (), without_data=True)
     refuse_unshared(loaded, steps)
     needs = reckon(planner, steps)
-    fits = fitted(needs, card.named(fit_gpu, "--fit"), EarlierRuns(runs).margin()) if fit_gpu is not None else []
+    fits = fitted(needs, to_fit, EarlierRuns(runs).margin()) if to_fit else []
     if as_json:
         by_stage = {fit.stage: {"fit": fit.to_json()} for fit in fits}
         both = zip(steps, needs, strict=True)
@@ -132,7 +132,7 @@ def plan(
     if show_memory:
         memory.bars(screen, needs, asked)
     if fits:
-        memory.fit(screen, fits, card.named(fit_gpu), len(needs))
+        memory.fit(screen, fits, to_fit, len(needs))
     checks.files_there(loaded, [step.stage for step in steps])
 
 

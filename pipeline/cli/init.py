@@ -177,7 +177,7 @@ def _begin(
         _write(to, text)
     for note in (*draft.notes, *said):
         screen.say(note)
-    _next(screen, to, gigabytes if cards.own() is None else None)
+    _next(screen, to, gigabytes if half is None else None)
 
 
 def _write(to: Path, text: Callable[[], str]) -> Recipe:

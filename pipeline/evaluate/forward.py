@@ -42,7 +42,7 @@ def scores(model, rows: Sequence[list[int]], pad: int, at_most: int | None = Non
     """The reward of each token sequence, no more than `at_most` of them in one forward pass."""
     found = [0.0] * len(rows)
     device = next(model.parameters()).device
-    for batch in batches([len(ids) for ids in rows], ON_A_CPU if device.type == "cpu" else 1 << 14, at_most):
+    for batch in batches([len(ids) for ids in rows], _at_once(device, 1 << 14), at_most):
         inputs, mask = padded_rows([rows[number] for number in batch], pad)
         output = model(input_ids=inputs.to(device), attention_mask=mask.to(device)).logits
         for number, score in zip(batch, output.float().squeeze(-1).tolist(), strict=True):
@@ -53,7 +53,11 @@ def scores(model, rows: Sequence[list[int]], pad: int, at_most: int | None = Non
 def tokens_at_once(model) -> int:
     """How many tokens, with their padding, go through a model that gives logits for all of them."""
     most = LOGITS_BYTES // (4 * model.config.get_text_config().vocab_size)
-    return min(most, ON_A_CPU) if next(model.parameters()).device.type == "cpu" else most
+    return _at_once(next(model.parameters()).device, most)
+
+
+def _at_once(device: torch.device, most: int) -> int:
+    return min(most, ON_A_CPU) if device.type == "cpu" else most
 
 
 def batches(lengths: Sequence[int], tokens: int, rows: int | None = None) -> Iterator[list[int]]:

@@ -7,9 +7,8 @@ from pipeline.errors import PipelineError
 from pipeline.plan.memory.shape import Shape, UnknownShape, shape_of
 from pipeline.wording import did_you_mean
 
-_OTHERS = (
-    "model layers self_attn mlp act_fn rotary_emb embed_tokens norm lm_head score"  # beside linear layers and norms
-)
+# Beside linear layers and norms.
+_OTHERS = frozenset("model layers self_attn mlp act_fn rotary_emb embed_tokens norm lm_head score".split())
 
 
 def refuse_absent(where: str, fields: Mapping[str, Any], config: Mapping[str, Any]) -> None:
@@ -37,7 +36,7 @@ def refuse_absent(where: str, fields: Mapping[str, Any], config: Mapping[str, An
 
 
 def _check_module(where: str, name: str, shape: Shape) -> None:
-    there = sorted({*_OTHERS.split(), *shape.norms, *(one.name for one in shape.linears)})
+    there = sorted({*_OTHERS, *shape.norms, *(one.name for one in shape.linears)})
     last = name.rpartition(".")[2]
     if last not in there and not last.isdigit():
         raise PipelineError(

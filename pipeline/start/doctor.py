@@ -187,7 +187,7 @@ def _cards() -> Iterator[Finding]:
         return
     for number, (name, whole, free, driver, capability) in enumerate(row for row in rows if len(row) == 5):
         found = f"{name}, {int(whole) / 1024:.1f} GiB ({int(free) / 1024:.1f} free), driver {driver}"
-        old = float(capability) < cards.AMPERE if re.fullmatch(r"\d+\.\d+", capability) else False
+        old = cards.half_of(capability) != "bfloat16"
         do = "It has no bfloat16: set model.dtype: float16." if old else ""
         yield Finding(f"card {number}", NOTE if old else OK, found, do)
 

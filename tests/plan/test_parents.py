@@ -54,9 +54,8 @@ def test_an_adapter_of_elsewhere_is_held_to_the_base_that_it_names(planned, buil
 
     def names(base: str | None) -> None:
         said = json.loads((foreign / "adapter_config.json").read_text())
-        said["target_modules"] = sorted(
-            {*said["target_modules"], "W_pack"}
-        )  # published ones name what some models have
+        # Published ones name what only some models have.
+        said["target_modules"] = sorted({*said["target_modules"], "W_pack"})
         (foreign / "adapter_config.json").write_text(json.dumps(said | {"base_model_name_or_path": base}))
 
     for named, right, wrong in (

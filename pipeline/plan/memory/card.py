@@ -47,14 +47,16 @@ def own() -> Card | None:
     return found
 
 
+def half_of(capability: str) -> str:
+    """What a card computes 16-bit numbers in, by what nvidia-smi says of it; one that is shared out may not tell."""
+    return "float16" if _NUMBER.fullmatch(capability) and float(capability) < AMPERE else "bfloat16"
+
+
 @cache
 def _told(program: str, which: str) -> Card | None:
     try:
         asked = subprocess.run([program, *_ASK, "-i", which], capture_output=True, text=True, timeout=10, check=True)
         name, mib, capability = asked.stdout.strip().splitlines()[0].rsplit(",", 2)
-        old = (
-            _NUMBER.fullmatch(capability.strip()) and float(capability) < AMPERE
-        )  # one that is shared out may not tell
-        return Card(name.strip(), int(mib) << 20, "float16" if old else "bfloat16")
+        return Card(name.strip(), int(mib) << 20, half_of(capability.strip()))
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None
