@@ -111,8 +111,8 @@ def plan(
     machines = {"strategy": strategy, "nodes": nodes, "node_rank": node_rank, "rendezvous": rendezvous}
     loaded = load_recipe(recipe, with_switches(recipe, overrides or [], unsloth, processes, **machines))
     goals = stages or list(loaded.stages)
-    to_fit = card.named(fit_gpu, "--fit") if fit_gpu is not None else None
-    asked = card.named(gpu) if gpu is not None else to_fit or card.own()
+    to_fit = card.asked_for(fit_gpu, "--fit") if fit_gpu is not None else None
+    asked = card.asked_for(gpu) if gpu is not None else to_fit or card.own()
     planner = Planner(loaded, runs, policy)
     steps = planner.plan(goals, fresh=goals if fresh else (), without_data=True)
     refuse_unshared(loaded, steps)

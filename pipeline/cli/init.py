@@ -12,6 +12,7 @@ import typer
 from pipeline.console.screen import Screen, make_console
 from pipeline.errors import PipelineError
 from pipeline.plan.memory import card as cards
+from pipeline.plan.memory.card import Card
 from pipeline.recipe.problem import RecipeError
 from pipeline.recipe.reading import load_recipe
 from pipeline.recipe.recipe import Recipe
@@ -34,7 +35,7 @@ def init(
     data: Annotated[list[str] | None, typer.Option(help="A file or folder of rows; again for another.")] = None,
     goal: Annotated[str | None, typer.Option(help=f"{', '.join(GOALS)}; else what the rows are for.")] = None,
     gpu: Annotated[
-        float | None, typer.Option("--card", "--gpu", help="The card's GB; 0 for a CPU; else this machine's.")
+        str | None, typer.Option("--card", "--gpu", help="The card's GB, or T4; 0 for a CPU; else this machine's.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")] = False,
 ) -> None:
@@ -56,14 +57,18 @@ def init(
     looked = [_looked(screen, path) for path in data or shlex.split(ask("The data: one or more files", "--data"))]
     goal = new.goal_of(goal or ask.among(GOALS, new.goal_of(None, looked)), looked)
     own = cards.own()
-    default = f"{own.bytes / cards.GIB:.0f}" if own else "0"
-    gigabytes = ask.number("GB of the card (0: a CPU)", default) if gpu is None else gpu
-    half = None
-    if gigabytes:
-        asked = cards.named(gigabytes, "--card")  # a size that no card has is told before anything is written
-        half = own.half if own and abs(asked.bytes - own.bytes) < own.bytes / 10 else None
+    said = gpu or ask("GB of the card (0: a CPU)", None, f"{own.bytes / cards.GIB:.0f}" if own else "0")
+    card = None if said.strip() == "0" else _card(said, own)  # one that nobody has is told before anything is written
     to = _free(recipe or Path(ask("The recipe to write", None, "mine.yaml")))
-    _begin(screen, to, model, looked, goal, gigabytes or None, half)
+    _begin(screen, to, model, looked, goal, card)
+    _next(screen, to, said if card and card != own else None)
+
+
+def _card(said: str, own: Card | None) -> Card:
+    """The card that is meant: this machine's own where it is of about that size."""
+    asked = cards.asked_for(said, "--card")
+    alike = own and asked.half is None and abs(asked.bytes - own.bytes) < own.bytes / 10
+    return own if own and alike else asked
 
 
 def _a_terminal() -> bool:
@@ -82,15 +87,6 @@ class _Asking:
         if default is not None:
             return default
         raise PipelineError(f"{option} is missing, and nobody can be asked.", "align init --model ... --data ... --yes")
-
-    def number(self, question: str, default: str) -> float:
-        said = self(question, None, default)
-        try:
-            return float(said)
-        except ValueError:
-            raise PipelineError(
-                f"{said}: is no number of GB.", "Give what the card is sold with, such as 16."
-            ) from None
 
     def among(self, choices: dict[str, str], default: str) -> str:
         if self.can:
@@ -148,16 +144,13 @@ def _translate(screen: Screen, sources: list[Path], stage: str | None, to: Path)
     _next(screen, to)
 
 
-def _begin(
-    screen: Screen, to: Path, model: str, looked: list[Looked], goal: str, gigabytes: float | None, half: str | None
-) -> None:
+def _begin(screen: Screen, to: Path, model: str, looked: list[Looked], goal: str, card: Card | None) -> None:
     name = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in to.stem) or "mine"
-    draft = new.draft(name, model, looked, goal, gigabytes, half)
+    draft = new.draft(name, model, looked, goal, card)
     said: list[str] = []
 
     def text() -> str:
-        card = f"a card of {gigabytes:g} GB" if gigabytes else "a CPU"
-        head = [f"{model} on {card}; the goal is {goal}: {GOALS[goal]}."]
+        head = [f"{model} on {card.name if card else 'a CPU'}; the goal is {goal}: {GOALS[goal]}."]
         head += [line for note in (*draft.notes, *said) for line in paragraph(note)]
         head += [
             "",
@@ -168,16 +161,15 @@ def _begin(
         return recipe_text(head, draft.tree, draft.behind)
 
     loaded = _write(to, text)
-    if gigabytes:
+    if card:
         try:
-            said += fitting.fit(draft, loaded, cards.named(gigabytes))
+            said += fitting.fit(draft, loaded, card)
         except PipelineError as error:  # a model that is not whole, say: the recipe stands, and its plan will say so
             said.append(f"not held against the card: {error.what} {error.fix}")
         to.unlink()
         _write(to, text)
     for note in (*draft.notes, *said):
         screen.say(note)
-    _next(screen, to, gigabytes if half is None else None)
 
 
 def _write(to: Path, text: Callable[[], str]) -> Recipe:
@@ -193,9 +185,9 @@ def _write(to: Path, text: Callable[[], str]) -> Recipe:
         raise
 
 
-def _next(screen: Screen, to: Path, card: float | None = None) -> None:
+def _next(screen: Screen, to: Path, card: str | None = None) -> None:
     """`card` is one that this machine has not: the plan has to be told of it."""
     screen.say(f"\nWritten: {to}")
-    of = f" --gpu {card:g}" if card else ""
+    of = f" --gpu {shlex.quote(card)}" if card else ""
     screen.say(f"  align plan --recipe {to}{of}       what would be done, and whether it fits")
     screen.say(f"  align run --recipe {to}        do it")

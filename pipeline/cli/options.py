@@ -53,10 +53,11 @@ NoLookAheadOption = Annotated[
     bool, typer.Option("--no-look-ahead", help="Train at once, without preparing the rows of the later stages first.")
 ]
 GpuOption = Annotated[
-    float | None, typer.Option("--gpu", help="Hold it against a card of so many GB instead of this machine's own.")
+    str | None,
+    typer.Option("--gpu", help="Hold it against a card of so many GB, or a T4, instead of this machine's own."),
 ]
 FitOption = Annotated[
-    float | None, typer.Option("--fit", help="Say what would make every stage fit a card of so many GB.")
+    str | None, typer.Option("--fit", help="Say what would make every stage fit a card of so many GB, or a T4.")
 ]
 MemoryOption = Annotated[bool, typer.Option("--memory", help="Show of what the memory that a stage needs consists.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="The same for a program to read.")]

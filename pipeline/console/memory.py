@@ -40,6 +40,10 @@ def remarks(screen: Screen, found: Sequence[Reckoned], card: Card | None) -> Non
         screen.message(
             f"[dim]compared with {escape(card.name)}, of which {gib(card.bytes)} can be used; `--memory` shows the parts[/dim]"
         )
+    if card and card.half == "float16" and any(one.setting and one.setting.dtype == "bfloat16" for one in found):
+        screen.message(
+            f"[yellow]note[/yellow] model.dtype: {escape(card.name)} has no bfloat16, and what stands in for it is slow; it has {card.half}"
+        )
     alone = [
         f"{one.stage} {gib(one.need.training)}"
         for one in found

@@ -3,7 +3,7 @@
 from torch import nn
 from transformers import PreTrainedModel
 
-from pipeline.errors import PipelineError
+from pipeline.model.adapters.absent import refuse_absent_layers
 
 
 def train_last(model: PreTrainedModel, number: int) -> PreTrainedModel:
@@ -12,10 +12,7 @@ def train_last(model: PreTrainedModel, number: int) -> PreTrainedModel:
     Raises PipelineError where there are fewer.
     """
     stack = layers_of(model)
-    if number > len(stack):
-        raise PipelineError(
-            f"adapter.layers: the model has no {number} layers.", f"It has {len(stack)}; method full trains all."
-        )
+    refuse_absent_layers("adapter", {"layers": number}, len(stack))
     model.requires_grad_(False)
     for layer in stack[-number:]:
         layer.requires_grad_(True)

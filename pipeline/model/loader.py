@@ -26,6 +26,7 @@ import pipeline.model.adapters.bottleneck_tuner  # noqa: F401
 from pipeline.errors import PipelineError
 from pipeline.model import backend
 from pipeline.model.adapters import METHODS, NAMED, method_of
+from pipeline.model.adapters.absent import no_module, refuse_absent_layers
 from pipeline.model.adapters.method import WITHOUT_NEW_TOKENS
 from pipeline.model.adapters.prompted import Prompted
 from pipeline.model.base import Base
@@ -34,7 +35,6 @@ from pipeline.model.parts import cut_like, whole
 from pipeline.model.quantization import keep_dtype, quantization
 from pipeline.model.tokenizer import Prepared
 from pipeline.recipe.sections import Model
-from pipeline.wording import did_you_mean
 
 ADAPTER_FILE = "adapter_model.safetensors"
 
@@ -271,16 +271,8 @@ def _check_names(base: PreTrainedModel, adapter: dict) -> None:
             if not any(re.fullmatch(wanted, name) for name in there):
                 ends = sorted({name.rpartition(".")[2] for name in modules})
                 what = "parameter" if there is parameters else "module"
-                raise PipelineError(
-                    f"adapter.{key}: {pattern} is no {what} of the model{did_you_mean(pattern, ends)}.",
-                    "Its linear layers are all meant by target_modules: all-linear.",
-                )
-    layers, most = adapter.get("layers_to_transform"), base.config.get_text_config().num_hidden_layers
-    for number in [layers] if isinstance(layers, int) else layers or []:
-        if not 0 <= number < most:
-            raise PipelineError(
-                f"adapter.layers_to_transform: the model has no layer {number}.", f"They are numbered 0 to {most - 1}."
-            )
+                raise no_module(f"adapter.{key}", pattern, ends, what)
+    refuse_absent_layers("adapter", adapter, base.config.get_text_config().num_hidden_layers)
 
 
 def load_adapter(

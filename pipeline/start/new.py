@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline import stage
 from pipeline.errors import PipelineError
+from pipeline.plan.memory.card import GIB, Card
 from pipeline.start.goals import BY_KIND, CHAT, DOMAIN, GOALS, NEEDS, PREFERENCES, TO_BE_CHECKED, VERIFIABLE, Beginning
 from pipeline.start.looked import Looked
 from pipeline.wording import not_among
@@ -52,27 +53,23 @@ def _goals_said() -> str:
     return "The goals: " + "; ".join(f"{name}: {what}" for name, what in GOALS.items()) + "."
 
 
-def draft(
-    name: str, model: str, looked: Sequence[Looked], goal: str, gigabytes: float | None, half: str | None = None
-) -> Draft:
-    """`gigabytes` of the card; None for a CPU. What fits is for the plan to say. `half` is the card's 16-bit type, where
-    it is this machine's own.
-    """
+def draft(name: str, model: str, looked: Sequence[Looked], goal: str, card: Card | None) -> Draft:
+    """For a card, or a CPU where there is none. What fits is for the plan to say."""
     made = Draft({"name": name})
     made.put(["model", "id"], model, "a hub id (owner/name) or a folder")
-    if gigabytes is None:
+    if card is None:
         made.put(["model", "dtype"], "float32", "on a CPU")
     else:
-        why = "this card's own" if half else "float16 on a card before Ampere, such as a T4"
-        made.put(["model", "dtype"], half or "bfloat16", why)
-        if _wants_4_bits(model, gigabytes):
+        why = f"what {card.name} has" if card.half else "float16 on a card before Ampere, such as a T4"
+        made.put(["model", "dtype"], card.half or "bfloat16", why)
+        if _wants_4_bits(model, card):
             made.put(["model", "load_in_4bit"], True, "QLoRA: the base takes a quarter of its 16-bit size")
     if Path(model).is_dir() and not _has_template(Path(model)):
         made.put(["model", "template"], "chatml", "the model has none of its own")
     made.put(["adapter"], {"method": "lora", "r": 16, "lora_alpha": 32, "target_modules": "all-linear"})
     made.behind[("adapter",)] = "`align methods` shows the others; {method: full} trains every weight"
     for begun, files in _stages(looked, goal):
-        _put_stage(made, begun, files, gigabytes)
+        _put_stage(made, begun, files, card)
     made.tree["stages"] = {one: made.tree["stages"][one] for one in stage.specs() if one in made.tree["stages"]}
     return made
 
@@ -92,7 +89,7 @@ def _stages(looked: Sequence[Looked], goal: str) -> list[tuple[Beginning, list[L
     return list(found.values())
 
 
-def _put_stage(made: Draft, begun: Beginning, files: list[Looked], gigabytes: float | None) -> None:
+def _put_stage(made: Draft, begun: Beginning, files: list[Looked], card: Card | None) -> None:
     where = ["stages", begun.stage]
     paths = [one.path for one in files]
     made.put([*where, "data", "path"], paths[0] if len(paths) == 1 else paths, f"{files[0].kind} rows")
@@ -100,7 +97,7 @@ def _put_stage(made: Draft, begun: Beginning, files: list[Looked], gigabytes: fl
     if bad := [reason for one in files for reason in one.bad]:
         made.put([*where, "data", "on_bad_row"], "error", "the run stops at a bad row; drop leaves them out, listed")
         made.notes += [f"bad row: {reason}" for reason in bad[:3]]
-    at_once = 2 if gigabytes is None or gigabytes < 24 else 4
+    at_once = 4 if card and card.bytes > 22 * GIB else 2
     train = [*where, "train"]
     made.put([*train, "learning_rate"], begun.learning_rate)
     made.put([*train, "num_train_epochs"], 1.0, "max_steps: 20 instead is a short trial")
@@ -122,12 +119,12 @@ def _put_stage(made: Draft, begun: Beginning, files: list[Looked], gigabytes: fl
         made.put([*where, "reward_functions"], {"right": judge}, f'judged by the column "{column}"')
 
 
-def _wants_4_bits(model: str, gigabytes: float) -> bool:
+def _wants_4_bits(model: str, card: Card) -> bool:
     """By the size that stands in a name, such as 8B: 16 bits of it would leave less than a quarter of the card."""
     found = re.search(
         r"(?<![\w.])(\d+(?:\.\d+)?)[bB](?![a-zA-Z0-9])", Path(model).name.replace("-", " ").replace("_", " ")
     )
-    return found is not None and 2 * float(found[1]) > gigabytes * 0.75
+    return found is not None and 2e9 * float(found[1]) > 0.75 * card.bytes
 
 
 def _positions(folder: Path) -> int | None:

@@ -255,6 +255,35 @@ def test_nothing_is_said_of_a_base_that_is_not_at_hand(there):
     assert "not known" in said and "hf download other/model config.json" in said
 
 
+@pytest.mark.parametrize("said", ["T4", "Tesla T4", "nvidia-t4"])
+def test_a_card_goes_by_its_name_with_what_is_really_there(there, said):
+    """15 GiB of the 16 that it is sold with, and no bfloat16."""
+    out = align("plan", "sft", "-r", "card.yaml", "--gpu", said, cwd=there, env=os.environ).stdout
+    assert "compared with T4, of which 15.0 GiB" in out and "T4 has no bfloat16" in out
+    assert card.asked_for("rtx4090") == card.asked_for("NVIDIA GeForce RTX 4090") != card.asked_for("24")
+
+
+def test_what_makes_it_fit_an_old_card_is_a_type_that_it_has(there):
+    found = list(needs("model.dtype=float32", goals=("sft",)).values())
+    types = {name: fitted(found, card.asked_for(name), None)[0].changes["model", "dtype"] for name in ("T4", "A10")}
+    assert types == {"T4": "float16", "A10": "bfloat16"}
+
+
+def test_a_card_that_nobody_knows_is_told_with_those_that_are(there):
+    done = align("plan", "sft", "-r", "card.yaml", "--gpu", "T5", cwd=there, check=False, env=os.environ)
+    assert done.returncode == 2 and "--gpu T5: is neither a number of GB nor a card" in done.stdout
+    assert "T4" in done.stdout and "RTX 4090" in done.stdout
+
+
+def test_shorter_rows_are_advised_only_where_they_would_do(there):
+    def advised(gib: float, length: int) -> bool:
+        found = list(needs("evaluation.max_rows=0", f"stages.sft.train.max_length={length}", goals=("sft",)).values())
+        (fit,) = fitted(found, card.named(gib), None)
+        return any("rows that are shorter" in one for one in fit.otherwise)
+
+    assert advised(8, 1 << 17) and not advised(2, 1024)
+
+
 @pytest.mark.parametrize("wrong", ["0", "-4", "1e9", "nan"])
 def test_a_size_that_no_card_has_is_refused(there, wrong):
     done = align("plan", "sft", "-r", "card.yaml", "--gpu", wrong, cwd=there, check=False, env=os.environ)

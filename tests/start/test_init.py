@@ -91,6 +91,8 @@ def test_a_card_before_ampere_gets_float16_and_the_plan_says_why(init, monkeypat
     assert load_recipe("sold.yaml").model.dtype == "float16"
     init("another.yaml", "--model", "base", "--data", "chat.jsonl", "--card", "24", "--yes")
     assert load_recipe("own.yaml").model.dtype == "float16" and load_recipe("another.yaml").model.dtype == "bfloat16"
+    init("named.yaml", "--model", "base", "--data", "chat.jsonl", "--card", "t4", "--yes")
+    assert load_recipe("named.yaml").model.dtype == "float16"
     said = {name: str(Planner(load_recipe(name), Path("runs")).plan(["sft"])) for name in ("own.yaml", "another.yaml")}
     assert "Tesla T4 has no bfloat16" in said["another.yaml"] and "has no bfloat16" not in said["own.yaml"]
 

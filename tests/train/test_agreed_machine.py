@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+from importlib import metadata
 from importlib.util import find_spec
 
 import pytest
@@ -21,6 +22,18 @@ def test_garbage_is_collected_again_after_imports():
         assert gc.isenabled() and gc.get_freeze_count() >= frozen + len(some)
     finally:
         gc.unfreeze()
+
+
+def test_what_is_installed_is_looked_through_once_and_anew_afterwards(monkeypatch):
+    """transformers and TRL each ask which packages there are, which reads the files of all of them."""
+    looked = []
+    monkeypatch.setattr(metadata, "packages_distributions", lambda: looked.append(1) or {})
+    with importing():
+        assert metadata.packages_distributions() == metadata.packages_distributions() == {}
+    assert len(looked) == 1
+    metadata.packages_distributions()
+    assert len(looked) == 2
+    gc.unfreeze()
 
 
 def test_what_is_left_out_of_the_imports_is_there_afterwards(tmp_path, monkeypatch):

@@ -16,15 +16,40 @@ SEEN = 0.98
 _NUMBER = re.compile(r"\d+\.\d+")
 AMPERE = 8.0  # the compute capability from which on a card has bfloat16
 SIZES = (8, 10, 12, 16, 20, 24, 32, 40, 48, 80, 96, 141, 192, 288)  # GB that cards are sold with
+# MiB that nvidia-smi tells of those that people rent and own: some keep a part of what they are sold with to check the rest.
+MIB = {"T4": 15360, "P100": 16384, "V100 16GB": 16384, "V100 32GB": 32768, "L4": 23034, "A10": 23028, "A10G": 23028}
+MIB |= {"RTX 3090": 24576, "RTX 4090": 24564, "RTX 5090": 32607, "L40S": 46068}
+MIB |= {"A100 40GB": 40960, "A100 80GB": 81920, "H100": 81559, "H200": 143771}
+BEFORE_AMPERE = ("T4", "P100", "V100 16GB", "V100 32GB")
 
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU: what it is called, its memory in bytes, and what it computes 16-bit numbers in."""
+    """A GPU: what it is called, its memory in bytes, and what it computes 16-bit numbers in, where that is known."""
 
     name: str
     bytes: int
-    half: str = "bfloat16"
+    half: str | None = None
+
+
+def asked_for(said: str, option: str = "--gpu") -> Card:
+    """A card by its GB (`16`) or its name (`T4`, `rtx4090`). Raises PipelineError for what is neither."""
+    try:
+        return named(float(said), option)
+    except ValueError:
+        pass
+    for name, mib in MIB.items():
+        if _spelled(name) == _spelled(said):
+            return Card(name, mib << 20, "float16" if name in BEFORE_AMPERE else "bfloat16")
+    raise PipelineError(
+        f"{option} {said}: is neither a number of GB nor a card that is known by its name.",
+        f"Give what the card is sold with, such as {option} 16, or one of {', '.join(MIB)}.",
+    )
+
+
+def _spelled(name: str) -> str:
+    """A card's name in its barest form: `NVIDIA GeForce RTX 4090`, `rtx-4090` and `4090` are one."""
+    return re.sub(r"nvidia|geforce|tesla|rtx|gb|[^a-z0-9]", "", name.lower())
 
 
 def named(gib: float, option: str = "--gpu") -> Card:

@@ -99,6 +99,8 @@ def _fit(
             continue
         if needed(made[0], margin, known=known).bytes < needed(setting, margin, known=known).bytes:
             setting, changes = made[0], changes | dict(made[1])
+    if (of_all := (ALL_STAGES, "dtype")) in changes:
+        changes[of_all] = card.half or "bfloat16"
     fits = need.bytes <= card.bytes
     otherwise = () if fits else tuple(_otherwise(stage, shrunk, need, card, margin, known))
     return Fit(stage, changes | sizes, need, fits, otherwise)
@@ -225,7 +227,8 @@ def _otherwise(
     """What would do it, where nothing in the recipe does."""
     if setting.tuned.whole:
         yield "an adapter instead of all weights (adapter: {method: lora})"
-    if not known:
+    short = replace(setting, length=max(setting.length // 4, 1), prompt=max(setting.prompt // 4, 1))
+    if not known and needed(short, margin, known=known).bytes <= card.bytes:
         yield "rows that are shorter than they may be: what they are is known once a run has prepared them"
     *_, unmeasured = _shrunk(replace(setting, evaluated=0), stage, card, margin, known)
     if setting.evaluated and unmeasured.bytes <= card.bytes:
