@@ -1,7 +1,9 @@
 """Stages that are trained by several processes, held against those that one trains, and one of which is lost."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,19 @@ def without_the_second(folder: Path, *options: str) -> str:
     wait_until_gone(folder)
     assert not below(process.pid)
     return said
+
+
+def stopped_by_slurm(folder: Path, *options: str) -> None:
+    """SIGTERM to every process of a sft that trains, the launcher among them: one checkpoint is saved, and nothing of it is left."""
+    process = start(folder, "sft", *options)
+    wait_for(folder, "sft/*/checkpoints/checkpoint-4", process)
+    for pid in (process.pid, *below(process.pid)):
+        os.kill(pid, signal.SIGTERM)
+    said = process.stdout.read()
+    assert said.count("saved a checkpoint at step") == 1 and "Traceback" not in said
+    assert process.wait() == 128 + signal.SIGTERM
+    wait_until_gone(folder)
+    assert not below(process.pid)
 
 
 def by_one_and_by(folder: Path, one: Path, stage: str, options: tuple[str, ...], several: tuple[str, ...]) -> None:

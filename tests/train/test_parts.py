@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import align, attempt, manifest, refused, write_micro
-from several import BEST, FULL, HALF, apart, by_one_and_by, sft_by, without_the_second
+from several import BEST, FULL, HALF, apart, by_one_and_by, sft_by, stopped_by_slurm, without_the_second
 
 from pipeline.model.adapters import METHODS, NAMED
 
@@ -36,6 +36,14 @@ def test_a_killed_part_takes_the_stage_down_and_it_goes_on_to_the_bit(in_parts, 
     assert "from step" in align("run", "sft", "-r", "micro.yaml", *PARTS, cwd=folder, alone=True).stdout
     assert manifest(folder, "sft")["weights_sha256"] == manifest(in_parts, "sft")["weights_sha256"]
     assert manifest(folder, "sft")["metrics"] == manifest(in_parts, "sft")["metrics"]
+
+
+@pytest.mark.slow
+def test_parts_that_are_stopped_save_once_and_go_on_to_the_bit(in_parts, copied):
+    folder = copied("sft")
+    stopped_by_slurm(folder, *PARTS)
+    assert "from step" in align("run", "sft", "-r", "micro.yaml", *PARTS, cwd=folder, alone=True).stdout
+    assert manifest(folder, "sft")["weights_sha256"] == manifest(in_parts, "sft")["weights_sha256"]
 
 
 def test_a_head_of_one_row_lies_in_one_part_alone(chain, copied):

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 import pytest
 from conftest import align, manifest, refused
-from several import BEST, FULL, HALF, apart, by_one_and_by, lines, sft_by, without_the_second
+from several import BEST, FULL, HALF, apart, by_one_and_by, lines, sft_by, stopped_by_slurm, without_the_second
 
 from pipeline.recipe import strategies
 
@@ -55,6 +55,15 @@ def test_a_killed_process_takes_the_stage_down_and_it_goes_on_to_the_bit(by_zero
     assert manifest(folder, "sft")["weights_sha256"] == manifest(by_zero3, "sft")["weights_sha256"]
     assert manifest(folder, "sft")["metrics"] == manifest(by_zero3, "sft")["metrics"]
     assert lines(folder) == lines(by_zero3)
+
+
+@pytest.mark.slow
+@needs_deepspeed
+def test_what_is_stopped_saves_once_and_goes_on_to_the_bit(by_zero3, copied):
+    folder = copied("sft")
+    stopped_by_slurm(folder, *divided("zero3"))
+    assert "from step" in align("run", "sft", "-r", "micro.yaml", *divided("zero3"), cwd=folder, alone=True).stdout
+    assert manifest(folder, "sft")["weights_sha256"] == manifest(by_zero3, "sft")["weights_sha256"]
 
 
 @needs_deepspeed
