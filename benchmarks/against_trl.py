@@ -171,7 +171,7 @@ def run_ours(variant: Variant, world: Path, number: str) -> dict:
     begins = {f"{stage} begins": rf"^{stage}  run: " for stage in STAGES}
     steps = {f"{stage} first step": rf"^  {stage} 1/" for stage in STAGES}
     process = measure(align(name, "run", *STAGES), world, environment, begins | steps)
-    result = {stage: stage_figures(world / "runs" / name / stage / "latest") for stage in STAGES}
+    result = {stage: stage_figures(world / runs_of(name) / name / stage / "latest") for stage in STAGES}
     for stage, of_stage in result.items():
         start = 0.0 if stage == "sft" else process.marks[f"{stage} begins"]
         of_stage["first_step_seconds"] = round(process.marks[f"{stage} first step"] - start, 2)
@@ -184,7 +184,12 @@ def run_ours(variant: Variant, world: Path, number: str) -> dict:
 
 
 def align(name: str, *command: str) -> list[str]:
-    return [str(PROGRAMS / "align"), *command, "--recipe", f"{name}.yaml", "--runs", "runs"]
+    return [str(PROGRAMS / "align"), *command, "--recipe", f"{name}.yaml", "--runs", runs_of(name)]
+
+
+def runs_of(name: str) -> str:
+    """Each run has a folder of its own: the rows that another has prepared are not there."""
+    return f"runs-{name}"
 
 
 def stage_figures(folder: Path) -> dict:
