@@ -91,6 +91,7 @@ MAY_BE_HEAVY = {
     "pipeline.model.census",
     "pipeline.model.counted",
     "pipeline.model.freezing",
+    "pipeline.model.adapter_tensors",
     "pipeline.model.loader",
     "pipeline.model.parts",
     "pipeline.model.proofs",

@@ -14,9 +14,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pipeline.errors import PipelineError
+from pipeline.model.adapter_tensors import load_adapter
 from pipeline.model.adapters import method_on
 from pipeline.model.adapters.method import Method
-from pipeline.model.loader import load_adapter
 from pipeline.model.saving import save_weights
 
 # What each proof says, and the most that it may be off, in fp32. Logits are compared relative to the largest.

@@ -7,47 +7,41 @@ from typing import Any
 from pipeline import stage
 from pipeline.data.shapes.examples import shapes_of
 from pipeline.data.shapes.shape import SHAPES
-from pipeline.model.adapters import CONFIGS, DEFAULT, METHODS, NAMED
-from pipeline.model.adapters.method import Method
-from pipeline.recipe import foreign
-from pipeline.recipe.chain import stages_below, start_of
+from pipeline.model.adapters import METHODS
+from pipeline.recipe.adapter_mistakes import adapter_problems, own_adapter_problems
+from pipeline.recipe.chain import stages_below
 from pipeline.recipe.clashes import clashes
 from pipeline.recipe.effect import idle
 from pipeline.recipe.few_shot import few_shot_problems
 from pipeline.recipe.fields import DEFAULTS, effective, fields_of, is_listed
-from pipeline.recipe.going_on import changeable, incoming_adapter_of, is_full, merged_adapter, unchangeable
+from pipeline.recipe.going_on import merged_adapter
 from pipeline.recipe.keep import keep_problems
-from pipeline.recipe.owned import OWNED, adapter_owned
+from pipeline.recipe.owned import OWNED
+from pipeline.recipe.passed_through import passed_through
 from pipeline.recipe.problem import Problem
+from pipeline.recipe.raw import all_bits, bits_of, mapping
 from pipeline.recipe.rewards import reward_problems
-from pipeline.recipe.unknown import listed_configs, unknown_key
-from pipeline.wording import did_you_mean, listed, must_be
-
-
-def _mapping(value: object, *keys: str) -> dict:
-    """A mapping inside a recipe that may yet be of any shape."""
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value if isinstance(value, dict) else {}
+from pipeline.recipe.unknown import listed_configs
+from pipeline.wording import did_you_mean, listed
 
 
 def contradictions(raw: dict) -> Iterator[Problem]:
     """What is wrong between keys, and in those that are passed through. Takes a recipe of any shape."""
-    stages, specs = _mapping(raw, "stages"), stage.specs()
+    stages, specs = mapping(raw, "stages"), stage.specs()
     yield from _model_problems(raw)
     if isinstance(raw.get("stages", 0), dict | None) and not stages:
         yield ("stages",), f"needs at least one stage: {', '.join(specs)}"
     yield from _common_train_problems(raw, stages)
-    yield from _adapter_problems(raw, ("adapter",))
+    yield from adapter_problems(raw, ("adapter",))
     for name in stages:
         where = ("stages", name)
         if name in specs and stages[name] is None:
             yield where, "is empty; give it data: {path: ...}, or leave it out"
         elif name in specs:
-            yield from _train_problems(_mapping(stages, name, "train"), (*where, "train"), specs[name].config)
-            yield from _adapter_problems(raw, (*where, "adapter"))
+            yield from _train_problems(mapping(stages, name, "train"), (*where, "train"), specs[name].config)
+            yield from adapter_problems(raw, (*where, "adapter"))
             yield from _vllm_problems(raw, name)
-            yield from _data_problems(_mapping(stages, name, "data"), (*where, "data"), specs[name].row_kind)
+            yield from _data_problems(mapping(stages, name, "data"), (*where, "data"), specs[name].row_kind)
             yield from _least_problems(raw, name)
             yield from _streaming_problems(raw, name)
             yield from _keep_problems(raw, name)
@@ -56,21 +50,21 @@ def contradictions(raw: dict) -> Iterator[Problem]:
             yield where, f"unknown stage{did_you_mean(str(name), specs)} (there are {', '.join(specs)})"
     known = {name: specs[name] for name in stages if name in specs}
     yield from _without_effect(raw, known)
-    asked = {name: _mapping(stages, name, "evaluation") for name in known}
-    yield from few_shot_problems(known, _mapping(raw, "evaluation"), asked)
-    given = {name: _mapping(stages, name).get("policy") for name in known}
+    asked = {name: mapping(stages, name, "evaluation") for name in known}
+    yield from few_shot_problems(known, mapping(raw, "evaluation"), asked)
+    given = {name: mapping(stages, name).get("policy") for name in known}
     policies = {name: policy if isinstance(policy, str) else None for name, policy in given.items()}
     yield from _policy_problems(policies)
     for name in policies:
-        yield from reward_problems(name, _mapping(stages, name), policies)
+        yield from reward_problems(name, mapping(stages, name), policies)
     for name in policies:
-        yield from _own_adapter_problems(raw, name, policies)
+        yield from own_adapter_problems(raw, name, policies)
 
 
 def _model_problems(raw: dict) -> Iterator[Problem]:
     if not isinstance(raw.get("model"), dict | None) or "model" not in raw:
         return
-    model = _mapping(raw, "model")
+    model = mapping(raw, "model")
     base, config, tokenizer = (model.get(key) for key in ("id", "config", "tokenizer"))
     if base is None and config is None:
         yield ("model",), "needs id (a hub id or a local folder), or config for a model from scratch"
@@ -82,14 +76,14 @@ def _model_problems(raw: dict) -> Iterator[Problem]:
         yield ("model", "tokenizer"), "is missing; a model from scratch needs one such as {vocab_size: 4096}"
     if config is None and tokenizer is not None and base is not None:
         yield ("model", "tokenizer"), "is for a model from scratch; that of model.id is used"
-    made = [_mapping(tokenizer).get(key) is not None for key in ("vocab_size", "path")]
+    made = [mapping(tokenizer).get(key) is not None for key in ("vocab_size", "path")]
     if isinstance(tokenizer, dict) and sum(made) != 1:
         yield ("model", "tokenizer"), "needs either vocab_size (to train one) or path (a folder that has one)"
     attention = model.get("attn_implementation")
     if str(attention).startswith("flash_attention_") and model.get("dtype", "float32") == "float32":
         what = f"{attention} takes no float32; set model.dtype: bfloat16, or leave it out"
         yield ("model", "attn_implementation"), what
-    bits = _all_bits(raw)
+    bits = all_bits(raw)
     if config is not None:
         for one in bits:
             what = f"is for a model that exists; one from scratch cannot train in {one} bit"
@@ -101,7 +95,7 @@ def _model_problems(raw: dict) -> Iterator[Problem]:
 def _common_train_problems(raw: dict, stages: dict) -> Iterator[Problem]:
     """The top-level `train` is every stage's: a key of it must be a field of each."""
     configs = listed_configs(stages)
-    train = _mapping(raw, "train")
+    train = mapping(raw, "train")
     for key, value in train.items():
         having = [config for config in configs if key in fields_of(config)]
         if having and len(having) < len(configs) and key not in OWNED:
@@ -115,13 +109,13 @@ def _common_train_problems(raw: dict, stages: dict) -> Iterator[Problem]:
 
 def _train_problems(train: dict, where: tuple, config: str) -> Iterator[Problem]:
     if is_listed(config):
-        yield from _passed_through(train, where, config, OWNED)
+        yield from passed_through(train, where, config, OWNED)
 
 
 def _least_problems(raw: dict, name: str) -> Iterator[Problem]:
     for key, least in stage.specs()[name].least.items():
         for where in (("stages", name, "train"), ("train",)):
-            value = _mapping(raw, *where).get(key)
+            value = mapping(raw, *where).get(key)
             if isinstance(value, int) and value < least:
                 yield (*where, key), f"must be at least {least} in {name}, not {value}"
             if value is not None:
@@ -130,27 +124,15 @@ def _least_problems(raw: dict, name: str) -> Iterator[Problem]:
 
 def _prompt_problems(raw: dict, name: str) -> Iterator[Problem]:
     key, able = "share_prompt", [other for other, spec in stage.specs().items() if spec.shares_prompt]
-    if key in _mapping(raw, "stages", name) and name not in able:
+    if key in mapping(raw, "stages", name) and name not in able:
         yield ("stages", name, key), f"{name} runs no prompt for two answers at once; it belongs to {listed(able)}"
 
 
 def _vllm_problems(raw: dict, name: str) -> Iterator[Problem]:
-    train = _mapping(raw, "train") | _mapping(raw, "stages", name, "train")
-    if train.get("use_vllm") is True and (bits := _bits(raw)):
+    train = mapping(raw, "train") | mapping(raw, "stages", name, "train")
+    if train.get("use_vllm") is True and (bits := bits_of(raw)):
         what = f"vLLM is given base and adapter merged, and nothing is merged into a base in {bits} bits; leave one of the two out"
         yield ("stages", name, "train", "use_vllm"), what
-
-
-def _passed_through(given: dict, where: tuple, config: str, owned: Mapping[str, str]) -> Iterator[Problem]:
-    fields = fields_of(config)
-    settable = fields.keys() - owned.keys() | ({"method"} if config in CONFIGS else set())
-    for key, value in given.items():
-        if key in owned:
-            yield (*where, key), owned[key]
-        elif key not in fields:
-            yield (*where, key), unknown_key(str(key), where, sorted(settable), value)
-        elif complaint := fields[key].complaint(value):
-            yield (*where, key), complaint
 
 
 def _data_problems(data: dict, where: tuple, kind: str) -> Iterator[Problem]:
@@ -175,7 +157,7 @@ def _without_effect(raw: dict, specs: Mapping[str, stage.Spec]) -> Iterator[Prob
     of_all: dict[tuple, list[str | None]] = {}
     for name, spec in specs.items():
         for section in ("train", "adapter"):
-            common, own = _mapping(raw, section), _mapping(raw, "stages", name, section)
+            common, own = mapping(raw, section), mapping(raw, "stages", name, section)
             given, config = common | own, spec.config if section == "train" else None
             standing: Mapping[str, Any] = DEFAULTS | dict(spec.defaults)
             if section == "adapter":
@@ -202,15 +184,15 @@ def _without_effect(raw: dict, specs: Mapping[str, stage.Spec]) -> Iterator[Prob
 
 
 def _streaming_problems(raw: dict, name: str) -> Iterator[Problem]:
-    own = _mapping(raw, "stages", name)
-    if _mapping(own, "data").get("streaming") is not True:
+    own = mapping(raw, "stages", name)
+    if mapping(own, "data").get("streaming") is not True:
         return
-    if (_mapping(raw, "data") | _mapping(own, "data")).get("max_rows") is not None:
+    if (mapping(raw, "data") | mapping(own, "data")).get("max_rows") is not None:
         what = (
             "max_rows chooses among all rows, and data that are streamed are not read to the end; leave one of them out"
         )
         yield ("stages", name, "data", "streaming"), what
-    train = _mapping(raw, "train") | _mapping(own, "train")
+    train = mapping(raw, "train") | mapping(own, "train")
     steps = train.get("max_steps", -1)
     if isinstance(steps, int) and steps < 1:
         what = f"needs train.max_steps: it says how many rows are read; give stages.{name}.train.max_steps"
@@ -218,117 +200,10 @@ def _streaming_problems(raw: dict, name: str) -> Iterator[Problem]:
 
 
 def _keep_problems(raw: dict, name: str) -> Iterator[Problem]:
-    own = _mapping(raw, "stages", name)
-    if keep := _mapping(own, "keep"):
-        sections = (_mapping(raw, key) | _mapping(own, key) for key in ("train", "evaluation", "data"))
+    own = mapping(raw, "stages", name)
+    if keep := mapping(own, "keep"):
+        sections = (mapping(raw, key) | mapping(own, key) for key in ("train", "evaluation", "data"))
         yield from keep_problems(name, keep.get("best"), *sections)
-
-
-def _adapter_problems(raw: dict, where: tuple) -> Iterator[Problem]:
-    adapter = _mapping(raw, *where)
-    method = METHODS.get(merged_adapter(_mapping(raw, "adapter"), adapter)["method"])
-    if method is None:
-        return  # the section says so
-    keys = {key: value for key, value in adapter.items() if key != "method"}
-    # Said of all stages, or where a stage itself names its method.
-    method = method.of(merged_adapter(_mapping(raw, "adapter"), adapter))
-    bits = _bits(raw) if where == ("adapter",) or method.key in adapter else None
-    if not method.whole:
-        config = method.config_name
-        for key, what in _passed_through(keys, where, config, adapter_owned(config)):
-            there = _methods_with(key[-1]) if key[-1] not in fields_of(config) else ""
-            yield (
-                key,
-                f"belongs to {there}, and this is {method.name}; adapter={{method: {method.name}}} leaves the others' keys out"
-                if there
-                else what,
-            )
-        if bits and not method.fits(bits):
-            those = ", ".join(one.name for one in METHODS.values() if one.fits(bits))
-            which = adapter.get(method.key, method.name)
-            yield (*where, method.key), f"PEFT does not put {which} onto a base in {bits} bits; {those} go there"
-        return
-    for key, value in keys.items():
-        if foreign.nearest_key(key, "adapter").removeprefix("adapter.") in method.numbers.keys() - {key}:
-            yield (*where, key), unknown_key(key, where, method.numbers, value)
-        elif key not in method.numbers:
-            yield (*where, key), f"belongs to {_methods_with(key) or 'an adapter'}; {_tuning(method)} has no adapter"
-        elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            yield (*where, key), must_be("a whole number of at least 1", value)
-    if bits:
-        yield (
-            (*where, "method"),
-            f"{_tuning(method)} cannot train a base in {bits} bits; set model.load_in_{bits}bit: false",
-        )
-
-
-def _tuning(method: Method) -> str:
-    return f"method {method.name}" if method.numbers else f"{method.name} tuning"
-
-
-def _bits(raw: dict) -> int | None:
-    """What the base is quantized to."""
-    return next(iter(_all_bits(raw)), None)
-
-
-def _all_bits(raw: dict) -> list[int]:
-    """What a recipe asks for; more than one is a mistake."""
-    model = _mapping(raw, "model")
-    return [bits for bits in (4, 8) if model.get(f"load_in_{bits}bit") is True]
-
-
-def _methods_with(key: str) -> str:
-    """The methods that have a field, for a message; empty where none has."""
-    named = [METHODS[name] for name in NAMED]
-    having = [one.name for one in named if one.config and key in fields_of(one.config)]
-    return f"method {having[0] if DEFAULT in having else ' or '.join(having)}" if having else ""
-
-
-def _own_adapter_problems(raw: dict, name: str, policies: Mapping[str, str | None]) -> Iterator[Problem]:
-    """What a stage says of its adapter and what could not take effect."""
-    stages, from_scratch = _mapping(raw, "stages"), _mapping(raw, "model").get("config") is not None
-    every = {one: _mapping(stages, one, "adapter") for one in policies}
-    own, where = every[name], ("stages", name, "adapter")
-    if from_scratch and start_of(name, policies) is None and policies[name] is None:
-        what = "a model from scratch has no base to adapt, and every weight of it is trained; leave it out"
-        yield from (((*where, key), what) for key in own if not is_full(own.get("method")))
-        return
-    maker, incoming = incoming_adapter_of(name, policies, _mapping(raw, "adapter"), every, from_scratch)
-    inherited = incoming if maker else _mapping(raw, "adapter")
-    for key in changeable(merged_adapter(inherited, own)["method"]):
-        if own.get(key) != inherited.get(key):
-            yield from _dropout_problems(raw, name, own, key)
-    if maker is None:
-        return
-    if is_full(own.get("method")) and not stage.specs()[name].rewarded_by:
-        yield (*where, "method"), f"full tuning on top of the adapter of {maker} would merge that into the base first"
-        return
-    method = METHODS.get(incoming["method"])
-    if method is None:
-        return
-    if own.get("method", method.name) != method.name and not is_full(own["method"]):
-        yield (*where, "method"), unchangeable("method", method.name, f"the adapter of {maker}", method.name)
-        return
-    fields = fields_of(method.config_name)
-    for key in own.keys() & fields.keys() - {*changeable(method.name), *method.learning}:
-        goes_on = incoming.get(key, method.defaults.get(key, fields[key].default))
-        if fields[key].normalized(own[key]) != fields[key].normalized(goes_on):
-            yield (*where, key), unchangeable(key, goes_on, f"the adapter of {maker}", method.name)
-
-
-def _dropout_problems(raw: dict, name: str, own: dict, key: str) -> Iterator[Problem]:
-    """Where the dropout that a stage sets would be switched off again."""
-    dropout, spec = own.get(key), stage.specs()[name]
-    if not dropout or isinstance(dropout, bool) or not isinstance(dropout, int | float):
-        return
-    where = ("stages", name, "adapter", key)
-    train = _mapping(raw, "train") | _mapping(raw, "stages", name, "train")
-    switch = fields_of(spec.config).get("disable_dropout") if is_listed(spec.config) else None
-    if switch is None and spec.rewarded_by:
-        yield where, f"cannot take effect: {name} trains without dropout, for the old log-probabilities to be exact"
-    elif switch and (dict(spec.defaults) | train).get("disable_dropout", switch.default) is True:
-        fix = f"set stages.{name}.train.disable_dropout: false"
-        yield where, f"cannot take effect: dropout is switched off in {name}; {fix}"
 
 
 def _policy_problems(policies: Mapping[str, str | None]) -> Iterator[Problem]:

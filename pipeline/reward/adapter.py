@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import PipelineError
 from pipeline.evaluate.forward import padded_rows, precision_of
-from pipeline.model.loader import ADAPTER_FILE, load_adapter
+from pipeline.model.adapter_tensors import ADAPTER_FILE, load_adapter
 
 POLICY, REWARD = "default", "reward"
 HEAD_KEY = "base_model.model.score.weight"  # where a reward stage's adapter keeps its head

@@ -8,10 +8,11 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from pipeline.artifact.attempt import Attempt
+from pipeline.model.adapter_tensors import load_adapter
 from pipeline.model.adapters import method_on
 from pipeline.model.backend import UNSLOTH
 from pipeline.model.base import Base
-from pipeline.model.loader import Loader, load_adapter
+from pipeline.model.loader import Loader
 from pipeline.reward.adapter import add_reward
 from pipeline.reward.functions import scorers
 from pipeline.reward.reward import Reward

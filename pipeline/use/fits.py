@@ -7,9 +7,9 @@ from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from pipeline.model.adapter_tensors import ADAPTER_FILE
 from pipeline.model.adapters import method_of
 from pipeline.model.adapters.prompted import ENCODER
-from pipeline.model.loader import ADAPTER_FILE
 
 
 def complaint(folder: Path, base: str, commit: str | None, head: str) -> str | None:

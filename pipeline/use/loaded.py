@@ -14,8 +14,9 @@ from pipeline.data.tokens.encoder import Encoder
 from pipeline.data.tokens.stops import Stops
 from pipeline.errors import PipelineError
 from pipeline.model import tokenizer as tokenizers
+from pipeline.model.adapter_tensors import load_adapter
 from pipeline.model.adapters import method_of
-from pipeline.model.loader import Loader, load_adapter
+from pipeline.model.loader import Loader
 from pipeline.model.tokenizer import Prepared
 from pipeline.use.subject import Subject
 

@@ -17,9 +17,9 @@ from transformers import PrinterCallback, Trainer
 from pipeline.data.prepare.table import lengths
 from pipeline.data.shapes.kinds import Kind
 from pipeline.errors import PipelineError
+from pipeline.model.adapter_tensors import load_adapter
 from pipeline.model.adapters import method_on
 from pipeline.model.counted import counted
-from pipeline.model.loader import load_adapter
 from pipeline.ranks import ALONE, Ranks
 from pipeline.recipe.fields import effective
 from pipeline.recipe.launch import DIVIDING, ZERO

@@ -17,8 +17,8 @@ from transformers import Trainer
 from pipeline.artifact.attempt import Attempt, seal
 from pipeline.artifact.writing import write_json
 from pipeline.errors import MachineError
+from pipeline.model.adapter_tensors import load_adapter
 from pipeline.model.adapters import method_on
-from pipeline.model.loader import load_adapter
 from pipeline.model.parts import close, load_whole
 from pipeline.model.saving import could_not_save, save_weights
 from pipeline.plan.methods import refuse_too_short

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.errors import PipelineError
-from pipeline.model.loader import ADAPTER_FILE
+from pipeline.model.adapter_tensors import ADAPTER_FILE
 from pipeline.use import packages, proof
 from pipeline.use.gguf import runtime
 from pipeline.use.gguf.shapes import changed, shape_of

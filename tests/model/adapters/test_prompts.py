@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM as Auto
 from transformers import GPT2Config, LlamaConfig, MistralConfig, Qwen3NextConfig
 
 from pipeline.errors import PipelineError
+from pipeline.model.adapter_tensors import load_adapter
 from pipeline.model.adapters import METHODS
-from pipeline.model.loader import load_adapter
 from pipeline.model.saving import save, save_weights
 
 SETTINGS = {

@@ -13,8 +13,8 @@ from stage_runs import stage_run
 from transformers import AutoModelForCausalLM
 
 from pipeline.artifact.attempt import Attempt
+from pipeline.model.adapter_tensors import load_adapter
 from pipeline.model.adapters import METHODS, NAMED, NOT_HERE
-from pipeline.model.loader import load_adapter
 from pipeline.model.proofs import failures, prove
 from pipeline.model.saving import save
 from pipeline.recipe.fields import fields_of
