@@ -62,4 +62,13 @@ def goal(name: str) -> str:
 
 
 def package(*names: str) -> str:
-    return f"{'.venv/bin/python -m ' if in_clone() else ''}pip install {' '.join(names)}"
+    """The command that installs packages beside this align."""
+    pip = ".venv/bin/python -m pip install" if in_clone() else _pip()
+    return f"{pip} {' '.join(names)}"
+
+
+def _pip() -> str:
+    """An environment that uv made, for a tool or by hand, has no pip of its own."""
+    made_by = Path(sys.prefix, "pyvenv.cfg")
+    by_uv = made_by.is_file() and re.search(r"^uv\b", made_by.read_text(encoding="utf-8"), re.MULTILINE)
+    return f"uv pip install --python {sys.prefix}" if by_uv else "pip install"

@@ -53,9 +53,13 @@ def test_an_extra_that_is_not_there_names_the_command(findings, monkeypatch):
     assert found["state"] == "note" and "uvicorn" in found["found"] and "[serve]" in found["do"]
 
 
-def test_outside_of_a_clone_the_command_names_the_packages_themselves(monkeypatch):
+def test_outside_of_a_clone_the_command_names_the_packages_themselves(tmp_path, monkeypatch):
     monkeypatch.setattr(installing, "in_clone", lambda: False)
+    monkeypatch.setattr(installing.sys, "prefix", str(tmp_path))
     assert installing.extra("serve").startswith("pip install starlette==")
+    # uv's environments have no pip.
+    (tmp_path / "pyvenv.cfg").write_text("home = /usr/bin\nuv = 0.13.9\n")
+    assert installing.extra("serve").startswith(f"uv pip install --python {tmp_path} starlette==")
     monkeypatch.setattr(installing, "in_clone", lambda: True)
     assert installing.extra("serve").endswith("-e .[serve]")
 
