@@ -114,4 +114,7 @@ def _would_do(spec: Spec, given: dict, size: int) -> str:
     rows, least = values[EACH] * values[PASSES], size * spec.least.get(EACH, 1)
     if spec.piece_of_all:
         return f"{EACH}: {-(-max(values[EACH], least) // size) * size}"
-    return f"{EACH}: {rows // size} and {PASSES}: {size}" if rows % size == 0 else f"{PASSES}: {size}"
+    # More passes of fewer rows rather than fewer of more: these fit wherever the others do.
+    passes = [*range(values[PASSES], rows + 1), size]
+    found = next(one for one in passes if one == size or (one % size == 0 == rows % one and rows // one >= least))
+    return f"{EACH}: {rows // found} and {PASSES}: {found}" if rows % found == 0 else f"{PASSES}: {size}"

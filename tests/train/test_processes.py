@@ -193,6 +193,10 @@ def test_what_cannot_be_shared_is_refused_by_the_plan(built):
     odd = "stages.sft.train.per_device_train_batch_size=3"
     said = refused(built, "plan", "sft", "-r", "micro.yaml", "--runs", "new", *TWO, "--set", odd)
     assert "Set stages.sft.train.gradient_accumulation_steps: 2, which makes another recipe" in said
+    odd = "stages.orpo={data: {path: pairs.jsonl}, train: {per_device_train_batch_size: 8, gradient_accumulation_steps: 3}}"
+    said = refused(built, "plan", "orpo", "-r", "micro.yaml", "--runs", "new", *TWO, "--set", odd)
+    # More passes and not more rows at a time, which might not fit.
+    assert "Set stages.orpo.train.per_device_train_batch_size: 6 and gradient_accumulation_steps: 4" in said
     said = refused(built, "plan", "sft", "-r", "micro.yaml", "--fresh", *TWO, "--unsloth")
     assert "it trains in one process, not in several" in said
     said = refused(
