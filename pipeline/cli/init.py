@@ -11,6 +11,7 @@ import typer
 
 from pipeline.console.screen import Screen, make_console
 from pipeline.errors import PipelineError
+from pipeline.installing import as_typed
 from pipeline.plan.memory import card as cards
 from pipeline.plan.memory.card import Card
 from pipeline.recipe.problem import RecipeError
@@ -139,7 +140,7 @@ def _translate(screen: Screen, sources: list[Path], stage: str | None, to: Path)
             if entries:
                 screen.say(f"\n{title}")
                 for entry in entries:
-                    screen.say("\n".join(paragraph(entry, "")))
+                    screen.say("\n".join(paragraph(as_typed(entry), "")))
         screen.say("")
     _next(screen, to)
 

@@ -21,13 +21,15 @@ class Words(NamedTuple):
     means: Mapping[str, str]
     values: Mapping[str, str]
     answers: Mapping[str, str]
+    lost: frozenset[str]  # of those with an answer, what trains otherwise where it is left out
 
 
 @cache
 def words() -> Words:
     said = yaml.safe_load((Path(__file__).parent / "other_tools.yaml").read_text("utf-8"))
     told = (by_name({entry["say"]: entry["of"] for entry in said[part]}) for part in ("values", "answers"))
-    return Words(by_name(said["means"]), *told)
+    lost = frozenset(name for entry in said["answers"] if entry.get("lost") for name in entry["of"].split())
+    return Words(by_name(said["means"]), *told, lost)
 
 
 _ADDED = "loss_type: [sigmoid, sft], loss_weights: [1.0, {}]"
@@ -99,6 +101,12 @@ def is_known(key: str) -> bool:
 def answer(key: str) -> str | None:
     """What to say of a key that nothing here corresponds to; None where it is not known."""
     return next((what for name, what in words().answers.items() if fnmatchcase(key, name)), None)
+
+
+def trains_otherwise(key: str) -> bool:
+    """Whether something else is trained where a key that has an answer is left out."""
+    name = next((name for name in words().answers if fnmatchcase(key, name)), None)
+    return name in words().lost
 
 
 def note(key: str, value: object) -> str | None:

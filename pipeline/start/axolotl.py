@@ -88,6 +88,11 @@ def _tuning(t: Translation) -> None:
     t.put("adapter.method", "lora" if adapter else "full", "adapter" if "adapter" in t.given else None)
     if adapter and t.value("load_in_4bit"):
         t.put("model.load_in_4bit", True, "load_in_4bit")
+    elif adapter == "qlora":
+        t.put("model.load_in_4bit", True, "adapter")
+        t.means.append(
+            "adapter: qlora: Axolotl refuses it without load_in_4bit: true; here the base is kept in 4 bits."
+        )
     elif adapter and t.value("load_in_8bit"):
         t.put("model.load_in_8bit", True, "load_in_8bit")
     for key in ("load_in_4bit", "load_in_8bit") if not adapter else ():
@@ -105,8 +110,10 @@ def _tuning(t: Translation) -> None:
 def _precision(t: Translation) -> None:
     keys = ("bf16", "bfloat16", "fp16", "float16")
     key = next((one for one in keys if t.value(one) not in (None, False)), None)
-    if key is None:
-        t.put("model.dtype", "float32")
+    if key is None and (off := next((one for one in keys[:2] if one in t.given), None)):
+        t.put("model.dtype", "float32", off)
+    elif key is None:
+        t.put("model.dtype", "bfloat16")  # bf16: auto, which is on where the card has it
     else:
         t.put("model.dtype", "float16" if key in ("fp16", "float16") else "bfloat16", key)
 
@@ -228,6 +235,8 @@ def _rpo(t: Translation, value: Any) -> None:
 
 
 def _least_rate(t: Translation, value: object) -> None:
+    if (named := t.value("lr_scheduler", "cosine")) != "cosine":
+        t.means.append(f"lr_scheduler: {named}: gave way to cosine_with_min_lr, for cosine_min_lr_ratio.")
     t.put("train.lr_scheduler_type", "cosine_with_min_lr", "cosine_min_lr_ratio")
     t.put("train.lr_scheduler_kwargs", {"min_lr_rate": value}, "cosine_min_lr_ratio")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError
 from pipeline.start.translation import Translation
+from pipeline.start.written import flow
 
 KEYS = "datasets pretraining_dataset test_datasets val_set_size train_on_inputs streaming".split()
 _FILE = re.compile(r"\.(jsonl?|csv|tsv|parquet|arrow|txt)(\.(gz|zst|bz2))?$", re.IGNORECASE)
@@ -31,7 +32,9 @@ _TYPES = {
 }
 _KNOWN = ("alpaca", "chat_template", "completion", "pretrain", "sharegpt", "bradley_terry.chat_template")
 _KEPT = {"path", "name", "split", "type", "data_files", "revision", "field_messages", "ds_type", *_FIELDS}
-_QUIET = {"message_property_mappings", "roles", "trust_remote_code", "roles_to_train", "train_on_eos", "train_on_eot"}
+_QUIET = {"message_property_mappings", "trust_remote_code", "roles_to_train", "train_on_eos", "train_on_eot"}
+# What is learned of a conversation there where nothing is said, which is what is learned here.
+_LEARNED = {"roles_to_train": {"assistant", "gpt", "model"}, "train_on_eos": {"turn"}, "train_on_eot": {"turn"}}
 _USUAL = ({"role": "role", "content": "content"}, {"role": "from", "content": "value"})
 
 
@@ -85,7 +88,14 @@ def _part(t: Translation, entry: Mapping) -> dict:
             )
     if columns := _columns(t, entry):
         part["columns"] = columns
-    for key in entry.keys() - _KEPT - _QUIET:
+    for key, usual in _LEARNED.items():
+        said = entry.get(key)
+        if said is not None and not set(map(str, said if isinstance(said, list) else [said])) <= usual:
+            t.to_do.append(
+                f"datasets: {name}: {key}: {flow(said)}: here every answer is learned, through the token that ends it; "
+                "data.learn: everything learns all of a row, last only the last answer."
+            )
+    for key in sorted(entry.keys() - _KEPT - _QUIET):
         if entry[key] not in (None, False, "", [], {}):
             t.means.append(
                 f"datasets: {name}: {key}: {entry[key]} is not taken over; see whether `align data check` reads the rows."
@@ -98,6 +108,11 @@ def _columns(t: Translation, entry: Mapping) -> dict[str, str]:
     said = dict(kind) if isinstance(kind, Mapping) else {}
     columns = {} if said or not kind else dict(_TYPES.get(str(kind).rpartition(".")[2], {}))
     columns |= {ours: str(both[key]) for both in (said, entry) for key, ours in _FIELDS.items() if both.get(key)}
+    if prompt := said.get("system_prompt"):
+        t.to_do.append(
+            f"type: system_prompt: {prompt}: a row has its own system prompt here; one for all rows stands in a model.template of "
+            "your own."
+        )
     if formats := [key for key in said if key.endswith("format") and said[key]]:
         t.means.append(
             f"type: {', '.join(formats)}: prompts are written by the chat template here, not by a format of the data."
@@ -133,4 +148,10 @@ def _held_out(t: Translation) -> None:
     elif isinstance(size, int | float) and 0 < size < 1:
         t.put("data.held_out", size, "val_set_size")
     elif size:
-        t.drop("val_set_size", "a number of rows; data.held_out is a share of them, such as 0.05")
+        t.drop("val_set_size", "see above")
+        t.to_do.append(
+            f"val_set_size: {size}: a number of rows there; data.held_out is a share of them, {size} over how many there are. It is "
+            "0.05 where nothing is said."
+        )
+    elif "val_set_size" in t.given:
+        t.drop("val_set_size", "none were held out there; see above")

@@ -64,15 +64,22 @@ def report(translation: Translation) -> list[tuple[str, list[str]]]:
         for place, origin in translation.origins.items()
         if origin != BY_DEFAULT
     ]
-    dropped = sorted(dict.fromkeys((one.line, one.key, _short(one.value), one.why) for one in translation.dropped))
+    lost, harmless = (
+        [
+            f"{f'line {line}: ' if line else ''}{key}: {value}: {why}"
+            for line, key, value, why in sorted(
+                {(one.line, one.key, _short(one.value), one.why) for one in translation.dropped if one.lost is which}
+            )
+        ]
+        for which in (True, False)
+    )
     return [
-        ("Still to do", translation.to_do),
+        ("Still to do", [*translation.to_do, *lost]),
         ("What means something else here", translation.means),
         ("What was taken over", taken),
         (
             "What was not taken over, and why",
-            [f"{f'line {line}: ' if line else ''}{key}: {value}: {why}" for line, key, value, why in dropped]
-            + ([f"empty or off: {', '.join(translation.off)}"] if translation.off else []),
+            [*harmless, *([f"empty or off: {', '.join(translation.off)}"] if translation.off else [])],
         ),
     ]
 

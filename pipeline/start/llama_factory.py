@@ -9,6 +9,7 @@ from pipeline.errors import PipelineError
 from pipeline.recipe import foreign
 from pipeline.start import llama_factory_data, strategy
 from pipeline.start.translation import Translation
+from pipeline.wording import did_you_mean
 
 NAME = foreign.LLAMA_FACTORY
 _STAGES = {"pt": "pretrain", "sft": "sft", "rm": "reward", "dpo": "dpo", "kto": "kto"}
@@ -85,8 +86,8 @@ def _tuning(t: Translation, tuning: str) -> None:
     t.put("adapter.method", tuning, "finetuning_type" if "finetuning_type" in t.given else None)
     if tuning == "lora":
         rank = t.value("lora_rank", 8)
-        t.put("adapter.r", rank)
-        t.put("adapter.lora_alpha", rank * 2 if isinstance(rank, int) else 16)
+        t.put("adapter.r", 8)
+        t.put("adapter.lora_alpha", rank * 2 if isinstance(rank, int) and rank > 0 else 16)
         t.put("adapter.target_modules", "all-linear")
     if tuning == "oft":
         t.put("adapter.target_modules", "all-linear")
@@ -96,12 +97,15 @@ def _tuning(t: Translation, tuning: str) -> None:
 
 def _precision(t: Translation, tuning: str) -> None:
     key = next((one for one in ("bf16", "pure_bf16", "fp16") if t.value(one)), None)
-    t.put("model.dtype", "float16" if key == "fp16" else "bfloat16", key)
+    half = "float16" if key == "fp16" else "bfloat16"
     if tuning in ("full", "freeze") and key != "pure_bf16":
+        t.put("model.dtype", "float32", key)
         t.means.append(
-            f"{tuning}: LLaMA-Factory trains float32 weights with {key or 'bf16'} arithmetic; here model.dtype is what the "
-            "weights are trained in. model.dtype: float32 comes nearest, at twice the memory."
+            f"{tuning}: LLaMA-Factory trains float32 weights with {half} arithmetic; here model.dtype is both. float32 is as "
+            "exact and slower; bfloat16 is faster, takes half the memory, and loses small updates."
         )
+    else:
+        t.put("model.dtype", half, key)
 
 
 def _handlers(t: Translation, tuning: str) -> dict:
@@ -117,6 +121,9 @@ def _handlers(t: Translation, tuning: str) -> dict:
     if tuning == "lora":
         rename |= {f"lora_{key}": f"adapter.{to}" for key, to in (("rank", "r"), ("alpha", "lora_alpha"))}
         rename |= {key: f"adapter.{key}" for key in ("lora_dropout", "use_dora", "use_rslora", "loraplus_lr_ratio")}
+    if tuning == "lora" and t.value("pissa_init"):
+        steps = t.value("pissa_iter", 16)
+        t.put("adapter.init_lora_weights", f"pissa_niter_{steps}" if steps > 0 else "pissa", "pissa_init")
     if tuning == "freeze":
         rename["freeze_trainable_layers"] = "adapter.layers"
     if tuning == "oft":
@@ -126,7 +133,7 @@ def _handlers(t: Translation, tuning: str) -> dict:
     if t.stage == "kto":
         rename |= {"kto_chosen_weight": "train.desirable_weight", "kto_rejected_weight": "train.undesirable_weight"}
     handlers: dict[str, Callable] = {key: partial(t.renamed, key, place) for key, place in rename.items()}
-    done = ("model_name_or_path", "stage", "finetuning_type", "pref_loss", "bf16", "fp16", "pure_bf16")
+    done = ("model_name_or_path", "stage", "finetuning_type", "pref_loss", "bf16", "fp16", "pure_bf16", "pissa_init")
     handlers |= {key: partial(t.looked_at, key) for key in (*done, *llama_factory_data.KEYS)}
     if tuning != "lora":
         unused = [key for key in t.given if str(key).startswith("lora_")]
@@ -194,8 +201,8 @@ def _template(t: Translation, value: object) -> None:
     else:
         t.drop("template", "no such template is shipped; the model's own is used")
         t.to_do.append(
-            f"template: {value}: the model's own chat template is used. If it has none, name one of model.template's, or a "
-            ".jinja file."
+            f"template: {value}{did_you_mean(str(value), _TEMPLATES) or ':'} The model's own chat template is used. If it has none, "
+            "name one of model.template's, or a .jinja file."
         )
 
 
@@ -215,8 +222,14 @@ def _bits(t: Translation, value: object) -> None:
 
 
 def _ftx(t: Translation, value: Any) -> None:
-    if t.stage != "dpo" or not value:
-        t.drop("pref_ftx", "is off, or no term of this stage's loss")
+    if not value:
+        t.off.append("pref_ftx")
+        return
+    if t.stage == "simpo":
+        t.put("train.cpo_alpha", float(value), "pref_ftx")
+        return
+    if t.stage != "dpo":
+        t.drop("pref_ftx", f"{t.stage} learns the chosen answer beside its loss there, and cannot here", lost=True)
         return
     t.put("train.loss_type", [t.value("pref_loss", "sigmoid"), "sft"], "pref_ftx")
     t.put("train.loss_weights", [1.0, float(value)], "pref_ftx")

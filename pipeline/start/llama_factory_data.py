@@ -76,6 +76,14 @@ def _part(t: Translation, name: str, info: Mapping | None, folder: Path) -> dict
         part = {"path": str(folder / f"{name}.json")}
     if columns := _columns(entry):
         part["columns"] = columns
+    if entry.get("folder"):
+        t.to_do.append(
+            f"{name}: folder: {entry['folder']}: is not taken over; name the files of the data set, see data.split."
+        )
+    if entry.get("formatting", "alpaca") == "alpaca" and t.stage not in ("pretrain",):
+        t.said_once(
+            "Alpaca rows: instruction and input are joined by a line break there, by an empty line here (see `align data check`)."
+        )
     if entry.get("num_samples"):
         t.means.append(
             f"{name}: num_samples: {entry['num_samples']} is not taken over; data.max_rows is of all rows of the stage."
@@ -143,7 +151,13 @@ def _held_out(t: Translation, info: Mapping | None, folder: Path) -> None:
     elif isinstance(size, int | float) and 0 < size < 1:
         t.put("data.held_out", size, "val_size")
     elif size:
-        t.drop("val_size", "a number of rows; data.held_out is a share of them, such as 0.05")
+        t.drop("val_size", "see above")
+        t.to_do.append(
+            f"val_size: {size}: a number of rows there; data.held_out is a share of them, {size} over how many there are. It is 0.05 "
+            "where nothing is said."
+        )
+    elif "val_size" in t.given:
+        t.drop("val_size", "none were held out there; see above")
 
 
 def _which_rows(t: Translation, data_sets: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from pipeline import stage
 from pipeline.errors import PipelineError
+from pipeline.model.adapters import METHODS
 from pipeline.recipe import foreign, yaml_lines
 from pipeline.recipe.fields import fields_of
 from pipeline.recipe.mistakes import contradictions
@@ -17,13 +18,20 @@ BY_DEFAULT = "its default there"
 REST = "says what another key says, or what is done here anyway"
 
 
+# Of those that nothing here corresponds to, the ones that are on there where a file does not say otherwise.
+_ON_THERE = frozenset("double_quantization enable_thinking shuffle_merged_datasets".split())
+
+
 class Dropped(NamedTuple):
-    """A key that is in no recipe. `line` is 0 where its default is meant, or another file has it."""
+    """A key that is in no recipe. `line` is 0 where its default is meant, or another file has it; `lost` is what trains otherwise
+    without it.
+    """
 
     line: int
     key: str
     value: object
     why: str
+    lost: bool = False
 
 
 @dataclass
@@ -34,6 +42,7 @@ class Translation:
     source: yaml_lines.Source
     tree: dict = field(default_factory=dict)
     origins: dict[Place, str] = field(default_factory=dict)  # where a value came from
+    defaults: dict[Place, Any] = field(default_factory=dict)  # what the other tool does unasked, where it was put
     means: list[str] = field(default_factory=list)  # what is the same key and another thing
     to_do: list[str] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
@@ -58,7 +67,7 @@ class Translation:
             inside = inside.setdefault(part, {})
         inside[path[-1]] = value
         if key is None or key not in self.given:
-            self.origins[path] = BY_DEFAULT
+            self.origins[path], self.defaults[path] = BY_DEFAULT, value
             return
         before = self.origins.get(path, BY_DEFAULT).partition(" (")[0].split(", ")
         both = [one for one in before if one in self.given and one != key]  # several keys may say one value together
@@ -68,6 +77,11 @@ class Translation:
         """What said it, and where: a line of the file, or of another that it names."""
         mark = self.source.mark([key])
         return f"{said} (line {mark})" if isinstance(mark, int) else f"{said} ({mark})"
+
+    def said_once(self, what: str) -> None:
+        """What means something else for each of several data sets."""
+        if what not in self.means:
+            self.means.append(what)
 
     def begin(self, name: str, *keys: str) -> None:
         """The stage, and the keys that say so."""
@@ -116,8 +130,8 @@ class Translation:
             if str(key) not in self.told:
                 self.drop(key, REST)
 
-    def drop(self, key: str, why: str) -> None:
-        self.dropped.append(Dropped(self.source.line([key]), key, self.given.get(key), why))
+    def drop(self, key: str, why: str, *, lost: bool = False) -> None:
+        self.dropped.append(Dropped(self.source.line([key]), key, self.given.get(key), why, lost))
 
     @property
     def config(self) -> str:
@@ -132,17 +146,16 @@ class Translation:
         if self.has(key):
             complaint = fields_of(self.config)[key].complaint(value)
             if complaint:
-                self.drop(key, complaint)
+                self.drop(key, complaint, lost=True)
             else:
                 self.put(f"train.{key}", value, key)
-        elif value is False:
+        elif value is False and key not in _ON_THERE:
             self.off.append(key)
         else:
-            self.drop(key, self._why(key, value))
+            known = OWNED.get(key) or foreign.answer(key)
+            self.drop(key, known or self._why(key, value), lost=not known or foreign.trains_otherwise(key))
 
     def _why(self, key: str, value: object) -> str:
-        if known := OWNED.get(key) or foreign.answer(key):
-            return known
         meant = foreign.nearest_key(key, "", value)
         if meant != key:
             note = foreign.note(key, value)
@@ -182,10 +195,19 @@ class Translation:
         for part in path[:-1]:
             inside = inside[part]
         value, origin = inside.pop(path[-1]), self.origins.pop(path, BY_DEFAULT)
+        if self.defaults.get(path, value) != value:  # rather than ours, where the other tool has one
+            inside[path[-1]], self.origins[path] = self.defaults[path], BY_DEFAULT
         key = origin.partition(" (")[0]
         if origin != BY_DEFAULT:
             line = self.source.line([key.partition(", ")[0]])
-            self.dropped.append(Dropped(line, key, value, f"as {'.'.join(path)}: {what}"))
+            self.dropped.append(Dropped(line, key, value, f"as {'.'.join(path)}: {what}", self._is_wrong(path, value)))
+
+    def _is_wrong(self, path: Place, value: object) -> bool:
+        """Whether a value is none that its field takes; others have no effect, which loses nothing."""
+        method = METHODS.get(str(self.tree.get("adapter", {}).get("method")))
+        config = self.config if "train" in path else method.config_name if method and not method.whole else None
+        found = fields_of(config).get(path[-1]) if config else None
+        return bool(found and found.complaint(value))
 
 
 def text_of(path: Path) -> str:

@@ -40,6 +40,8 @@ def translate(t: Translation, path: Path, named: str | None = None) -> None:
     _precision(t, tuned)
     t.each(_handlers(t, tuned, rewarded))
     trl_launched.share(t)
+    if not text:
+        _template(t)
     _meanings(t, command, text)
 
 
@@ -72,6 +74,22 @@ def _command(t: Translation, path: Path, named: str | None) -> str:
             f"Say it: align init --from {path.name} --stage {(found or COMMANDS)[0]}.",
         )
     return found[0]
+
+
+def _template(t: Translation) -> None:
+    """There a row of plain strings is trained on as it is written, and one of messages in the model's own template."""
+    strings = trl_data.are_strings(t)
+    if strings:
+        t.put("model.template", "raw")
+        t.means.append(
+            "Rows of plain strings are trained on as they are written, without a template, as there: model.template: raw. To train "
+            "a chat model with them, leave model.template out."
+        )
+    elif strings is None:
+        t.means.append(
+            "Rows whose prompts are plain strings, not messages, were trained on as they are written; if yours are such, set "
+            "model.template: raw."
+        )
 
 
 def _numbers(t: Translation) -> None:

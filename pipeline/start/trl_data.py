@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
+from pipeline.recipe.reading import data_section
 from pipeline.start.looked import look
 from pipeline.start.translation import Translation
 
@@ -26,6 +27,20 @@ def is_plain_text(t: Translation) -> bool:
         return bool(paths) and all(Path(one).exists() and look(one).kind == _TEXT for one in paths)
     except PipelineError:
         return False  # a file that cannot be read is told where it is trained on
+
+
+def are_strings(t: Translation) -> bool | None:
+    """Whether prompts and answers of the rows are plain strings, by the first row of the files; None where none lies here."""
+    from pipeline.data.prepare import kinds  # reading needs Arrow
+
+    paths = [one for part in _parts(t) for one in _listed(part["path"])]
+    try:
+        rows = [row.value for one in paths if Path(one).exists() for row, _ in kinds.probed(data_section(path=one))]
+    except PipelineError:
+        return None
+    first = next((row for row in rows if isinstance(row, Mapping)), None)
+    answers = [] if first is None else [first[key] for key in ("prompt", "completion", "chosen") if key in first]
+    return all(isinstance(one, str) for one in answers) if answers else None
 
 
 def translate(t: Translation) -> None:

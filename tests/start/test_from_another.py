@@ -181,7 +181,9 @@ def test_the_numbers_are_theirs(translate, tool, name):
     assert rows == (8 if tool == "llama" else 4)
     assert train["learning_rate"] == (1e-4 if tool == "llama" else 2e-4)
     assert train["max_length"] == (1024 if tool == "llama" else 2048)
-    assert train["warmup_steps"] == 0.1 and recipe.model.dtype == "bfloat16"
+    # LLaMA-Factory trains weights themselves in float32, whatever the arithmetic.
+    whole = tool == "llama" and name in ("full", "freeze")
+    assert train["warmup_steps"] == 0.1 and recipe.model.dtype == ("float32" if whole else "bfloat16")
 
 
 def test_llama_factory_data_sets_come_from_their_dataset_info(translate):
@@ -242,8 +244,51 @@ def test_axolotls_columns_of_a_known_type_are_named(translate):
 
 def test_a_key_that_nobody_knows_is_told_with_its_line(translate):
     _, translation = translate(LLAMA_FACTORY["sft"] + "brand_new_key: 3\n")
-    said = [line for line in dict(report(translation))["What was not taken over, and why"] if "brand_new_key" in line]
+    said = [line for line in dict(report(translation))["Still to do"] if "brand_new_key" in line]
     assert said and said[0].startswith("line ") and "look it up" in said[0]
+
+
+def test_what_trains_otherwise_when_it_is_left_out_is_still_to_do(translate):
+    _, translation = translate(
+        LLAMA_FACTORY["sft"] + "additional_target: embed_tokens\nlora_rnak: 4\nlora_dropout: five\n"
+    )
+    said = dict(report(translation))
+    for key in ("additional_target", "lora_rnak", "lora_dropout"):
+        assert any(f" {key}: " in line for line in said["Still to do"])
+    assert any(" plot_loss: " in line for line in said["What was not taken over, and why"])
+
+
+def test_a_value_that_no_field_takes_leaves_what_the_other_tool_does_unasked(translate):
+    recipe, translation = translate(
+        AXOLOTL["lora"].replace("lora_r: ", "lora_r: -").replace("lr_scheduler: cosine", "lr_scheduler: rex")
+    )
+    assert recipe.stage("sft").train["lr_scheduler_type"] == "cosine"
+    assert recipe.stage("sft").adapter["r"] == 8
+    assert any("lr_scheduler" in line for line in dict(report(translation))["Still to do"])
+
+
+def test_rows_that_are_held_out_by_number_or_not_at_all_are_told(translate):
+    said = {size: dict(report(translate(f"{LLAMA_FACTORY['kto']}val_size: {size}\n")[1])) for size in (0, 20)}
+    assert any("val_size: 20: a number of rows" in line for line in said[20]["Still to do"])
+    assert any("val_size: 0: none were held out there" in line for line in said[0]["What was not taken over, and why"])
+
+
+def test_pissa_is_translated(translate):
+    recipe, _ = translate(LLAMA_FACTORY["sft"] + "pissa_init: true\npissa_iter: -1\n")
+    assert recipe.stage("sft").adapter["init_lora_weights"] == "pissa"
+
+
+def test_axolotls_words_about_what_is_learned_and_in_which_bits(translate):
+    written = (
+        "base_model: base\nadapter: qlora\nlora_target_linear: true\ndatasets:\n- path: chat.jsonl\n  type: chat_template\n"
+        "  roles_to_train: [user, assistant]\n  train_on_eos: last\n"
+    )
+    recipe, translation = translate(written)
+    said = dict(report(translation))
+    assert recipe.model.load_in_4bit and recipe.model.dtype == "bfloat16"  # bf16: auto
+    assert any("refuses it without load_in_4bit" in line for line in said["What means something else here"])
+    assert all(any(f": {key}: " in line for line in said["Still to do"]) for key in ("roles_to_train", "train_on_eos"))
+    assert translate(written + "bf16: false\n")[0].model.dtype == "float32"
 
 
 def test_a_field_that_would_do_nothing_is_taken_out_and_told(translate):
