@@ -174,7 +174,7 @@ class Manifest(TypedDict):
     figures: Metrics
     """Of training itself, not of held-out rows; they also stand in `metrics.after`."""
     seconds: dict[str, float]
-    """`training`, and `in all`."""
+    """`training`, evaluations and checkpoints between its steps included; and `in all`, with what the last process did around it."""
     peak_bytes: dict[str, int]
     """`host`; on a GPU also `gpu` (allocated) and `gpu_reserved`."""
     memory: NotRequired[dict[str, Any]]

@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 
 from pipeline import installing
-from pipeline.cli.options import DEFAULT_RECIPE, RecipeOption, RunsOption
+from pipeline.cli.options import DEFAULT_RECIPE, RecipeOption, RunsOption, said_of
 from pipeline.console.screen import make_console
 from pipeline.plan import gc as garbage
 from pipeline.recipe.reading import load_recipe
@@ -35,7 +35,7 @@ def gc(
             garbage.remove(folder)
     if delete:
         found.point_latest()
-    command = f"{installing.command()} gc {'--all ' if everything else ''}--delete"
+    command = f"{installing.command()} gc{said_of(recipe, runs)} {'--all ' if everything else ''}--delete"
     end = "removed." if delete else f"can go: `{command}` removes them."
     if not going_too:
         console.print(f"Nothing can go without --all; {len(staying)} with it." if staying else "Nothing to remove.")

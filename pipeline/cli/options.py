@@ -1,6 +1,7 @@
 """Options that several commands take, each said once."""
 
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -65,6 +66,14 @@ Stages = Annotated[
     list[str] | None,
     typer.Argument(help="The stages; all of the recipe where none is named.", autocompletion=lambda: list(specs())),
 ]
+
+
+def said_of(recipe: Path, runs: Path = Path("runs")) -> str:
+    """What a command that is proposed has to be told, as this one was: nothing where both are the defaults."""
+    told = [("--recipe", recipe)] * (recipe not in (DEFAULT_RECIPE, shipped.default())) + [("--runs", runs)] * (
+        runs != Path("runs")
+    )
+    return "".join(f" {option} {shlex.quote(str(path))}" for option, path in told)
 
 
 def with_switches(

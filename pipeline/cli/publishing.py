@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from pipeline.cli.options import DEFAULT_RECIPE, JsonOption, RecipeOption, RunsOption, SetOption
+from pipeline.cli.options import DEFAULT_RECIPE, JsonOption, RecipeOption, RunsOption, SetOption, said_of
 from pipeline.console.for_programs import show_json
 from pipeline.console.screen import Screen, make_console
 from pipeline.errors import PipelineError
@@ -75,7 +75,7 @@ def publish(
     if going.lacks_base:
         screen.message(
             f"The base of {escape(name)} is on this machine alone: nobody else can use the adapter. Merge it (align merge "
-            f"{escape(name)}) and publish that with --what merged; or publish the base, and say where with --base owner/name.",
+            f"{escape(name + said_of(recipe, runs))}) and publish that with --what merged; or publish the base, and say where with --base owner/name.",
             "yellow",
         )
     if to:

@@ -87,7 +87,8 @@ class Display(Screen):
         name, clock = event["name"], self._clock
         if name == "evaluation after" and clock and clock.step is not None:
             last = f"; last {self._last}" if self._last else ""
-            took = f"{_duration(clock.taken)}, {clock.speed:,.0f} tokens/s"
+            speed = f", {clock.speed:,.0f} tokens/s" if clock.speed else ""  # counted from the first step's end
+            took = f"{_duration(clock.taken)}{speed}"
             self.message(f"  trained to step {clock.step} in {took}{last}")
         if "step" in event:  # training goes on after it
             if clock:

@@ -14,6 +14,7 @@ from pipeline.plan.memory.reckoned import Reckoned
 from pipeline.wording import duration, listed
 
 WIDTH = 40  # cells of the longest bar
+TIGHT = 0.08  # of a card: about what the plan may be off by, and what a desktop takes
 
 
 def gib(size: int) -> str:
@@ -31,7 +32,9 @@ def cell(one: Reckoned, card: Card | None) -> Text:
     left = one.left(card)
     if left < 0:
         return Text(f"{said}, {gib(-left)} too much", style="bold red")
-    return Text(f"{said}, {gib(left)} left", style="green" if left > 0.05 * card.bytes else "yellow")
+    if left < TIGHT * card.bytes:
+        return Text(f"{said}, {gib(left)} left: tight", style="yellow")
+    return Text(f"{said}, {gib(left)} left", style="green")
 
 
 def remarks(screen: Screen, found: Sequence[Reckoned], card: Card | None) -> None:
@@ -115,7 +118,12 @@ def fit(screen: Screen, fits: Sequence[Fit], card: Card, stages: int) -> None:
     screen.console.print()
     if not changes and all(one.fits for one in fits):
         which = "every stage" if len(fits) == stages else "every other stage"
-        screen.message(f"[green]{which} fits {escape(card.name)} as it stands[/green]")
+        tight = [one.stage for one in fits if card.bytes - one.need.bytes < TIGHT * card.bytes]
+        told = (
+            f", [yellow]{listed(tight)} tightly: the plan may be off by as much, and a desktop needs some[/yellow]"
+            * bool(tight)
+        )
+        screen.message(f"[green]{which} fits {escape(card.name)} as it stands[/green]{told}")
         return
     if changes:
         said = "rows an update as before" if all(one.fits for one in fits) else "not enough, see below"

@@ -55,7 +55,7 @@ def learned(screen: Screen, manifests: Sequence[dict]) -> None:
             screen.message(f"[bold]judge[/bold] {manifest['stage']}: {escape(verdicts(judge))}")
     if few := [manifest["stage"] for manifest in manifests if are_few(manifest)]:
         names = ", ".join(few)
-        text = f"few rows: of {names} fewer than {FEW_ROWS} rows are held out, and chance alone moves such figures"
+        text = f"few rows: of {names} fewer than {FEW_ROWS} held-out rows were measured, and chance alone moves such figures"
         screen.message(text, "yellow")
 
 

@@ -124,6 +124,8 @@ def prepare(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Prepared:
     if pad != tokenizer.pad_token:
         had = "none" if tokenizer.pad_token is None else f"{tokenizer.pad_token}, which is EOS"
         notes.append(f"pad token: {pad} ({'new' if pad in new else 'taken from the vocabulary'}; the model had {had})")
+        if pad in new:  # which a mere assignment would give the id of <unk>
+            tokenizer.add_special_tokens({"pad_token": pad})
         tokenizer.pad_token = pad
     stop = Template(tokenizer).stop
     if stop != tokenizer.eos_token:

@@ -58,7 +58,7 @@ def of_stage(found: Sequence[Change], metrics: dict, why_none: str = NONE_HELD_O
         return Verdict(OPEN, f"{why_none}, so nothing is known of what was learned.")
     if by[FEW]:
         rows = max(one.rows for one in by[FEW])
-        told = f"{_all(by[FEW])}, but only {rows} rows are held out: below {FEW_ROWS} chance alone moves such figures."
+        told = f"{_all(by[FEW])}, but only {rows} held-out rows were measured: below {FEW_ROWS} chance alone moves such figures."
         return Verdict(OPEN, sentence(told))
     beaten = _beaten(metrics)
     level = by[CHANCE] + by[EQUAL]

@@ -200,7 +200,9 @@ def _processors() -> Finding:
         if hasattr(os, "sysconf")
         else ""
     )
-    found = f"{cores} cores{memory}" + (f"; OMP_NUM_THREADS={named}" if named else "")
+    found = f"{cores} cores{memory}" + (
+        f"; OMP_NUM_THREADS={named}, which stages do not read: set threads in the recipe" if named else ""
+    )
     return Finding("CPU", OK, found)
 
 

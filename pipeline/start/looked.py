@@ -26,6 +26,7 @@ class Looked:
     longest: int
     answer: str | None
     reward: str | None
+    tools: bool = False  # whether a row has some, which not every chat template shows
 
     @property
     def tokens(self) -> int:
@@ -63,7 +64,8 @@ def look(path: str) -> Looked:
             bad.append(f"{row.place} {row.problem or reason}")
     longest = max((len(Words().written(example)) for example in examples), default=0)
     answer, reward = _checkable([row.value for row, _ in first if isinstance(row.value, dict)])
-    return Looked(path, kind, len(first), bad, longest, answer, reward)
+    tools = any(isinstance(row.value, dict) and row.value.get("tools") not in (None, "", "[]", []) for row, _ in first)
+    return Looked(path, kind, len(first), bad, longest, answer, reward, tools)
 
 
 def _checkable(rows: list[dict]) -> tuple[str | None, str | None]:

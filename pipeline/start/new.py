@@ -65,7 +65,9 @@ def draft(name: str, model: str, looked: Sequence[Looked], goal: str, card: Card
         if _wants_4_bits(model, card):
             made.put(["model", "load_in_4bit"], True, "QLoRA: the base takes a quarter of its 16-bit size")
     if Path(model).is_dir() and not _has_template(Path(model)):
-        made.put(["model", "template"], "chatml", "the model has none of its own")
+        tools = any(one.tools for one in looked)
+        why = f"the model has none of its own{'; this one shows tools' if tools else ''}"
+        made.put(["model", "template"], "qwen" if tools else "chatml", why)
     made.put(["adapter"], {"method": "lora", "r": 16, "lora_alpha": 32, "target_modules": "all-linear"})
     made.behind[("adapter",)] = "`align methods` shows the others; {method: full} trains every weight"
     for begun, files in _stages(looked, goal):

@@ -78,7 +78,7 @@ class Record:
             "memory": self._memory(peak),
             "versions": machine.versions(job.backend, job.strategy),
         }
-        self._write(manifest, before, after, self.tracking.finish)
+        self._write(manifest, before, after, self.tracking.finish, trainer.before)
 
     def sign_again(self, before: Figures, after: Figures) -> None:
         """Other figures for the same weights: all else stays as the attempt's manifest has it."""
@@ -86,8 +86,10 @@ class Record:
         manifest = {key: value for key, value in self.checked.attempt.manifest.items() if key not in anew}
         self._write(manifest, before, after, self.tracking.again)
 
-    def _write(self, manifest: dict, before: Figures, after: Figures, track: Callable[[dict], None]) -> None:
-        """`track` tells the trackers what the manifest says."""
+    def _write(
+        self, manifest: dict, before: Figures, after: Figures, track: Callable[[dict], None], earlier: float = 0.0
+    ) -> None:
+        """`track` tells the trackers what the manifest says; `earlier` are the seconds that processes before this one trained."""
         checked, samples = self.checked, self.measuring.samples
         wanted = checked.settings.evaluation.samples
         pairs = samples.pairs(before, after) if wanted else []
@@ -108,7 +110,7 @@ class Record:
         track(manifest)
         manifest |= {"trackers": self.tracking.summary()} if self.tracking.names else {}
         # Where it is only evaluated again, it keeps those of its training.
-        manifest["seconds"].setdefault("in all", round(time.monotonic() - checked.started, 2))
+        manifest["seconds"].setdefault("in all", round(earlier + time.monotonic() - checked.started, 2))
         try:
             samples.finish(pairs)
             write_json(checked.folder / OWN, after.to_json())

@@ -190,7 +190,7 @@ def test_few_held_out_rows_are_said_to_be_few():
     tables.learned(screen.display, [few, enough])
     rows = {line.split()[0]: line for line in screen.said().splitlines() if line.startswith(("sft", "dpo", "few"))}
     assert rows["sft"].rstrip().endswith("worse, few rows") and rows["dpo"].rstrip().endswith("worse")
-    assert "of sft fewer than 30 rows are held out" in rows["few"]
+    assert "of sft fewer than 30 held-out rows were measured" in rows["few"]
     screen = Screen()
     tables.learned(screen.display, [enough])
     assert "few" not in screen.said()

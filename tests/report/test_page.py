@@ -29,7 +29,7 @@ def test_a_run_leaves_its_page(chain):
     loaded = re.findall(r"""(?:src|href)=["']?([^"'\s>]+)|url\(([^)]+)|@import""", page)
     assert {one for one, _ in loaded if not one.startswith("#")} == set()  # nothing comes from elsewhere
     said = text_of(page)
-    assert "8 rows are held out" in said and "0.005" in said
+    assert "8 held-out rows were measured" in said and "0.005" in said
     assert len(page) < 200_000
 
 

@@ -55,7 +55,7 @@ def test_a_fall_of_a_loss_is_better_and_a_fall_of_accuracy_is_worse():
 
 def test_what_reads_the_same_neither_rose_nor_fell():
     few = judged({"loss": [0.6790] * 7}, {"loss": [0.6791] * 7})[1]
-    assert few.learned.startswith("Loss stayed at 0.679, but only 7 rows")
+    assert few.learned.startswith("Loss stayed at 0.679, but only 7 held-out rows")
     many = judged({"loss": [0.6790] * 40}, {"loss": [0.6791] * 40})[1]  # every row: more than chance
     assert many.lost.startswith("Loss rose from 0.6790 to 0.6791, more than chance")
 
@@ -63,7 +63,7 @@ def test_what_reads_the_same_neither_rose_nor_fell():
 def test_few_rows_claim_nothing():
     found, said = judged({"exact_match": [0.0] * 29}, {"exact_match": [1.0] * 29})
     assert found["exact_match"].verdict == "few" and said.mark == verdict.OPEN
-    assert "only 29 rows" in said.learned
+    assert "only 29 held-out rows" in said.learned
     assert judged({"exact_match": [0.0] * 30}, {"exact_match": [1.0] * 30})[1].mark == verdict.LEARNED
 
 

@@ -97,6 +97,14 @@ def test_a_card_before_ampere_gets_float16_and_the_plan_says_why(init, monkeypat
     assert "Tesla T4 has no bfloat16" in said["another.yaml"] and "has no bfloat16" not in said["own.yaml"]
 
 
+def test_rows_with_tools_get_a_template_that_shows_them(init, tmp_path):
+    row = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}
+    (tmp_path / "tools.jsonl").write_text(json.dumps(row | {"tools": [{"name": "look", "parameters": {}}]}) + "\n")
+    init("with.yaml", "--model", "base", "--data", "tools.jsonl", "--card", "0", "--yes")
+    init("without.yaml", "--model", "base", "--data", "chat.jsonl", "--card", "0", "--yes")
+    assert [load_recipe(f"{name}.yaml").model.template for name in ("with", "without")] == ["qwen", "chatml"]
+
+
 def test_nothing_is_overwritten(init, tmp_path):
     (tmp_path / "mine.yaml").write_text("mine")
     with pytest.raises(PipelineError, match="is not overwritten"):
