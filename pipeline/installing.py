@@ -52,7 +52,7 @@ def extra(name: str) -> str:
     """The command that installs an extra of this project, at its pinned versions."""
     packages = [] if in_clone() else requirements(name)
     if not packages:
-        return f".venv/bin/python -m pip install -c constraints.txt -e .[{name}]"
+        return f"{_python()} -m pip install -c {_here('constraints.txt')} -e {_here('.')}[{name}]"
     return package(*(f"{one.name}{one.specifier}" for one in packages))
 
 
@@ -63,8 +63,17 @@ def goal(name: str) -> str:
 
 def package(*names: str) -> str:
     """The command that installs packages beside this align."""
-    pip = ".venv/bin/python -m pip install" if in_clone() else _pip()
+    pip = f"{_python()} -m pip install" if in_clone() else _pip()
     return f"{pip} {' '.join(names)}"
+
+
+def _python() -> str:
+    return _here(".venv/bin/python")
+
+
+def _here(name: str) -> str:
+    """A path of the clone as it can be typed where one is."""
+    return name if Path.cwd() == _CLONE else str(_CLONE / name)
 
 
 def _pip() -> str:

@@ -54,7 +54,8 @@ def diff(
         return
     display = Display(make_console())
     shown.show(display, beside)
-    tables.where(display, [("page", beside.write(runs / loaded.name))])
+    of_recipe = beside.b.folder.parent.parent  # runs/<recipe>, which is another's where an attempt's folder was named
+    tables.where(display, [("page", beside.write(of_recipe))])
 
 
 def tensorboard(

@@ -53,6 +53,13 @@ def test_an_extra_that_is_not_there_names_the_command(findings, monkeypatch):
     assert found["state"] == "note" and "uvicorn" in found["found"] and "[serve]" in found["do"]
 
 
+def test_outside_of_the_clones_folder_its_paths_are_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(installing, "in_clone", lambda: True)
+    monkeypatch.chdir(tmp_path)
+    said = installing.extra("gguf")
+    assert said.startswith(str(installing._CLONE / ".venv/bin/python")) and said.endswith(f"{installing._CLONE}[gguf]")
+
+
 def test_outside_of_a_clone_the_command_names_the_packages_themselves(tmp_path, monkeypatch):
     monkeypatch.setattr(installing, "in_clone", lambda: False)
     monkeypatch.setattr(installing.sys, "prefix", str(tmp_path))
@@ -61,6 +68,7 @@ def test_outside_of_a_clone_the_command_names_the_packages_themselves(tmp_path, 
     (tmp_path / "pyvenv.cfg").write_text("home = /usr/bin\nuv = 0.13.9\n")
     assert installing.extra("serve").startswith(f"uv pip install --python {tmp_path} starlette==")
     monkeypatch.setattr(installing, "in_clone", lambda: True)
+    monkeypatch.chdir(installing._CLONE)
     assert installing.extra("serve").endswith("-e .[serve]")
 
 
