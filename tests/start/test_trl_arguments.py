@@ -181,6 +181,22 @@ def test_plain_texts_are_pretraining_here(translate, tmp_path):
     assert recipe.stage("pretrain").data.columns == {"text": "body"}
 
 
+def test_rows_of_strings_are_trained_on_without_a_template_as_there(translate, tmp_path):
+    turn = [{"role": "user", "content": "Hi"}]
+    pairs = {"strings": ("Hi", "Ho", "Hm"), "talks": (turn, [{"role": "assistant", "content": "Ho"}], turn)}
+    for name, row in pairs.items():
+        written = json.dumps(dict(zip(("prompt", "chosen", "rejected"), row, strict=True)))
+        (tmp_path / f"{name}.jsonl").write_text(f"{written}\n" * 3)
+    given = "trl dpo --model_name_or_path Qwen/Qwen3-0.6B --dataset_name {} --use_peft\n"
+    strings, talks, unknown = (translate(given.format(one)) for one in ("strings.jsonl", "talks.jsonl", "owner/rows"))
+    assert strings[0].model.template == "raw" and talks[0].model.template is unknown[0].model.template is None
+    assert [any("plain strings" in one for one in made[1].means) for made in (strings, talks, unknown)] == [
+        True,
+        False,
+        True,
+    ]
+
+
 def test_rewards_are_those_that_are_built_in_or_functions_of_files(translate):
     by_name = {one.name: one for one in translate(command("grpo"))[0].stage("grpo").rewards}
     assert by_name["accuracy_reward"].function == "math" and by_name["accuracy_reward"].options == {
