@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.options import DEFAULT_RECIPE, SetOption, found
+from pipeline.cli.options import DEFAULT_RECIPE, RecipeOption, SetOption
 from pipeline.console.screen import make_console
 from pipeline.errors import PipelineError
 from pipeline.plan import graph
@@ -30,14 +30,17 @@ def list_recipes(
 
 
 def show_recipe(
-    recipe: Annotated[Path, typer.Argument(callback=found, help="The recipe.")] = DEFAULT_RECIPE,
+    recipe: Annotated[Path | None, typer.Argument(help="The recipe.")] = None,
+    named: RecipeOption = DEFAULT_RECIPE,
     overrides: SetOption = None,
 ) -> None:
     """Print a recipe as it is understood: every key that can be set, of every stage, with its value."""
     import yaml
 
+    if recipe and named not in (DEFAULT_RECIPE, shipped.default()):
+        raise PipelineError(f"--recipe {named}: {recipe} is named, too, and one recipe is shown.", "Leave one out.")
     print(f"# {' and '.join(ON_A_GPU)}, where they do not stand under train: true on a GPU, else false")
     print(
-        yaml.safe_dump(load_recipe(recipe, overrides or []).resolved(), sort_keys=False, allow_unicode=True),
+        yaml.safe_dump(load_recipe(recipe or named, overrides or []).resolved(), sort_keys=False, allow_unicode=True),
         end="",
     )

@@ -35,6 +35,7 @@ def test_a_shown_recipe_is_whole_and_the_same(tmp_path):
     from pipeline.recipe.owned import OWNED, adapter_owned
 
     shown = align("recipe", "show", "recipes/tiny.yaml", cwd=PROJECT).stdout
+    assert shown == align("recipe", "show", "--recipe", "recipes/tiny.yaml", cwd=PROJECT).stdout  # as of every command
     (tmp_path / "shown.yaml").write_text(shown)
     loaded, again = load_recipe(PROJECT / "recipes" / "tiny.yaml"), load_recipe(tmp_path / "shown.yaml")
     assert again.resolved() == loaded.resolved()
