@@ -18,7 +18,7 @@ from pipeline.recipe.launch import SHARDING
 Changes = Mapping[tuple[str, ...], object]  # by the path of the key in a recipe
 Lever = Callable[[Setting, str], tuple[Setting, Changes] | None]
 ALL_STAGES = "model"  # a path that begins so is of the whole recipe
-IN_PARTS = ("launch", "strategy")
+IN_PARTS, WAITING = ("launch", "strategy"), ("launch", "offload")
 ALTERING = frozenset({"dtype", "optim", "max_length", "load_in_4bit"})  # keys of it that change what is trained
 
 
@@ -40,21 +40,24 @@ class Fit:
 def fitted(found: Sequence[Reckoned], card: Card, margin: float | None) -> list[Fit]:
     """For each stage whose need is known. What one of them needs of the base, all of them get.
 
-    Where there are several processes and nothing else does it, each of them gets a part of the model, if that does.
+    Where there are several processes and nothing else does it, each of them gets a part of the model, if that does, and then has
+    that part wait in the host's memory.
     """
     fits = _fitted(found, card, margin)
     able = [(one, one.setting) for one in found if one.in_parts and one.setting]
     if all(one.fits for one in fits) or len(able) < len(found):
         return fits
-    held = replace(able[0][1].held, strategy=SHARDING[0])
-    # One process, or divided already.
-    if not held.sharded or any(setting.held.strategy != "ddp" for _, setting in able):
+    now = able[0][1].held
+    if now.processes == 1 or any(setting.held.strategy not in ("ddp", SHARDING[0]) for _, setting in able):
         return fits
-    parts = [replace(one, setting=_in_parts(setting, held)) for one, setting in able]
-    cut = _fitted(parts, card, margin)
-    if not all(one.fits for one in cut):
-        return fits
-    return [replace(one, changes={IN_PARTS: held.strategy} | dict(one.changes)) for one in cut]
+    parts = replace(now, strategy=SHARDING[0])
+    for held in (parts, replace(parts, offloaded=True)):
+        said = {IN_PARTS: held.strategy} if held.strategy != now.strategy else {}
+        said |= {WAITING: "cpu"} if held.offloaded and not now.offloaded else {}
+        cut = _fitted([replace(one, setting=_in_parts(setting, held)) for one, setting in able], card, margin)
+        if said and all(one.fits for one in cut):
+            return [replace(one, changes=said | dict(one.changes)) for one in cut]
+    return fits
 
 
 def _fitted(found: Sequence[Reckoned], card: Card, margin: float | None) -> list[Fit]:
