@@ -27,9 +27,9 @@ class Words(NamedTuple):
 @cache
 def words() -> Words:
     said = yaml.safe_load((Path(__file__).parent / "other_tools.yaml").read_text("utf-8"))
-    told = (by_name({entry["say"]: entry["of"] for entry in said[part]}) for part in ("values", "answers"))
+    values, answers = (by_name({entry["say"]: entry["of"] for entry in said[part]}) for part in ("values", "answers"))
     lost = frozenset(name for entry in said["answers"] if entry.get("lost") for name in entry["of"].split())
-    return Words(by_name(said["means"]), *told, lost)
+    return Words(by_name(said["means"]), values, answers, lost)
 
 
 _ADDED = "loss_type: [sigmoid, sft], loss_weights: [1.0, {}]"
