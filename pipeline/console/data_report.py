@@ -21,7 +21,7 @@ _SILENCED = (
     "conversation goes on"
 )
 _GARBLED = (
-    "    {garbled} read like UTF-8 that was taken for Latin-1 (Ã¤ for ä), from {first_garbled} on: the file was "
+    "    {garbled} read like UTF-8 that was taken for Latin-1 (Ã¤ for ä) or GBK (锟斤拷), from {first_garbled} on: the file was "
     "broken when it was written"
 )
 _LABELED = (

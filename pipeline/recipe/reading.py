@@ -32,6 +32,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     recipe = None
     if isinstance(source.value, dict):
         recipe, wrong_shape = _parsed({"name": path.stem} | source.value)
+        if "name" not in source.value:
+            of_file = "is missing, and that of the file cannot stand for it, for it "
+            wrong_shape = [(place, of_file * (place == ("name",)) + what) for place, what in wrong_shape]
         problems += wrong_shape
         problems += contradictions(source.value)
     if problems or recipe is None:

@@ -26,7 +26,7 @@ ATTENTIONS = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_att
 def folder_name(value: object) -> object:
     if isinstance(value, str) and re.fullmatch(r"(?!\.+$)[A-Za-z0-9._-]+", value):
         return value
-    raise ValueError(must_be("a folder's name of letters, digits, dots, hyphens and underscores", value))
+    raise ValueError(must_be("a folder's name of the letters a to z, digits, dots, hyphens and underscores", value))
 
 
 def _tuning_method(value: object) -> object:

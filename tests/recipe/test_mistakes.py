@@ -98,7 +98,7 @@ def test_a_key_that_not_every_stage_has_is_sent_to_those_that_have_it(problems):
             "model: {id: m}\nstages:\n",
             "my.yaml:2: stages: needs at least one stage: pretrain, sft",
         ),
-        (with_sft("name: ../up"), "my.yaml:3: name: must be a folder's name of letters"),
+        (with_sft("name: ../up"), "my.yaml:3: name: must be a folder's name of the letters a to z"),
         (
             with_sft("model: 3").replace("model: {id: some/model}\n", "\n"),
             "my.yaml:3: model: must be a mapping",

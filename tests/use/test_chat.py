@@ -178,7 +178,8 @@ def test_line_that_is_no_text_is_a_bad_question_and_the_next_is_answered(chain):
 def test_json_has_every_question_with_its_answers(policies, monkeypatch, capsys):
     engine = Scripted(("red\n\nor 蓝色", STOP), ("blue", LENGTH))
     session = Session([Conversation(one, engine, DRAWN, 4) for one in policies[:2]], as_json=True)
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\nColour?\n" + "word " * 80 + "\n"))
+    # As a file of Windows says it: a mark of its encoding first, and lines that end in two characters.
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\ufeff\r\nColour?\r\n" + "word " * 80 + "\r\n", newline=""))
     assert session.run() == 2
     printed = capsys.readouterr().out
     assert "蓝色" in printed  # a person reads it, too

@@ -22,6 +22,8 @@ from pipeline.data.tokens.encoder import Encoder
 from pipeline.data.tokens.truncation import TooLong
 from pipeline.data.tokens.words import Words
 
+_LOST = "锟斤拷"  # two replacement characters of UTF-8, read as GBK
+_ENOUGH = 6  # characters beyond ASCII, before their kind tells anything
 CHUNK = 1000  # rows worked on in one go: the tokenizer takes them in parallel
 _NOTHING = Encoded([defaultdict(lambda: numpy.empty(0, dtype=numpy.int32))])  # of rows that are only checked
 
@@ -148,14 +150,29 @@ def shaped(row: Row, kind: str, source: Source, label_fields: Collection[str]) -
 
 
 def garbled(text: str) -> bool:
-    """Whether the text is UTF-8 that somebody read as Latin-1 or Windows-1252: Ã¤ for ä."""
-    for wrong in () if text.isascii() else ("latin-1", "cp1252"):
+    """Whether the text is UTF-8 that somebody read as Latin-1 or Windows-1252 (Ã¤ for ä), or as GBK."""
+    if text.isascii():
+        return False
+    if _LOST in text or _is_read_as_gbk(text):
+        return True
+    for wrong in ("latin-1", "cp1252"):
         try:
             text.encode(wrong).decode("utf-8")
         except UnicodeError:
             continue
         return True
     return False
+
+
+def _is_read_as_gbk(text: str) -> bool:
+    """Whether the bytes that GBK would write the text in are mostly Chinese in UTF-8: three Chinese characters became four or five.
+
+    What was Chinese in GBK has next to none of it. Some bytes are lost where both were odd.
+    """
+    strange = sum(not one.isascii() for one in text)
+    again = text.encode("gbk", "ignore").decode("utf-8", "ignore")
+    chinese = sum("\u3000" <= one <= "\u9fff" or "\uff00" <= one <= "\uffef" for one in again)
+    return strange >= _ENOUGH and chinese > strange * 0.4
 
 
 def subset_of(data: Data, kind: str) -> Subset | None:

@@ -67,7 +67,8 @@ class Session:
         if hasattr(sys.stdin, "reconfigure"):
             sys.stdin.reconfigure(errors="surrogateescape")  # what cannot be read is one bad question, not the end
         if not self._terminal:
-            yield from (line.rstrip("\n") for line in sys.stdin)
+            # Files of Windows end their lines in two characters, and some begin with a mark of their encoding.
+            yield from (line.rstrip("\r\n").removeprefix("\ufeff") for line in sys.stdin)
             return
         with suppress(ImportError):  # gives `input` its editing and its history; Windows has none
             import readline  # noqa: F401

@@ -80,11 +80,22 @@ def test_a_pair_that_contradicts_an_earlier_one_is_named(shared, tmp_path):
 
 
 def test_text_that_was_read_in_the_wrong_encoding_is_counted(tmp_path):
-    good = ["Über Käse", "日本 café", "Ã", "plain", "£5 or Ã 5"]
-    broken = ["Über Käse".encode().decode("latin-1"), "it’s".encode().decode("cp1252")]
+    good = [
+        "Über Käse",
+        "日本 café",
+        "Ã",
+        "plain",
+        "£5 or Ã 5",
+        "识别并解释给定列表中的两个科学理论。",
+        "これは普通の日本語です",
+    ]
+    broken = ["Über Käse".encode().decode("latin-1"), "it’s".encode().decode("cp1252"), "两个字：锟斤拷锟斤拷"]
+    broken += [
+        one.encode().decode("gbk", "replace") for one in ("识别并解释给定列表中的两个科学理论。", "细胞理论和日心说")
+    ]
     write_rows(tmp_path / "rows.jsonl", [{"text": one} for one in good + broken])
     summary = prepared(tmp_path / "rows.jsonl", "text", folder=tmp_path).account.summary()
-    assert summary["trained"] == 7 and summary["garbled"] == 2 and summary["first_garbled"].endswith("rows.jsonl:6")
+    assert summary["trained"] == 12 and summary["garbled"] == 5 and summary["first_garbled"].endswith("rows.jsonl:8")
 
 
 def test_the_shared_broken_encoding_is_counted(shared, tmp_path):
