@@ -1,6 +1,7 @@
 """Begin a recipe: from a model and data, or from another tool's file."""
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -59,7 +60,9 @@ def init(
     goal = new.goal_of(goal or ask.among(GOALS, new.goal_of(None, looked)), looked)
     own = cards.own()
     said = gpu or ask("GB of the card (0: a CPU)", None, f"{own.bytes / cards.GIB:.0f}" if own else "0")
-    card = None if said.strip() == "0" else _card(said, own)  # one that nobody has is told before anything is written
+    card = (
+        None if re.fullmatch(r"0+(\.0*)?( *GB)?", said.strip()) else _card(said, own)
+    )  # one that nobody has is told before anything is written
     to = _free(recipe or Path(ask("The recipe to write", None, "mine.yaml")))
     _begin(screen, to, model, looked, goal, card)
     _next(screen, to, said if card and card != own else None)

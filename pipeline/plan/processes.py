@@ -110,10 +110,10 @@ def whole(recipe: Recipe, step: Step, strategy: str | None = None) -> str | None
 
 def _would_do(spec: Spec, given: dict, size: int) -> str:
     """What is near to the step as it is, and can be dealt out."""
-    values = effective(spec.config, given)
-    rows, least = values[EACH] * values[PASSES], size * spec.least.get(EACH, 1)
+    values, least = effective(spec.config, given), spec.least.get(EACH, 1)
+    rows = values[EACH] * values[PASSES]
     if spec.piece_of_all:
-        return f"{EACH}: {-(-max(values[EACH], least) // size) * size}"
+        return f"{EACH}: {-(-max(values[EACH], size * least) // size) * size}"
     # More passes of fewer rows rather than fewer of more: these fit wherever the others do.
     passes = [*range(values[PASSES], rows + 1), size]
     found = next(one for one in passes if one == size or (one % size == 0 == rows % one and rows // one >= least))

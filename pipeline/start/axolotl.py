@@ -90,6 +90,8 @@ def _tuning(t: Translation) -> None:
         t.put("model.load_in_4bit", True, "load_in_4bit")
     elif adapter == "qlora":
         t.put("model.load_in_4bit", True, "adapter")
+        if t.value("load_in_8bit"):
+            t.drop("load_in_8bit", "adapter: qlora is of 4 bits", lost=True)
         t.means.append(
             "adapter: qlora: Axolotl refuses it without load_in_4bit: true; here the base is kept in 4 bits."
         )
@@ -150,6 +152,8 @@ def _handlers(t: Translation) -> dict:
     done = "base_model rl reward_model adapter load_in_4bit load_in_8bit lora_target_linear bf16 bfloat16 fp16 float16"
     often = "evals_per_epoch saves_per_epoch excess_length_strategy"
     handlers |= {key: partial(t.looked_at, key) for key in (*done.split(), *often.split(), *axolotl_data.KEYS)}
+    if t.value("cosine_min_lr_ratio") is not None:
+        handlers["lr_scheduler"] = partial(t.looked_at, "lr_scheduler")  # whichever of them comes first
     handlers |= {key: partial(_kernel, t, key) for key in _LIGER}
     handlers |= {key: partial(_attention, t, key) for key in _ATTENTION}
     return handlers | {

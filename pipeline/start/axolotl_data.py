@@ -147,6 +147,8 @@ def _held_out(t: Translation) -> None:
             t.to_do.append("test_datasets: only the first is held out; data.held_out takes a list of files.")
     elif isinstance(size, int | float) and 0 < size < 1:
         t.put("data.held_out", size, "val_set_size")
+    elif not isinstance(size, int | float):
+        t.drop("val_set_size", "is no number", lost=True)
     elif size:
         t.drop("val_set_size", "see above")
         t.to_do.append(

@@ -35,12 +35,17 @@ def translated(path: Path, stage_name: str | None = None) -> Translation:
         )
     translation = Translation(tool.NAME, source)
     translation.tree["name"] = _as_name(path)
-    if tool is trl_arguments:
-        trl_arguments.translate(translation, path, stage_name)
-    elif stage_name is not None:
+    if tool is not trl_arguments and stage_name is not None:
         raise PipelineError(f"{path}: a file of {tool.NAME} says itself what it trains.", "Leave --stage out.")
-    else:
-        tool.translate(translation, path)
+    try:
+        if tool is trl_arguments:
+            trl_arguments.translate(translation, path, stage_name)
+        else:
+            tool.translate(translation, path)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise PipelineError(
+            f"{path}: a value in it is of another kind than {tool.NAME} takes: {error}.", "Mend it there first."
+        ) from error
     translation.settle()
     translation.tell_rest()
     translation.tree = _ordered(translation.tree)

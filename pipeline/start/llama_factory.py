@@ -123,7 +123,10 @@ def _handlers(t: Translation, tuning: str) -> dict:
         rename |= {key: f"adapter.{key}" for key in ("lora_dropout", "use_dora", "use_rslora", "loraplus_lr_ratio")}
     if tuning == "lora" and t.value("pissa_init"):
         steps = t.value("pissa_iter", 16)
-        t.put("adapter.init_lora_weights", f"pissa_niter_{steps}" if steps > 0 else "pissa", "pissa_init")
+        fast = f"pissa_niter_{steps}" if isinstance(steps, int) and steps > 0 else "pissa"
+        for key in ("pissa_init", "pissa_iter"):
+            if key in t.given:
+                t.put("adapter.init_lora_weights", fast, key)
     if tuning == "freeze":
         rename["freeze_trainable_layers"] = "adapter.layers"
     if tuning == "oft":
@@ -133,7 +136,8 @@ def _handlers(t: Translation, tuning: str) -> dict:
     if t.stage == "kto":
         rename |= {"kto_chosen_weight": "train.desirable_weight", "kto_rejected_weight": "train.undesirable_weight"}
     handlers: dict[str, Callable] = {key: partial(t.renamed, key, place) for key, place in rename.items()}
-    done = ("model_name_or_path", "stage", "finetuning_type", "pref_loss", "bf16", "fp16", "pure_bf16", "pissa_init")
+    done: tuple[str, ...] = ("model_name_or_path", "stage", "finetuning_type", "pref_loss", "bf16", "fp16", "pure_bf16")
+    done += ("pissa_init", "pissa_iter") if t.value("pissa_init") else ()
     handlers |= {key: partial(t.looked_at, key) for key in (*done, *llama_factory_data.KEYS)}
     if tuning != "lora":
         unused = [key for key in t.given if str(key).startswith("lora_")]

@@ -150,6 +150,8 @@ def _held_out(t: Translation, info: Mapping | None, folder: Path) -> None:
             t.means.append("eval_dataset: several are measured together here.")
     elif isinstance(size, int | float) and 0 < size < 1:
         t.put("data.held_out", size, "val_size")
+    elif not isinstance(size, int | float):
+        t.drop("val_size", "is no number", lost=True)
     elif size:
         t.drop("val_size", "see above")
         t.to_do.append(

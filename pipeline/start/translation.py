@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from pipeline import stage
 from pipeline.errors import PipelineError
-from pipeline.model.adapters import METHODS
 from pipeline.recipe import foreign, yaml_lines
 from pipeline.recipe.fields import fields_of
 from pipeline.recipe.mistakes import contradictions
@@ -171,12 +170,18 @@ class Translation:
             if value is None or value == "" or value == [] or value == {}:
                 self.off.append(key)
             elif key in handlers:
-                handlers[key](value)
+                try:
+                    handlers[key](value)
+                except (TypeError, ValueError, AttributeError, StopIteration):
+                    self.drop(str(key), f"such a value is not known of {self.of}", lost=True)
             else:
                 self.pass_on(str(key), value)
 
     def settle(self) -> None:
         """Take out what the recipe would refuse, and say so: a field that would have no effect, a value of another kind."""
+        model = self.tree.get("model", {})
+        if model.get("dtype") == "float32" and str(model.get("attn_implementation")).startswith("flash_attention_"):
+            self._remove(("model", "attn_implementation"), "takes no float32; transformers chooses")
         while refused := [problem for problem in contradictions(self.tree) if self._removable(problem[0])]:
             for path, what in refused:
                 if self._removable(path):
@@ -200,13 +205,12 @@ class Translation:
         key = origin.partition(" (")[0]
         if origin != BY_DEFAULT:
             line = self.source.line([key.partition(", ")[0]])
-            self.dropped.append(Dropped(line, key, value, f"as {'.'.join(path)}: {what}", self._is_wrong(path, value)))
+            lost = path[0] == "adapter" or self._is_wrong(path, value)
+            self.dropped.append(Dropped(line, key, value, f"as {'.'.join(path)}: {what}", lost))
 
     def _is_wrong(self, path: Place, value: object) -> bool:
-        """Whether a value is none that its field takes; others have no effect, which loses nothing."""
-        method = METHODS.get(str(self.tree.get("adapter", {}).get("method")))
-        config = self.config if "train" in path else method.config_name if method and not method.whole else None
-        found = fields_of(config).get(path[-1]) if config else None
+        """Whether a value is none that its field of `train` takes; others have no effect, which loses nothing."""
+        found = fields_of(self.config).get(path[-1]) if "train" in path else None
         return bool(found and found.complaint(value))
 
 

@@ -30,17 +30,19 @@ def is_plain_text(t: Translation) -> bool:
 
 
 def are_strings(t: Translation) -> bool | None:
-    """Whether prompts and answers of the rows are plain strings, by the first row of the files; None where none lies here."""
+    """Whether prompts and answers of the rows are plain strings, by the first row of each file; None where none lies here, or some
+    are and some are not.
+    """
     from pipeline.data.prepare import kinds  # reading needs Arrow
 
     paths = [one for part in _parts(t) for one in _listed(part["path"])]
     try:
-        rows = [row.value for one in paths if Path(one).exists() for row, _ in kinds.probed(data_section(path=one))]
+        looked = [kinds.probed(data_section(path=one)) for one in paths if Path(one).exists()]
     except PipelineError:
         return None
-    first = next((row for row in rows if isinstance(row, Mapping)), None)
-    answers = [] if first is None else [first[key] for key in ("prompt", "completion", "chosen") if key in first]
-    return all(isinstance(one, str) for one in answers) if answers else None
+    first = [rows[0][0].value for rows in looked if rows and isinstance(rows[0][0].value, Mapping)]
+    told = [isinstance(row[key], str) for row in first for key in ("prompt", "completion", "chosen") if key in row]
+    return told[0] if told and len({*told}) == 1 and len(first) == len(paths) else None
 
 
 def translate(t: Translation) -> None:

@@ -183,7 +183,9 @@ class StageRows:
             text = f"{found} of {len(held_out)} held-out prompts are trained on in this very stage"
             self.report("note", text=text)
         if self.data.held_out and not len(held_out):
-            all_rows = "all rows ask the same" if len(own) == 1 else f"there are {len(own)} different ones"
+            all_rows = (
+                "all rows begin with the same question" if len(own) == 1 else f"there are {len(own)} different ones"
+            )
             self.report(
                 "note",
                 text=f"no row is held out, so there will be no figures: the share is taken by prompt, and {all_rows}; "

@@ -264,6 +264,8 @@ def test_a_card_goes_by_its_name_with_what_is_really_there(there, said):
     """15 GiB of the 16 that it is sold with, and no bfloat16."""
     out = align("plan", "sft", "-r", "card.yaml", "--gpu", said, cwd=there, env=os.environ).stdout
     assert "compared with T4, of which 15.0 GiB" in out and "T4 has no bfloat16" in out
+    assert card.asked_for("Tesla V100-SXM2-16GB").bytes >> 20 == 16384 and card.asked_for("T4 16GB").name == "T4"
+    assert card.asked_for("16GB") == card.asked_for("16") and card.asked_for("4090").name == "RTX 4090"
     assert card.asked_for("rtx4090") == card.asked_for("NVIDIA GeForce RTX 4090") != card.asked_for("24")
 
 

@@ -273,6 +273,19 @@ def test_rows_that_are_held_out_by_number_or_not_at_all_are_told(translate):
     assert any("val_size: 0: none were held out there" in line for line in said[0]["What was not taken over, and why"])
 
 
+def test_whole_weights_in_float32_leave_out_an_attention_that_cannot_take_them(translate):
+    recipe, translation = translate(LLAMA_FACTORY["full"] + "flash_attn: fa2\n")
+    assert recipe.model.dtype == "float32" and recipe.model.attn_implementation is None
+    assert any("takes no float32" in line for line in dict(report(translation))["What was not taken over, and why"])
+
+
+@pytest.mark.parametrize(
+    "odd", ["pissa_init: true\npissa_iter: x\n", "pref_ftx: x\n", "flash_attn: [fa2]\n", "val_size: '0.1'\n"]
+)
+def test_an_odd_value_is_told_and_no_crash(translate, odd):
+    translate(LLAMA_FACTORY["dpo"].replace("pref_ftx: 0.5\n", "") + odd)
+
+
 def test_pissa_is_translated(translate):
     recipe, _ = translate(LLAMA_FACTORY["sft"] + "pissa_init: true\npissa_iter: -1\n")
     assert recipe.stage("sft").adapter["init_lora_weights"] == "pissa"

@@ -43,7 +43,7 @@ class Card:
 def asked_for(said: str, option: str = "--gpu") -> Card:
     """A card by its GB (`16`) or its name (`T4`, `rtx4090`). Raises PipelineError for what is neither."""
     for name, mib in MIB.items():
-        if _spelled(name) == _spelled(said):
+        if _spelled(said) in (_spelled(name), f"{_spelled(name)}{next(size for size in SIZES if size << 10 >= mib)}"):
             return Card(name, mib << 20, "float16" if name in BEFORE_AMPERE else "bfloat16")
     try:
         return named(float(re.sub(r"\s*G(i?B)?$", "", said, flags=re.IGNORECASE)), option)
@@ -57,7 +57,7 @@ def asked_for(said: str, option: str = "--gpu") -> Card:
 
 def _spelled(name: str) -> str:
     """A card's name in its barest form: `NVIDIA GeForce RTX 4090`, `rtx-4090` and `4090` are one."""
-    return re.sub(r"nvidia|geforce|tesla|rtx|gb|[^a-z0-9]", "", name.lower())
+    return re.sub(r"nvidia|geforce|tesla|rtx|sxm\d?|pcie|gi?b|[^a-z0-9]", "", name.lower())
 
 
 def named(gib: float, option: str = "--gpu") -> Card:

@@ -13,7 +13,7 @@ from pipeline.plan.memory.held import Held
 from pipeline.plan.memory.need import EVALUATIONS, Need
 from pipeline.plan.memory.reckoned import Reckoned, needed
 from pipeline.plan.memory.stage_need import ROLLOUT, Setting, smaller
-from pipeline.recipe.launch import SHARDING
+from pipeline.recipe.launch import SHARDING, ZERO
 
 Changes = Mapping[tuple[str, ...], object]  # by the path of the key in a recipe
 Lever = Callable[[Setting, str], tuple[Setting, Changes] | None]
@@ -64,7 +64,9 @@ def _fitted(found: Sequence[Reckoned], card: Card, margin: float | None) -> list
     known = [(one.stage, one.setting, one.need) for one in found if one.setting and one.need]
     # What is said of the base is said of all stages: one that cannot take it bars the others from it.
     able: dict[Lever, bool] = {
-        _in_16_bits: all(one.half or not one.tuned.whole for _, one, _ in known),
+        # DeepSpeed would make an adapter of float16 as well.
+        _in_16_bits: all(one.half or not one.tuned.whole for _, one, _ in known)
+        and not (card.half == "float16" and any(one.held.strategy in ZERO for _, one, _ in known)),
         _in_4_bits: len(known) == len(found) and all(one.quantizable or one.bits for _, one, _ in known),
     }
     levers = [lever for lever in _LEVERS if able.get(lever, True)]
