@@ -60,16 +60,16 @@ def init(
     goal = new.goal_of(goal or ask.among(GOALS, new.goal_of(None, looked)), looked)
     own = cards.own()
     said = gpu or ask("GB of the card (0: a CPU)", None, f"{own.bytes / cards.GIB:.0f}" if own else "0")
-    card = (
-        None if re.fullmatch(r"0+(\.0*)?( *GB)?", said.strip()) else _card(said, own)
-    )  # one that nobody has is told before anything is written
+    card = _card(said, own)  # one that nobody has is told before anything is written
     to = _free(recipe or Path(ask("The recipe to write", None, "mine.yaml")))
     _begin(screen, to, model, looked, goal, card)
     _next(screen, to, said if card and card != own else None)
 
 
-def _card(said: str, own: Card | None) -> Card:
-    """The card that is meant: this machine's own where it is of about that size."""
+def _card(said: str, own: Card | None) -> Card | None:
+    """The card that is meant: this machine's own where it is of about that size; None for a CPU, which is 0."""
+    if re.fullmatch(r"0+(\.0*)?( *GB)?", said.strip()):
+        return None
     asked = cards.asked_for(said, "--card")
     alike = own and asked.half is None and abs(asked.bytes - own.bytes) < own.bytes / 10
     return own if own and alike else asked

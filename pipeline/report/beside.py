@@ -131,7 +131,7 @@ class Beside:
         return {"a": folders[0], "b": folders[1], "keys": self.keys, "figures": figures, "notes": list(self.notes)}
 
     def write(self, folder: Path) -> Path:
-        """The page, in such a folder."""
+        """The page, in the folder of a recipe's attempts."""
         mark, answer = self.verdict
         text = rendered("diff.html", beside=self, mark=mark, sign=verdict.MARKS[mark][0], answer=answer, live=None)
         file = folder / f"diff-{'-'.join(self.names)}.html"

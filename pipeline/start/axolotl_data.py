@@ -138,22 +138,11 @@ def _columns(t: Translation, entry: Mapping) -> dict[str, str]:
 
 
 def _held_out(t: Translation) -> None:
-    size, tests = t.value("val_set_size", 0), _entries(t, "test_datasets")
-    if tests:
+    if tests := _entries(t, "test_datasets"):
         parts = [_part(t, one) for one in tests]
         kept = {key: value for key, value in parts[0].items() if key != "columns"}
         t.put("data.held_out", kept["path"] if kept.keys() == {"path"} else kept, "test_datasets")
         if len(parts) > 1:
             t.to_do.append("test_datasets: only the first is held out; data.held_out takes a list of files.")
-    elif isinstance(size, int | float) and 0 < size < 1:
-        t.put("data.held_out", size, "val_set_size")
-    elif not isinstance(size, int | float):
-        t.drop("val_set_size", "is no number", lost=True)
-    elif size:
-        t.drop("val_set_size", "see above")
-        t.to_do.append(
-            f"val_set_size: {size}: a number of rows there; data.held_out is a share of them, {size} over how many there are. It is "
-            "0.05 where nothing is said."
-        )
-    elif "val_set_size" in t.given:
-        t.drop("val_set_size", "none were held out there; see above")
+    else:
+        t.share_held_out("val_set_size")

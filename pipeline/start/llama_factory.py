@@ -89,6 +89,12 @@ def _tuning(t: Translation, tuning: str) -> None:
         t.put("adapter.r", 8)
         t.put("adapter.lora_alpha", rank * 2 if isinstance(rank, int) and rank > 0 else 16)
         t.put("adapter.target_modules", "all-linear")
+    if tuning == "lora" and t.value("pissa_init"):
+        steps = t.value("pissa_iter", 16)
+        fast = f"pissa_niter_{steps}" if isinstance(steps, int) and steps > 0 else "pissa"
+        for key in ("pissa_init", "pissa_iter"):
+            if key in t.given:
+                t.put("adapter.init_lora_weights", fast, key)
     if tuning == "oft":
         t.put("adapter.target_modules", "all-linear")
     if tuning == "freeze":
@@ -121,12 +127,6 @@ def _handlers(t: Translation, tuning: str) -> dict:
     if tuning == "lora":
         rename |= {f"lora_{key}": f"adapter.{to}" for key, to in (("rank", "r"), ("alpha", "lora_alpha"))}
         rename |= {key: f"adapter.{key}" for key in ("lora_dropout", "use_dora", "use_rslora", "loraplus_lr_ratio")}
-    if tuning == "lora" and t.value("pissa_init"):
-        steps = t.value("pissa_iter", 16)
-        fast = f"pissa_niter_{steps}" if isinstance(steps, int) and steps > 0 else "pissa"
-        for key in ("pissa_init", "pissa_iter"):
-            if key in t.given:
-                t.put("adapter.init_lora_weights", fast, key)
     if tuning == "freeze":
         rename["freeze_trainable_layers"] = "adapter.layers"
     if tuning == "oft":

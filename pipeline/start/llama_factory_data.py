@@ -80,7 +80,7 @@ def _part(t: Translation, name: str, info: Mapping | None, folder: Path) -> dict
         t.to_do.append(
             f"{name}: folder: {entry['folder']}: is not taken over; name the files of the data set, see data.split."
         )
-    if entry.get("formatting", "alpaca") == "alpaca" and t.stage not in ("pretrain",):
+    if entry.get("formatting", "alpaca") == "alpaca" and t.stage != "pretrain":
         t.said_once(
             "Alpaca rows: instruction and input are joined by a line break there, by an empty line here (see `align data check`)."
         )
@@ -133,9 +133,8 @@ def _put_parts(t: Translation, parts: list[dict]) -> None:
 
 
 def _held_out(t: Translation, info: Mapping | None, folder: Path) -> None:
-    size, names = t.value("val_size", 0), _names(t.value("eval_dataset"))
-    if names:
-        if size:
+    if names := _names(t.value("eval_dataset")):
+        if t.value("val_size"):
             t.drop("val_size", "eval_dataset is held out")
         parts = [_part(t, name, info, folder) for name in names]
         kept = [{key: value for key, value in part.items() if key != "columns"} for part in parts]
@@ -148,18 +147,8 @@ def _held_out(t: Translation, info: Mapping | None, folder: Path) -> None:
         )
         if len(parts) > 1:
             t.means.append("eval_dataset: several are measured together here.")
-    elif isinstance(size, int | float) and 0 < size < 1:
-        t.put("data.held_out", size, "val_size")
-    elif not isinstance(size, int | float):
-        t.drop("val_size", "is no number", lost=True)
-    elif size:
-        t.drop("val_size", "see above")
-        t.to_do.append(
-            f"val_size: {size}: a number of rows there; data.held_out is a share of them, {size} over how many there are. It is 0.05 "
-            "where nothing is said."
-        )
-    elif "val_size" in t.given:
-        t.drop("val_size", "none were held out there; see above")
+    else:
+        t.share_held_out("val_size")
 
 
 def _which_rows(t: Translation, data_sets: int) -> None:

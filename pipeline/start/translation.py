@@ -116,6 +116,22 @@ class Translation:
         else:
             self.put("train.warmup_steps", ratio, "warmup_ratio")
 
+    def share_held_out(self, key: str) -> None:
+        """What LLaMA-Factory and Axolotl hold out of the rows themselves: a share where it is below 1, else a number of them."""
+        size = self.value(key, 0)
+        if not isinstance(size, int | float):
+            self.drop(key, "is no number", lost=True)
+        elif 0 < size < 1:
+            self.put("data.held_out", size, key)
+        elif size:
+            self.drop(key, "see above")
+            self.to_do.append(
+                f"{key}: {size}: a number of rows there; data.held_out is a share of them, {size} over how many there are. It is "
+                "0.05 where nothing is said."
+            )
+        elif key in self.given:
+            self.drop(key, "none were held out there; see above")
+
     @property
     def told(self) -> set[str]:
         """The keys of the file of which it is said what became of them."""

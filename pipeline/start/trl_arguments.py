@@ -257,7 +257,7 @@ def _meanings(t: Translation, command: str, text: bool) -> None:
                 "Rows with messages: `trl sft` learns every token of them unless assistant_only_loss is given (of a prompt and "
                 "its completion only the latter); here only the answers. data.learn: everything learns all of it."
             )
-        if any(one.startswith("hub:") for one in _paths(t)):
+        if any(one.startswith("hub:") for one in trl_data.paths(t)):
             t.means.append("Rows that have only a text: if yours are such, rename stages.sft to stages.pretrain.")
     if command in ("sft", "dpo", "kto"):
         t.means.append(
@@ -265,9 +265,3 @@ def _meanings(t: Translation, command: str, text: bool) -> None:
         )
     if command == "reward":
         t.means.append("A row longer than max_length is left out there, unsaid; here it is left out and listed.")
-
-
-def _paths(t: Translation) -> list[str]:
-    data = t.tree["stages"][t.stage]["data"]
-    parts = data.get("mixture", [data])
-    return [one for part in parts for one in (part["path"] if isinstance(part["path"], list) else [part["path"]])]

@@ -18,13 +18,18 @@ _TEXT = "text"
 _KEYS = {"split": "dataset_train_split", "config": "dataset_config"}  # beside dataset_name, what says each
 
 
+def paths(t: Translation) -> list[str]:
+    """Of every file, and of every data set of the hub."""
+    return [one for part in _parts(t) for one in _listed(part["path"])]
+
+
 def is_plain_text(t: Translation) -> bool:
     """Whether `trl sft` would train on texts: where it names their field, or where the files that lie here have nothing else."""
     if t.value("dataset_text_field", _TEXT) != _TEXT:
         return True
-    paths = [one for part in _parts(t) for one in _listed(part["path"])]
+    files = paths(t)
     try:
-        return bool(paths) and all(Path(one).exists() and look(one).kind == _TEXT for one in paths)
+        return bool(files) and all(Path(one).exists() and look(one).kind == _TEXT for one in files)
     except PipelineError:
         return False  # a file that cannot be read is told where it is trained on
 
@@ -35,14 +40,14 @@ def are_strings(t: Translation) -> bool | None:
     """
     from pipeline.data.prepare import kinds  # reading needs Arrow
 
-    paths = [one for part in _parts(t) for one in _listed(part["path"])]
+    files = paths(t)
     try:
-        looked = [kinds.probed(data_section(path=one)) for one in paths if Path(one).exists()]
+        looked = [kinds.probed(data_section(path=one)) for one in files if Path(one).exists()]
     except PipelineError:
         return None
     first = [rows[0][0].value for rows in looked if rows and isinstance(rows[0][0].value, Mapping)]
     told = [isinstance(row[key], str) for row in first for key in ("prompt", "completion", "chosen") if key in row]
-    return told[0] if told and len({*told}) == 1 and len(first) == len(paths) else None
+    return told[0] if told and len({*told}) == 1 and len(first) == len(files) else None
 
 
 def translate(t: Translation) -> None:

@@ -17,17 +17,29 @@ _NUMBER = re.compile(r"\d+\.\d+")
 AMPERE = 8.0  # the compute capability from which on a card has bfloat16
 SIZES = (8, 10, 12, 16, 20, 24, 32, 40, 48, 80, 96, 141, 192, 288)  # GB that cards are sold with
 # MiB that nvidia-smi tells of those that people rent and own: some keep a part of what they are sold with to check the rest.
-MIB = {"T4": 15360, "P100": 16384, "V100 16GB": 16384, "V100 32GB": 32768, "L4": 23034, "A10": 23028, "A10G": 23028}
-MIB |= {
+MIB = {
+    "T4": 15360,
+    "P100": 16384,
+    "V100 16GB": 16384,
+    "V100 32GB": 32768,
+    "L4": 23034,
+    "A10": 23028,
+    "A10G": 23028,
     "RTX 3060": 12288,
     "RTX 3080": 10240,
     "RTX 3090": 24576,
     "RTX 4070": 12282,
     "RTX 4080": 16376,
     "RTX 4090": 24564,
+    "RTX 5070": 12227,
+    "RTX 5080": 16303,
+    "RTX 5090": 32607,
+    "L40S": 46068,
+    "A100 40GB": 40960,
+    "A100 80GB": 81920,
+    "H100": 81559,
+    "H200": 143771,
 }
-MIB |= {"RTX 5070": 12227, "RTX 5080": 16303, "RTX 5090": 32607, "L40S": 46068}
-MIB |= {"A100 40GB": 40960, "A100 80GB": 81920, "H100": 81559, "H200": 143771}
 BEFORE_AMPERE = ("T4", "P100", "V100 16GB", "V100 32GB")
 
 
@@ -43,7 +55,8 @@ class Card:
 def asked_for(said: str, option: str = "--gpu") -> Card:
     """A card by its GB (`16`) or its name (`T4`, `rtx4090`). Raises PipelineError for what is neither."""
     for name, mib in MIB.items():
-        if _spelled(said) in (_spelled(name), f"{_spelled(name)}{next(size for size in SIZES if size << 10 >= mib)}"):
+        sold = next(size for size in SIZES if size << 10 >= mib)
+        if _spelled(said) in (_spelled(name), _spelled(f"{name} {sold}GB")):
             return Card(name, mib << 20, "float16" if name in BEFORE_AMPERE else "bfloat16")
     try:
         return named(float(re.sub(r"\s*G(i?B)?$", "", said, flags=re.IGNORECASE)), option)
