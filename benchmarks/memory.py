@@ -33,12 +33,18 @@ CASES = [
     ("sft", "full", True, 2, 1024),
     ("sft", "full", False, 2, 512),
     ("dpo", "full", True, 1, 1024),
+    # With tokens of a template that are new to the model.
+    ("sft", "lora+tokens", True, 2, 1024),
+    ("dpo", "lora+tokens", True, 1, 1024),
+    ("dpo", "lora+tokens", False, 1, 512),
 ]
+NEW_TOKENS = 2
 
 
 def planned(config: dict, stage: str, method: str, checkpointing: bool, rows: int, length: int, dtype: str, **more):
     """The plan's phase of a training step, without its margin."""
     from pipeline.plan.memory import stage_need
+    from pipeline.plan.memory.setting import Setting
     from pipeline.plan.memory.shape import shape_of
     from pipeline.plan.memory.tuned import tuned
     from pipeline.plan.memory.weights import BYTES
@@ -48,12 +54,15 @@ def planned(config: dict, stage: str, method: str, checkpointing: bool, rows: in
     spec, shape = specs()[stage], shape_of(config)
     if spec.head == "score":
         shape = shape.without_head()
+    method, _, tokens = method.partition("+")
     fields = {"r": 16, "target_modules": "all-linear"} | more.pop("fields", {})
     given = {"per_device_train_batch_size": rows, "gradient_checkpointing": checkpointing, "max_length": length}
-    setting = stage_need.Setting(
+    setting = Setting(
         spec=spec,
         shape=shape,
-        tuned=tuned(method, fields, shape, BYTES[dtype], score=spec.head == "score"),
+        tuned=tuned(
+            method, fields, shape, BYTES[dtype], score=spec.head == "score", tokens=NEW_TOKENS if tokens else 0
+        ),
         train=effective(spec.config, given | more.pop("train", {})),
         dtype=dtype,
         bits=None,
@@ -73,12 +82,17 @@ def fake_step(config: dict, stage: str, method: str, checkpointing: bool, rows: 
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from benchmarks.live_storages import LiveStorages, made_fake
+    from pipeline.plan.memory.shape import shape_of
 
     kind = getattr(torch, dtype)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=kind, attn_implementation="sdpa")
-        if method == "lora":
+        lora, _, tokens = method.partition("+")
+        if lora == "lora":
             settings = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+            if tokens:
+                apart = [] if shape_of(config).tied else ["lm_head"]
+                settings.trainable_token_indices = {name: list(range(NEW_TOKENS)) for name in ("embed_tokens", *apart)}
             model = get_peft_model(model, settings)
             for one in model.parameters():
                 if one.requires_grad:
@@ -96,7 +110,7 @@ def fake_step(config: dict, stage: str, method: str, checkpointing: bool, rows: 
         standing = live.now
         ids = torch.zeros((sequences, length), dtype=torch.long)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype != "float32"):
-            plain = model.base_model.model if method == "lora" else model
+            plain = model.base_model.model if lora == "lora" else model
             loss = _LOSSES[stage](plain, ids)
         after_forward = live.now
         loss.backward()
@@ -112,11 +126,12 @@ def _chunked(model, ids):
     hidden, labels = hidden[:, :-1].reshape(-1, hidden.shape[-1]), ids[:, 1:].reshape(-1)
     order = torch.ones_like(labels).argsort(stable=True)
     hidden, labels, loss = hidden[order], labels[order], 0.0
+    weight = model.lm_head.weight  # once, as TRL does: with tokens trained beside, it is another copy each time
     for start in range(0, len(labels), 256):
         parts = torch.utils.checkpoint.checkpoint(
             _chunk,
             hidden[start : start + 256],
-            model.lm_head.weight,
+            weight,
             None,
             labels[start : start + 256],
             1.0,
@@ -235,7 +250,7 @@ def _real_step(stage: str, method: str, checkpointing: bool, rows: int) -> tuple
 
     from benchmarks.live_storages import LiveStorages
     from pipeline.artifact.attempt import Attempt
-    from pipeline.plan.memory import lengths, settings, stage_need
+    from pipeline.plan.memory import lengths, of_recipe, stage_need
     from pipeline.plan.planner import Planner
     from pipeline.recipe.reading import load_recipe
     from pipeline.train.job.checked_job import check
@@ -301,7 +316,7 @@ def _real_step(stage: str, method: str, checkpointing: bool, rows: int) -> tuple
         trainer.train()
     planner = Planner(loaded, Path("runs"))
     known = lengths.known(planner, stage)
-    setting = settings.setting_of(loaded, step, planner.parents.named_base(), known)
+    setting = of_recipe.setting_of(loaded, step, planner.parents.named_base(), known)
     # Two steps need not meet the longest rows: the plan is asked about those that they met.
     setting = replace(setting, gpu=False, length=longest[0] or setting.length)
     need = stage_need.need_of(setting)

@@ -73,7 +73,7 @@ def one(stage: str, method: str, checkpointing: bool, strategy: str, passes: int
     from benchmarks.live_storages import ResizedStorages
     from pipeline import ranks as ranks_of
     from pipeline.artifact.attempt import Attempt
-    from pipeline.plan.memory import held, lengths, settings, stage_need
+    from pipeline.plan.memory import held, lengths, of_recipe, stage_need
     from pipeline.plan.planner import Planner
     from pipeline.recipe.reading import load_recipe
     from pipeline.train.job.checked_job import check
@@ -121,7 +121,7 @@ def one(stage: str, method: str, checkpointing: bool, strategy: str, passes: int
         trainer.train()
     if checked.ranks.first:
         known = lengths.known(planner, stage)
-        setting = settings.setting_of(loaded, step, planner.parents.named_base(), known)
+        setting = of_recipe.setting_of(loaded, step, planner.parents.named_base(), known)
         # Two steps need not meet the longest rows: the plan is asked about those that they met.
         setting = replace(setting, gpu=False, length=longest[0])
         need = stage_need.need_of(setting).of_training(evaluates=False)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from benchmarks.real_sizes import CONFIGS
 from pipeline.plan.memory import card, stage_need
 from pipeline.plan.memory.need import Need, Phase
+from pipeline.plan.memory.setting import Setting
 from pipeline.plan.memory.shape import Shape, shape_of
 from pipeline.plan.memory.tuned import tuned
 from pipeline.plan.memory.weights import BYTES
@@ -82,11 +83,11 @@ class Work:
         return shape_of(CONFIGS[MODELS[self.model]])
 
     @property
-    def setting(self) -> stage_need.Setting:
+    def setting(self) -> Setting:
         spec, shape = specs()["sft"], self.shape
         fields = {"r": 16, "target_modules": "all-linear"}
         given = {"per_device_train_batch_size": A_PASS, "gradient_checkpointing": True, "max_length": LENGTH}
-        return stage_need.Setting(
+        return Setting(
             spec=spec,
             shape=shape,
             tuned=tuned(self.method, fields, shape, BYTES[DTYPE]),

@@ -37,6 +37,7 @@ from pipeline.plan.memory import card
 from pipeline.plan.memory.earlier_runs import EarlierRuns
 from pipeline.plan.memory.fit import fitted
 from pipeline.plan.memory.reckoned import reckon
+from pipeline.plan.memory.room import rooms
 from pipeline.plan.planner import Planner
 from pipeline.plan.processes import check as refuse_unshared
 from pipeline.plan.step import CONTINUE, EVALUATE, RUN, UP_TO_DATE
@@ -113,13 +114,17 @@ def plan(
     goals = stages or list(loaded.stages)
     to_fit = card.asked_for(fit_gpu, "--fit") if fit_gpu is not None else None
     asked = card.asked_for(gpu) if gpu is not None else to_fit or card.own()
-    planner = Planner(loaded, runs, policy)
+    planner = Planner(loaded, runs, policy, for_card=(gpu or fit_gpu) is not None)
     steps = planner.plan(goals, fresh=goals if fresh else (), without_data=True)
     refuse_unshared(loaded, steps)
     needs = reckon(planner, steps)
-    fits = fitted(needs, to_fit, EarlierRuns(runs).margin()) if to_fit else []
+    margin = EarlierRuns(runs).margin() if to_fit else None
+    fits = fitted(needs, to_fit, margin) if to_fit else []
+    spare = list(rooms(needs, to_fit, margin)) if to_fit and not any(fit.changes for fit in fits) else []
     if as_json:
         by_stage = {fit.stage: {"fit": fit.to_json()} for fit in fits}
+        for one in spare:
+            by_stage[one.stage]["room"] = one.to_json()
         both = zip(steps, needs, strict=True)
         rows = [step.to_json() | need.to_json(asked) | by_stage.get(step.stage, {}) for step, need in both]
         show_json(rows)
@@ -133,6 +138,7 @@ def plan(
         memory.bars(screen, needs, asked)
     if fits:
         memory.fit(screen, fits, to_fit, len(needs))
+        memory.room(screen, spare, len(needs))
     checks.files_there(loaded, [step.stage for step in steps])
 
 

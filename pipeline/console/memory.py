@@ -7,14 +7,14 @@ from rich.markup import escape
 from rich.text import Text
 
 from pipeline.console.screen import Screen
-from pipeline.plan.memory.card import Card
+from pipeline.plan.memory.card import TIGHT, Card
 from pipeline.plan.memory.fit import ALTERING, Fit
 from pipeline.plan.memory.need import GIB
 from pipeline.plan.memory.reckoned import Reckoned
+from pipeline.plan.memory.room import Room
 from pipeline.wording import duration, listed
 
 WIDTH = 40  # cells of the longest bar
-TIGHT = 0.08  # of a card: about what the plan may be off by, and what a desktop takes
 
 
 def gib(size: int) -> str:
@@ -119,11 +119,12 @@ def fit(screen: Screen, fits: Sequence[Fit], card: Card, stages: int) -> None:
     if not changes and all(one.fits for one in fits):
         which = "every stage" if len(fits) == stages else "every other stage"
         tight = [one.stage for one in fits if card.bytes - one.need.bytes < TIGHT * card.bytes]
-        told = (
-            f", [yellow]{listed(tight)} tightly: the plan may be off by as much, and a desktop needs some[/yellow]"
-            * bool(tight)
-        )
-        screen.message(f"[green]{which} fits {escape(card.name)} as it stands[/green]{told}")
+        told = f"[green]{which} fits {escape(card.name)} as it stands[/green]"
+        if tight:
+            told += (
+                f", [yellow]{listed(tight)} tightly: the plan may be off by as much, and a desktop needs some[/yellow]"
+            )
+        screen.message(told)
         return
     if changes:
         said = "rows an update as before" if all(one.fits for one in fits) else "not enough, see below"
@@ -140,6 +141,19 @@ def fit(screen: Screen, fits: Sequence[Fit], card: Card, stages: int) -> None:
                 f"[bold red]{one.stage} does not fit by that[/bold red]: {more} too much in {one.need.peak.name}"
             )
             screen.message(f"  what would do: {'; or '.join(one.otherwise)}")
+
+
+def room(screen: Screen, found: Sequence[Room], stages: int) -> None:
+    """The lines that turn what is to spare into speed: once, where all of the `stages` take them."""
+    if not found:
+        return
+    own = len(found) < stages
+    changes = {path if own else path[2:]: value for one in found for path, value in one.changes.items()}
+    less = f"up to {max(one.saves for one in found):.0%} less to compute"
+    screen.console.print()
+    screen.message(f"[bold]and faster with what is to spare[/bold] (activations are kept, not computed again: {less})")
+    screen.console.print(Text(as_yaml(changes)), soft_wrap=True)
+    screen.message("; ".join(f"{one.stage} then needs {gib(one.need.bytes)}" for one in found))
 
 
 def as_yaml(changes: Mapping[tuple[str, ...], object]) -> str:

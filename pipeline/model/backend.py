@@ -44,11 +44,13 @@ def choose(
     from_scratch: bool,
     bits: int | None = None,
     processes: int = 1,
+    gpu: bool = False,
 ) -> Backend:
     """The backend of a stage for `wanted`: true, false or "auto".
 
-    `bits` is what the base is quantized to, and `processes` how many train. `own` says that the stage itself asks for it; what a whole chain asks for leaves out the kinds of stage that
-    Unsloth does not serve. `model_type` is None where it is not known yet. Raises PipelineError where Unsloth is
+    `bits` is what the base is quantized to, and `processes` how many train. `own` says that the stage itself asks for it;
+    what a whole chain asks for leaves out the kinds of stage that Unsloth does not serve. `model_type` is None where it is
+    not known yet. `gpu`: of a card that is asked about, whatever this machine has. Raises PipelineError where Unsloth is
     asked for and cannot serve.
     """
     if wanted is False:
@@ -61,11 +63,11 @@ def choose(
         raise PipelineError(f"{stage}: Unsloth cannot serve it: {reason}.", f"{way_out} {WITHOUT}".strip())
     if wanted is True:
         return Backend(UNSLOTH, ASKED)
-    if not has_gpu():
+    if not (gpu or has_gpu()):
         return Backend(TRANSFORMERS, "no GPU: Unsloth gains nothing on a CPU")
     if reason:
         return Backend(TRANSFORMERS, reason)
-    return Backend(UNSLOTH, "installed, and there is a GPU")
+    return Backend(UNSLOTH, "installed, for that card" if gpu else "installed, and there is a GPU")
 
 
 def _kind(spec: Spec, from_scratch: bool) -> str | None:

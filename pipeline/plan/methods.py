@@ -67,17 +67,26 @@ def _refuse_whole(recipe: Recipe, name: str, method: Method) -> None:
         )
 
 
+def new_tokens(recipe: Recipe, base: Base) -> list[str]:
+    """What the recipe's template writes and its pad token, as far as the base's tokenizer is known to lack them."""
+    model = recipe.model
+    if base.source is None:
+        return []
+    written = MARKER.findall(named(model.template)) if model.template else []
+    return without(base, dict.fromkeys([*written, *([model.pad_token] if model.pad_token else [])]))
+
+
 def refuse_new_tokens(recipe: Recipe, name: str, base: Base) -> None:
-    """Raises PipelineError where a new adapter would have to learn tokens of the template, and its method cannot."""
+    """Raises PipelineError where a new adapter would have to learn tokens beside itself, and its method cannot."""
     method, _ = tuning(recipe, name, None)
-    if method.new_tokens or base.source is None or recipe.model.template is None:
+    if method.new_tokens or not (new := new_tokens(recipe, base)):
         return
-    if new := without(base, dict.fromkeys(MARKER.findall(named(recipe.model.template)))):
-        raise PipelineError(
-            f"{recipe.place('model', 'template')}: {', '.join(new)} are new to the model, and method {method.name} of {name} cannot "
-            "train tokens beside itself.",
-            WITHOUT_NEW_TOKENS,
-        )
+    key = "pad_token" if new == [recipe.model.pad_token] else "template"
+    raise PipelineError(
+        f"{recipe.place('model', key)}: {', '.join(new)} {'is' if len(new) == 1 else 'are'} new to the model, and method "
+        f"{method.name} of {name} cannot train tokens beside itself.",
+        WITHOUT_NEW_TOKENS,
+    )
 
 
 _WAYS_OUT = {KEEP: KEEP, SEVERAL: f"{SEVERAL} (--processes)"}  # instead of the stage itself

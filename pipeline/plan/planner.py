@@ -37,12 +37,15 @@ class Planner:
         policy: str | None = None,
         digests: Digests | None = None,
         place: Path | None = None,
+        *,
+        for_card: bool = False,
     ):
         self.recipe = recipe
         self.runs = runs
         self.folder = runs / recipe.name
         self.policy = policy  # overrides the parent of the first goal
         self.place = place  # where attempts are kept that are none of the recipe's own
+        self.for_card = for_card  # whether it is of a GPU that is asked about, which need not be here
         self.digests = digests or Digests(runs / ".digests.json")
         self.parents = Parents(recipe, self.folder, self.digests)
         self.contents = Contents(recipe, self.folder, self.digests)
@@ -162,6 +165,7 @@ class Planner:
             from_scratch=alone and config is not None,
             bits=self.recipe.model.bits,
             processes=self.recipe.launch.size,
+            gpu=self.for_card,
         )
 
     def resolve_commits(self, steps: Iterable[Step]) -> bool:

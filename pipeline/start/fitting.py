@@ -13,7 +13,7 @@ from pipeline.start.new import Draft
 
 def fit(draft: Draft, recipe: Recipe, card: Card) -> Sequence[str]:
     """Put what the plan would change into the draft; returns what is to be said of each stage."""
-    planner = Planner(recipe, Path("runs"))
+    planner = Planner(recipe, Path("runs"), for_card=True)
     needs = reckon(planner, planner.plan(list(recipe.stages)))
     said = [f"{one.stage}: what it needs is not known: {one.why_not}" for one in needs if one.need is None]
     for one in fitted(needs, card, None):

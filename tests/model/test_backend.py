@@ -34,6 +34,7 @@ def test_auto_takes_it_where_it_gains(installed):
     assert "gpt2" in chosen(wanted="auto", model_type="gpt2").why
     installed("2026.10.9", gpu=False)
     assert "no GPU" in chosen(wanted="auto").why
+    assert chosen(wanted="auto", gpu=True) == backend.Backend("unsloth", "installed, for that card")
     installed(None, gpu=True)
     assert "not installed" in chosen(wanted="auto").why
 

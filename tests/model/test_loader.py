@@ -1,5 +1,6 @@
 """What a stage starts from: the parent's adapter on its base, whole, or a new one where it was asked for."""
 
+import json
 import math
 import shutil
 from pathlib import Path
@@ -8,9 +9,11 @@ import pytest
 import torch
 from conftest import align, attempt, refused, write_rows
 from safetensors.torch import load_file
+from small_models import base
 from stage_runs import adapter_of, stage_run, trainer_of
 
 from pipeline.errors import PipelineError
+from pipeline.model.tokenizer import train
 
 
 def test_the_reward_model_starts_from_the_sft_adapter(stage_of, chain):
@@ -81,6 +84,33 @@ def test_new_tokens_of_a_template_are_trained_saved_and_reload_to_the_same_logit
     AutoPeftModelForSequenceClassification.from_pretrained(
         runs / "reward" / "latest" / "adapter", num_labels=1, pad_token_id=tokenizer.pad_token_id
     )
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_new_tokens_are_in_the_loss_by_pieces_as_they_are_in_that_of_all_logits_at_once(tmp_path, monkeypatch, tied):
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    monkeypatch.chdir(tmp_path)
+    words = train([f"What is {n}? It is {n}." for n in range(30)], 300)
+    base(tmp_path / "base", "llama", words=words, tie_word_embeddings=tied)
+    write_rows(tmp_path / "chat.jsonl", [{"prompt": f"{n}?", "completion": f"{n}. " * 40} for n in range(30)])
+    recipe = {"name": "new", "model": {"id": "./base", "template": "chatml"}, "adapter": {"r": 4}, "threads": 1}
+    Path("new.yaml").write_text(json.dumps(recipe | {"stages": {"sft": {"data": {"path": "chat.jsonl"}}}}))
+    found = []
+    for kind in (None, "nll"):
+        stage = stage_run("new.yaml", "sft", *([f"stages.sft.train.loss_type={kind}"] if kind else []), folder=tmp_path)
+        stage.rows.prepare()
+        trainer, rows = trainer_of(stage)
+        assert isinstance(trainer, SFTTrainer) and trainer.args.loss_type == (kind or "chunked_nll")
+        loss = trainer.compute_loss(trainer.model, trainer.data_collator(rows[:8]))
+        loss.backward()
+        grads = {name: p.grad for name, p in trainer.model.named_parameters() if p.requires_grad}
+        found.append((float(loss), grads))
+    (loss, grads), (whole, same) = found
+    assert loss == pytest.approx(whole, abs=1e-5) and grads.keys() == same.keys()
+    assert all(torch.allclose(grad, same[name], atol=1e-6) for name, grad in grads.items())
+    learned = [grad for name, grad in grads.items() if "trainable_tokens" in name]
+    assert len(learned) == (1 if tied else 2) and all(grad.abs().max() > 0 for grad in learned)
 
 
 @pytest.mark.slow

@@ -19,8 +19,10 @@ from pipeline.recipe import yaml_lines
 from pipeline.recipe.reading import load_recipe
 
 COMMIT = "0" * 40
+CHECKPOINTED = "train.gradient_checkpointing=true"
 RECIPE = """\
 name: card
+use_unsloth: false
 model: {id: some/llama, dtype: bfloat16}
 train: {per_device_train_batch_size: 4, gradient_accumulation_steps: 4, gradient_checkpointing: false}
 evaluation: {max_rows: 50}
@@ -115,6 +117,20 @@ def test_a_card_can_be_chosen_before_there_are_data(there):
     assert "once its data are there" in rows["sft"]["why"] and "once" not in rows["dpo"]["why"]
     with pytest.raises(PipelineError, match=r"chat\.jsonl: no such file"):
         needs(goals=["sft"])  # as a run plans it
+
+
+def test_what_is_to_spare_is_turned_into_speed(there):
+    """For each stage that fits as well without computing activations again; not where the rest would be too little."""
+    said = align("plan", "-r", "card.yaml", "--set", CHECKPOINTED, "--fit", "192", cwd=there, env=os.environ).stdout
+    assert "every stage fits a card of 192 GB as it stands" in said
+    lines = said.partition("and faster with what is to spare")[2].splitlines()
+    assert "up to 33% less to compute" in lines[0] and lines[1] == "train: {gradient_checkpointing: false}"
+    options = ("--set", CHECKPOINTED, "--set", "stages.sft.train.max_length=512", "--fit", "40", "--json")
+    rows = json.loads(align("plan", "-r", "card.yaml", *options, cwd=there, env=os.environ).stdout)
+    room = {row["stage"]: row["room"] for row in rows if "room" in row}
+    faster = needs("stages.sft.train.max_length=512")
+    assert {stage for stage, one in faster.items() if one.need.bytes < 0.92 * card.named(40).bytes} == room.keys()
+    assert 0 < len(room) < len(rows) and all(faster[stage].need.bytes == one["bytes"] for stage, one in room.items())
 
 
 @pytest.mark.parametrize("gib", [24, 16, 12])

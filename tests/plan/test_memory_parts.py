@@ -100,7 +100,10 @@ def test_an_optimizers_states_are_those_that_it_keeps(name):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("checkpointing", [True, False])
-@pytest.mark.parametrize(("stage", "method"), [("sft", "lora"), ("dpo", "lora"), ("sft", "full")])
+@pytest.mark.parametrize(
+    ("stage", "method"),
+    [("sft", "lora"), ("dpo", "lora"), ("sft", "full"), ("sft", "lora+tokens"), ("dpo", "lora+tokens")],
+)
 def test_a_step_is_near_to_what_is_traced(stage, method, checkpointing, dtype):
     """The goal of a tenth; benchmarks/memory.py does it with the sizes that people train."""
     for kind, layers in (("qwen3", 3),):

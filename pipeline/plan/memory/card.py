@@ -13,6 +13,7 @@ from pipeline.plan.memory.need import GIB
 _ASK = ("--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits")
 # Of what a card is sold as, what is there: a 16 GB card has 15.9 GiB or less, and a desktop takes some.
 SEEN = 0.98
+TIGHT = 0.08  # of a card: about what the plan may be off by, and what a desktop takes
 _NUMBER = re.compile(r"\d+\.\d+")
 AMPERE = 8.0  # the compute capability from which on a card has bfloat16
 SIZES = (8, 10, 12, 16, 20, 24, 32, 40, 48, 80, 96, 141, 192, 288)  # GB that cards are sold with

@@ -12,7 +12,8 @@ from pipeline.plan.memory.card import SIZES, Card, named
 from pipeline.plan.memory.held import Held
 from pipeline.plan.memory.need import EVALUATIONS, Need
 from pipeline.plan.memory.reckoned import Reckoned, needed
-from pipeline.plan.memory.stage_need import ROLLOUT, Setting, smaller
+from pipeline.plan.memory.setting import Setting, smaller
+from pipeline.plan.memory.stage_need import ROLLOUT
 from pipeline.recipe.launch import SHARDING, ZERO
 
 Changes = Mapping[tuple[str, ...], object]  # by the path of the key in a recipe

@@ -9,9 +9,10 @@ from pipeline.plan.memory.card import Card
 from pipeline.plan.memory.earlier_runs import EarlierRuns
 from pipeline.plan.memory.held import ALONE, Held, held_by
 from pipeline.plan.memory.need import Need
-from pipeline.plan.memory.settings import setting_of
+from pipeline.plan.memory.of_recipe import setting_of
+from pipeline.plan.memory.setting import Setting
 from pipeline.plan.memory.shape import UnknownShape
-from pipeline.plan.memory.stage_need import Setting, need_of
+from pipeline.plan.memory.stage_need import need_of
 from pipeline.plan.planner import Planner
 from pipeline.plan.step import CONTINUE, RUN, Step
 

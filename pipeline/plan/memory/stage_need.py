@@ -1,122 +1,19 @@
 """A stage's parts put together: what stands there all the time, and what each thing that it does adds."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
+from collections.abc import Iterator
 
 from pipeline.plan.memory import activations, loss, optimizer, weights
 from pipeline.plan.memory.activations import Pass
-from pipeline.plan.memory.held import ALONE, REDUCED, Held
+from pipeline.plan.memory.held import REDUCED
 from pipeline.plan.memory.need import EVALUATIONS, Need, Phase, largest
-from pipeline.plan.memory.shape import Shape
+from pipeline.plan.memory.setting import Setting
 from pipeline.plan.memory.tuned import Tuned
-from pipeline.recipe.launch import EACH, PASSES, divided
-from pipeline.stage import Spec
+from pipeline.plan.memory.weights import BYTES
 
 ROLLOUT = "a rollout"
 # What an evaluation takes at a time, see pipeline.evaluate.forward: bytes of fp32 logits, or tokens where there are none.
 EVALUATION_LOGITS, EVALUATION_TOKENS = 256 << 20, 1 << 14
 READ_FOR_EACH_WRITTEN = 4  # rows that are read at a time, for each that is answered: see pipeline.evaluate.evaluation
-
-
-@dataclass(frozen=True)
-class Setting:
-    """All of a stage that its memory depends on."""
-
-    spec: Spec
-    shape: Shape
-    tuned: Tuned
-    train: Mapping[str, Any]  # every training argument, with its default; of all processes together
-    dtype: str
-    bits: int | None
-    length: int  # tokens of the longest row; with its response where it samples one
-    prompt: int  # tokens of the longest prompt
-    attention: str = "sdpa"
-    unsloth: bool = False
-    second_model: bool = False  # whether the reference is a model of its own
-    reference: bool = False  # whether one stands there while it trains
-    scored: bool = False  # whether a reward model stands beside
-    answers: int = 0  # tokens of a held-out answer; 0 where none is asked for
-    batch_of_answers: int = 0
-    evaluated: int = 0  # held-out rows that an evaluation reads
-    longest_row: int = 0  # tokens, where the rows are prepared
-    quantizable: bool = False  # whether the base could be kept in 4 bits, and is not
-    quantizable_in_parts: bool = False  # whether it could be so where each process has a part of it
-    whole_loss: bool = False  # whether an adapter on the head keeps TRL from its chunked loss
-    gpu: bool = True
-    held: Held = ALONE
-
-    @property
-    def reference_stands(self) -> bool:
-        """Whether a frozen reference is there while it trains. In parts its adapter is, also where what it says is kept."""
-        in_parts = self.held.sharded and bool(self.spec.reference_columns) and not self.tuned.whole
-        return self.reference or in_parts
-
-    @property
-    def half(self) -> bool:
-        return self.dtype != "float32"
-
-    @cached_property
-    def own(self) -> Mapping[str, Any]:
-        """The training arguments of each process. Raises ValueError where its steps cannot be dealt out."""
-        return divided(self.spec, self.train, self.held.processes)
-
-    @property
-    def can_be_dealt_out(self) -> bool:
-        try:
-            return bool(self.own)
-        except ValueError:
-            return False
-
-    @property
-    def micro(self) -> int:
-        return int(self.own[EACH])
-
-    @property
-    def accumulates(self) -> bool:
-        return int(self.own[PASSES]) > 1
-
-    @property
-    def checkpointing(self) -> bool:
-        return bool(self.train.get("gradient_checkpointing"))
-
-    @property
-    def rollout(self) -> int:
-        """Sequences that a process samples together."""
-        own = self.own
-        if "local_rollout_forward_batch_size" in own:
-            steps = int(own[PASSES]) * int(own["num_mini_batches"])
-            return min(int(own["local_rollout_forward_batch_size"]), self.micro * steps)
-        if whole := own.get("generation_batch_size"):  # of all processes
-            return -(-int(whole) // self.held.processes)
-        return self.micro * int(own.get("steps_per_generation") or own[PASSES])
-
-    @property
-    def loss(self) -> str:
-        config = self.spec.config
-        if self.spec.head == "score":
-            return loss.NONE
-        if config == "PPOConfig":
-            return loss.IN_PIECES
-        if config == "SFTConfig":
-            if self.unsloth:
-                return loss.FUSED
-            plain = self.whole_loss or self.train.get("label_smoothing_factor")
-            wanted = self.train.get("loss_type") or ("nll" if plain else "chunked_nll")
-            return loss.CHUNKED if wanted == "chunked_nll" else loss.WHOLE
-        if config == "ORPOConfig":
-            return loss.SELECTED_AND_WHOLE
-        return loss.SELECTED
-
-    @property
-    def step(self) -> Pass:
-        """What goes through the model in one micro-batch."""
-        rows, length = self.micro * (2 if self.spec.row_kind == "preference" else 1), self.length + self.tuned.positions
-        masked = rows > 1
-        if self.train.get("padding_free") or self.train.get("packing"):
-            rows, length, masked = 1, rows * length, bool(self.train.get("packing"))
-        return Pass(rows, length, self.half, self.attention, masked, self.unsloth)
 
 
 def need_of(setting: Setting, margin: float | None = None, **tokens: object) -> Need:
@@ -215,9 +112,11 @@ def _step(setting: Setting) -> Iterator[Phase]:
         words += one.size * answered * shape.vocabulary  # what squashes them keeps what it made
     if setting.loss == loss.CHUNKED:
         last += one.tokens * shape.width * one.size  # in another order
-    head = shape.embeddings * tuned.size if everything and words else 0  # its gradient
+    copied = _copied(setting)  # of the head, from its use on, with a gradient like that of a whole one
+    head = (shape.embeddings * tuned.size if everything else copied) if words else 0  # its gradient
+    last += copied if words else 0
     # Of a matrix that is head and embeddings, the gradients of both uses and their sum stand together at the end.
-    twice = 2 * head if shape.tied else 0
+    twice = 2 * head if shape.tied and everything else copied
     again = every if setting.checkpointing else 0
     by_piece = setting.loss in (loss.CHUNKED, loss.IN_PIECES)
     moments = [
@@ -242,6 +141,11 @@ def _step(setting: Setting) -> Iterator[Phase]:
     if held.sharded and outside:
         moments.append({"gradients": gradients + outside + REDUCED * shape.outside})
     yield largest("a training step", [standing | moment for moment in moments])
+
+
+def _copied(setting: Setting) -> int:
+    """Bytes of the embeddings (or the head) once more, with the tokens in it that are trained beside: PEFT makes it for each use."""
+    return BYTES[setting.dtype] * setting.shape.embeddings if setting.tuned.tokens else 0
 
 
 def _at_the_end(setting: Setting, gradients: int, outside: int) -> int:
@@ -274,6 +178,7 @@ def _evaluation(setting: Setting) -> Iterator[Phase]:
     words = 4 * shape.vocabulary * rows * length  # in fp32, with a copy and their log-softmax
     words = 0 if scores else int(words * (2.5 if setting.half else 3))
     whole = _gathered(setting, 2)
+    read += _copied(setting)
     yield Phase(EVALUATIONS[0], standing | {"activations": read + work, "logits": words} | whole)
     if setting.answers and not scores:
         yield _sampling(EVALUATIONS[1], setting, setting.batch_of_answers, setting.answers)
@@ -293,10 +198,5 @@ def _sampling(name: str, setting: Setting, rows: int, answer: int) -> Phase:
     )
     kept = activations.cache(shape, rows, setting.prompt + answer, setting.half)
     words = 3 * 4 * rows * shape.vocabulary
-    held = {"KV cache": kept, "activations": work, "logits": words} | _gathered(setting, 2)
+    held = {"KV cache": kept, "activations": work + _copied(setting), "logits": words} | _gathered(setting, 2)
     return Phase(name, _standing(setting) | held)
-
-
-def smaller(setting: Setting, **train: object) -> Setting:
-    """The same with other training arguments."""
-    return replace(setting, train={**setting.train, **train})

@@ -39,6 +39,7 @@ class Tuned:
     whole: bool = False  # whether weights of the model itself are trained
     layers: int | None = None  # of those the last so many; None: all
     positions: int = 0  # virtual tokens before the text
+    tokens: int = 0  # of the vocabulary that are trained beside
     products: int = 0  # bytes a layer that are as large as weights: a method that multiplies its factors out
 
     @property
@@ -50,10 +51,13 @@ class Tuned:
         return self.size * self.numbers
 
 
-def tuned(method: str, fields: Mapping[str, Any], shape: Shape, size: int, *, score: bool = False) -> Tuned:
+def tuned(
+    method: str, fields: Mapping[str, Any], shape: Shape, size: int, *, score: bool = False, tokens: int = 0
+) -> Tuned:
     """What `method` with these settings trains of a model whose own numbers have `size` bytes.
 
-    `score` adds the head of a reward model. Raises UnknownShape where no such layers are known.
+    `score` adds the head of a reward model, `tokens` so many of the vocabulary, in the embeddings and in a head of their own.
+    Raises UnknownShape where no such layers are known.
     """
     if method in ("full", "freeze"):
         return _of_the_model(None if method == "full" else int(fields["layers"]), shape, size, score=score)
@@ -65,7 +69,8 @@ def tuned(method: str, fields: Mapping[str, Any], shape: Shape, size: int, *, sc
     more += [(shape.vocabulary, shape.width, 1)] if {"embed_tokens", "lm_head"} & {*kept} else []
     if {"embed_tokens", "lm_head"} <= {*kept}:
         more += [(shape.vocabulary, shape.width, 1)]
-    return Tuned(**vars(made) | {"tensors": (*made.tensors, *more)})
+    more += [(tokens, shape.width, 1 if shape.tied or score else 2)] if tokens else []
+    return Tuned(**vars(made) | {"tensors": (*made.tensors, *more), "tokens": tokens})
 
 
 def _of_the_model(layers: int | None, shape: Shape, size: int, *, score: bool) -> Tuned:

@@ -173,22 +173,28 @@ class Context:
         return built(self.spec, given, seed=self.seed, dtype=self.dtype, folder=self.folder, config=config)
 
     def _loss(self) -> str | None:
-        """SFT's. TRL's chunked default reads the bare head, without what is trained on it, and gives no logits, which
-        smoothing needs; and it goes round the fused loss that Unsloth has on a GPU. On a CPU both backends take TRL's,
-        and are equal to the bit.
+        """SFT's. TRL's chunked default reads the head's weights alone, without an adapter on them, and gives no logits,
+        which smoothing needs; and it goes round the fused loss that Unsloth has on a GPU. On a CPU both backends take
+        TRL's, and are equal to the bit.
         """
         wanted, adapted = self.given.get("loss_type"), self._head_is_adapted()
         if wanted == "chunked_nll" and adapted:
             raise PipelineError(
-                "train.loss_type: chunked_nll goes round what is trained on the output embeddings here.",
+                "train.loss_type: chunked_nll goes round the adapter on the output embeddings here.",
                 "Leave it out: the same loss is then computed otherwise.",
             )
         fused = torch.cuda.is_available() and "unsloth" in sys.modules
         return wanted or ("nll" if adapted or fused or self.given.get("label_smoothing_factor") else None)
 
     def _head_is_adapted(self) -> bool:
+        """Whether it is more than its weights, which PEFT's wrapper of trained tokens or of a whole head has in them."""
         head = self.model.get_output_embeddings()
-        return isinstance(head, BaseTunerLayer | AuxiliaryTrainingWrapper)
+        if not isinstance(head, AuxiliaryTrainingWrapper):
+            return isinstance(head, BaseTunerLayer)
+        if getattr(head.original_module, "bias", None) is not None:
+            return True
+        head.bias = None  # TRL asks for it, and the wrapper does not know of any
+        return False
 
     def _freeze_reference(self) -> None:
         """TRL copies LoRA tensors into the adapter `ref`, but not trained embeddings: take them all from the parent."""

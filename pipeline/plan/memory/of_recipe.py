@@ -11,8 +11,8 @@ from pipeline.model.adapters.method import IN_4_BITS, Method
 from pipeline.model.backend import UNSLOTH
 from pipeline.model.base import Base, repository_of
 from pipeline.plan import methods
+from pipeline.plan.memory.setting import Setting
 from pipeline.plan.memory.shape import Shape, UnknownShape, shape_of
-from pipeline.plan.memory.stage_need import Setting
 from pipeline.plan.memory.tuned import tuned
 from pipeline.plan.memory.weights import BYTES
 from pipeline.plan.positions import told_by
@@ -52,7 +52,8 @@ def setting_of(recipe: Recipe, step: Step, base: Base, lengths: Mapping[str, int
     evaluation = recipe.stage(name).evaluation
     asks = KINDS[spec.row_kind].ASKS and evaluation.max_rows
     size = BYTES[model.dtype]
-    trained = tuned(method.name, fields, shape, size, score=spec.head == "score")
+    new = _new_tokens(recipe, base, method, fields)
+    trained = tuned(method.name, fields, shape, size, score=spec.head == "score", tokens=new)
     reference = _reference(spec, train, lengths.get("rows"))
     return Setting(
         spec=spec,
@@ -74,8 +75,15 @@ def setting_of(recipe: Recipe, step: Step, base: Base, lengths: Mapping[str, int
         longest_row=lengths.get("row", 0),
         quantizable=_quantizable(recipe, method),
         quantizable_in_parts=IN_4_BITS in method.divided,
-        whole_loss="lm_head" in trained.adapted or bool(fields.get("modules_to_save")),
+        whole_loss="lm_head" in trained.adapted,
     )
+
+
+def _new_tokens(recipe: Recipe, base: Base, method: Method, fields: Mapping) -> int:
+    """How many tokens are trained beside the adapter: those of one that goes on, or what is new to the base."""
+    if known := fields.get("trainable_token_indices"):
+        return max(map(len, known.values())) if isinstance(known, Mapping) else len(known)
+    return len(methods.new_tokens(recipe, base)) if method.new_tokens and not method.whole else 0
 
 
 def _quantizable(recipe: Recipe, method: Method) -> bool:
