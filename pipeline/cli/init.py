@@ -22,6 +22,7 @@ from pipeline.start import fitting, from_another, new
 from pipeline.start.goals import GOALS
 from pipeline.start.looked import Looked, look
 from pipeline.start.written import paragraph, recipe_text
+from pipeline.wording import listed
 
 
 def init(
@@ -35,6 +36,7 @@ def init(
     ] = None,
     model: Annotated[str | None, typer.Option(help="A hub id (owner/name) or a folder.")] = None,
     data: Annotated[list[str] | None, typer.Option(help="A file or folder of rows; again for another.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of files that are not UTF-8, such as gb18030.")] = None,
     goal: Annotated[str | None, typer.Option(help=f"{', '.join(GOALS)}; else what the rows are for.")] = None,
     gpu: Annotated[
         str | None, typer.Option("--card", "--gpu", help="The card's GB, or T4; 0 for a CPU; else this machine's.")
@@ -44,7 +46,7 @@ def init(
     """Write a recipe: for your model, data and card, or from another tool's file."""
     screen = Screen(make_console())
     if from_file:
-        if any((model, data, goal, gpu is not None)):
+        if any((model, data, goal, encoding, gpu is not None)):
             raise PipelineError("--from: the file says model and data.", "Leave the other options out.")
         if stage is not None and len(from_file) > 1:
             raise PipelineError(
@@ -56,7 +58,8 @@ def init(
         raise PipelineError("--stage: is for a file of --from.", "Say with --goal what the recipe is for.")
     ask = _Asking(not yes and _a_terminal())
     model = _checked_model(model or ask("The model: a hub id (owner/name) or a folder", "--model"))
-    looked = [_looked(screen, path) for path in data or shlex.split(ask("The data: one or more files", "--data"))]
+    paths = data or shlex.split(ask("The data: one or more files", "--data"))
+    looked = [_looked(screen, path, encoding) for path in paths]
     goal = new.goal_of(goal or ask.among(GOALS, new.goal_of(None, looked)), looked)
     own = cards.own()
     said = gpu or ask("GB of the card (0: a CPU)", None, f"{own.bytes / cards.GIB:.0f}" if own else "0")
@@ -120,10 +123,13 @@ def _checked_model(model: str) -> str:
     return str(folder) if folder.is_dir() else model
 
 
-def _looked(screen: Screen, path: str) -> Looked:
-    found = look(path)
+def _looked(screen: Screen, path: str, encoding: str | None) -> Looked:
+    found = look(path, encoding)
     bad = f", {len(found.bad)} of them bad" if found.bad else ""
     screen.say(f"{path}: rows of the kind {found.kind} (the first {found.rows} looked at{bad})")
+    if columns := found.how.get("columns"):
+        taken = listed([f"{theirs} is taken for {ours}" for ours, theirs in columns.items()])
+        screen.say(f"  {taken}: see data.columns of the recipe")
     return found
 
 

@@ -42,6 +42,20 @@ class Evaluation:
     def judge(self) -> Judge:
         return Judge(self.settings)
 
+    def cut_short(self) -> tuple[int, int]:
+        """(held-out rows whose own answer would be judged wrong if it were cut as a policy's is, rows that are judged)."""
+        if self.head != "causal" or not self.judge.figure or not KINDS[self.kind].ASKS or KINDS[self.kind] is Prompt:
+            return 0, 0
+        references = [one.reference for one in self.held_out]
+        known = [one for one, right in zip(references, self.judge.right(references), strict=True) if right is not None]
+        whole = [self.tokenizer(one, add_special_tokens=False).input_ids for one in known]
+        longer = [
+            (text, self.tokenizer.decode(ids[: self.settings.max_new_tokens], skip_special_tokens=True))
+            for text, ids in zip(known, whole, strict=True)
+            if len(ids) > self.settings.max_new_tokens
+        ]
+        return sum(self.judge.answer(cut) != self.judge.answer(text) for text, cut in longer), len(known)
+
     def run(self, model, before: Figures | None = None) -> Figures:
         """Evaluate; `before` is the same evaluation of the policy that training started from."""
         figures = Figures()

@@ -94,7 +94,15 @@ def _stages(looked: Sequence[Looked], goal: str) -> list[tuple[Beginning, list[L
 def _put_stage(made: Draft, begun: Beginning, files: list[Looked], card: Card | None) -> None:
     where = ["stages", begun.stage]
     paths = [one.path for one in files]
-    made.put([*where, "data", "path"], paths[0] if len(paths) == 1 else paths, f"{files[0].kind} rows")
+    checked = files[0].answer if begun is TO_BE_CHECKED else None
+    how = [_how(one, checked) for one in files]
+    if all(one == how[0] for one in how):
+        made.put([*where, "data", "path"], paths[0] if len(paths) == 1 else paths, f"{files[0].kind} rows")
+        for key, value in how[0].items():
+            made.put([*where, "data", key], value, _WHY[key])
+    else:
+        parts = [{"path": path} | own for path, own in zip(paths, how, strict=True)]
+        made.put([*where, "data", "mixture"], parts, f"{files[0].kind} rows, all of them")
     made.put([*where, "data", "held_out"], 0.05, "measured before and after, and never trained on")
     if bad := [reason for one in files for reason in one.bad]:
         made.put([*where, "data", "on_bad_row"], "error", "the run stops at a bad row; drop leaves them out, listed")
@@ -119,6 +127,18 @@ def _put_stage(made: Draft, begun: Beginning, files: list[Looked], card: Card | 
         column, reward = files[0].answer, files[0].reward
         judge = reward if column == "answer" else {"function": reward, "column": column}
         made.put([*where, "reward_functions"], {"right": judge}, f'judged by the column "{column}"')
+
+
+_WHY = {
+    "columns": "the field that is expected, and what it is called there",
+    "encoding": "what the files are written in",
+}
+
+
+def _how(one: Looked, checked: str | None) -> dict:
+    """What `data` says beside the path. The column by which a response is `checked` keeps its name."""
+    columns = {ours: theirs for ours, theirs in one.how.get("columns", {}).items() if theirs != checked}
+    return {key: value for key, value in (dict(one.how) | {"columns": columns}).items() if value}
 
 
 def _wants_4_bits(model: str, card: Card) -> bool:

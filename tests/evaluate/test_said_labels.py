@@ -1,5 +1,7 @@
 """Answers that are labels: read as a person would, counted as scikit-learn would, with what is no label told apart."""
 
+import re
+
 import numpy
 import pytest
 from conftest import align, manifest, write_micro, write_rows
@@ -85,6 +87,25 @@ def test_a_stage_tells_them_on_screen_in_the_manifest_and_on_the_page(chain, tmp
     assert kept["metrics"]["after"]["most_frequent_label"] == max(map(sum, table)) / 12
     assert {"accuracy", "macro_f1", "no_label"} <= kept["differences"].keys()
     assert "Which label was said for which" in (tmp_path / "runs" / "micro" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("short", "code"), [("b", 0), ("zqqj", 1)])
+def test_an_answer_too_long_to_be_given_is_told_before_it_is_judged(chain, tmp_path, short, code):
+    write_micro(tmp_path)
+    both = [("film", short), ("book", "xqzjv")]
+    write_rows(tmp_path / "chat.jsonl", [{"prompt": f"{a} {n}", "completion": c} for n in range(20) for a, c in both])
+    labels = (
+        f"stages.sft.evaluation={{labels: [{short}, xqzjv], answer_pattern: null, max_rows: 12, max_new_tokens: 1}}"
+    )
+    base = f"model={{id: {chain}/runs/micro/pretrain/latest/model}}"
+    done = align("run", "sft", "-r", "micro.yaml", "--set", base, "--set", labels, cwd=tmp_path, check=False)
+    said = " ".join((done.stdout + done.stderr).split())
+    told = re.search(
+        r"evaluation.max_new_tokens: (\d+) of the (\d+) held-out rows have an answer that would be judged", said
+    )
+    assert (
+        bool(done.returncode) is bool(code) and (told[1] == told[2]) is bool(code) and 0 < int(told[1]) <= int(told[2])
+    )
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,28 @@ def test_the_reward_reads_the_column_that_the_rows_have(init):
     assert sums.function == "number" and boxed.function == "math" and boxed.options == {"column": "solution"}
 
 
+def test_columns_of_other_names_and_texts_that_are_not_utf_8_are_said_in_the_recipe(init):
+    rows = [{"问题": f"几加{n}？", "答案": f"{n}。"} for n in range(9)]
+    Path("qa.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="gb18030")
+    write_rows(Path("dolly.jsonl"), [{"instruction": f"Say {n}", "context": "", "response": f"{n}"} for n in range(9)])
+    write_rows(Path("capital.jsonl"), [{"Problem": f"{n} + 1?", "Solution": f"{n + 1}"} for n in range(9)])
+    rest = ("--model", "base", "--card", "0", "--yes")
+    said = init("zh.yaml", "--data", "qa.jsonl", "--encoding", "gb18030", *rest)
+    assert "问题 is taken for question and 答案 is taken for answer" in said
+    data = load_recipe("zh.yaml").stage("sft").data
+    assert data.columns == {"question": "问题", "answer": "答案"} and data.encoding == "gb18030"
+    init("two.yaml", "--data", "dolly.jsonl", "--data", "capital.jsonl", "--data", "chat.jsonl", *rest)
+    parts = load_recipe("two.yaml").stage("sft").data.mixture
+    assert [part.columns for part in parts] == [
+        {"input": "context", "output": "response"},
+        {"question": "Problem", "answer": "Solution"},
+        {},
+    ]
+    with pytest.raises(PipelineError, match="not UTF-8 text") as refused:
+        init("other.yaml", "--data", "qa.jsonl", *rest)
+    assert "--encoding gb18030 for `align data check` and `align init`" in refused.value.fix
+
+
 def test_without_a_goal_the_rows_say_it(init):
     said = init("mine.yaml", "--model", "base", "--data", "pairs.jsonl", "--yes")
     assert "rows of the kind preference" in said and list(load_recipe("mine.yaml").stages) == ["dpo"]

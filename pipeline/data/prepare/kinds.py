@@ -1,6 +1,7 @@
 """What a file's rows are: their kind is told by the first of them."""
 
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 from pipeline.data.prepare.label_fields import label_fields_in
@@ -9,6 +10,7 @@ from pipeline.data.read.files import container
 from pipeline.data.read.reader import Row, read_rows
 from pipeline.data.shapes.examples import BadRow, recognized
 from pipeline.data.shapes.fields import renamed
+from pipeline.data.shapes.guessed import as_columns, guessed
 from pipeline.data.shapes.kinds import KINDS
 from pipeline.data.shapes.labels import Unwanted
 from pipeline.data.shapes.shape import SHAPES, Shape
@@ -34,16 +36,35 @@ def kind_of(data: Data) -> str:
         raise PipelineError(f"{paths}: has no rows.", "Give a file with at least one row.")
     if kind := _likeliest(rows) or _by_fields(rows):
         return kind
+    said = (
+        f"{paths}: its first {len(rows)} rows have no shape that is known; their fields are {_fields(rows) or 'none'}."
+    )
+    if columns := guessed_columns(rows):
+        raise PipelineError(said, f"Say which is which: data.columns: {as_columns(columns)}{_as_options(columns)}.")
     raise PipelineError(
-        f"{paths}: its first {len(rows)} rows have no shape that is known; their fields are {_fields(rows) or 'none'}.",
+        said,
         "Name the stage with --stage to see why, or say in data.columns (--column) which is which, as in "
         f"{KINDS['conversation'].ROW}.{_header(rows)}",
     )
 
 
+def guessed_columns(rows: Probed, kind: str | None = None) -> dict[str, str]:
+    """What `data.columns` could say of the rows, by the names that their fields have; empty where nothing comes to mind."""
+    fields = _named(rows)
+    kinds = [kind] if kind else [name for name, one in KINDS.items() if not one.WANTED]
+    return next((found for name in kinds if (found := guessed(fields, name))), {})
+
+
+def _as_options(columns: Mapping[str, str]) -> str:
+    options = (f"--column {shlex.quote(f'{ours}={theirs}')}" for ours, theirs in columns.items())
+    return f" ({' '.join(options)})"
+
+
 def looks_like(rows: Probed, kind: str) -> str:
     """What bad rows of a kind rather are, and what to do with them; empty where that is not plain."""
     found = _likeliest(rows)
+    if found in (None, "prompt") and (columns := guessed_columns(rows, kind)):
+        return f"Their fields are {_fields(rows)}: say which is which, data.columns: {as_columns(columns)}."
     if found not in (None, kind) and not (found == "prompt" and _has_all_fields(rows, kind)):
         return f"These look like {KINDS[found].WORDS}, for {listed(stages_of(found))}."
     if not found and _fields(rows) and not any(recognized(row.value, kind, source.columns) for row, source in rows):
@@ -160,6 +181,9 @@ def _header(rows: Probed) -> str:
 
 def _fields(rows: Probed) -> str:
     """Those of the first row that has some."""
-    first = next((row.value for row, _ in rows if isinstance(row.value, dict) and row.value), {})
-    shown = [name if len(name) <= 40 else f"{name[:40]}..." for name in map(str, first)]
+    shown = [name if len(name) <= 40 else f"{name[:40]}..." for name in _named(rows)]
     return ", ".join(shown[:12]) + (f" and {len(shown) - 12} more" if len(shown) > 12 else "")
+
+
+def _named(rows: Probed) -> list[str]:
+    return [str(name) for name in next((row.value for row, _ in rows if isinstance(row.value, dict) and row.value), {})]

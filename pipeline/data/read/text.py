@@ -84,7 +84,7 @@ def _mark(encoding: str) -> bytes:
 
 def _names(encoding: str) -> str:
     return (
-        f"If so, set data.encoding: {encoding} in the recipe (--encoding {encoding} for `align data check`), or "
+        f"If so, set data.encoding: {encoding} in the recipe (--encoding {encoding} for `align data check` and `align init`), or "
         "convert the file to UTF-8."
     )
 

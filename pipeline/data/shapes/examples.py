@@ -23,6 +23,7 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 
 from pipeline.data.shapes.fields import BadRow, names, renamed, type_of
+from pipeline.data.shapes.guessed import as_columns, guessed
 from pipeline.data.shapes.kinds import KINDS, Kind
 from pipeline.data.shapes.labels import Unwanted, find_label_fields
 from pipeline.data.shapes.shape import BESIDE, SHAPES, Shape
@@ -68,9 +69,8 @@ def example_of(
 def _recognized(row: dict, kind: str, columns: Mapping[str, str]) -> Shape:
     if (best := _of_fields(tuple(row), kind, tuple(columns))) is None:
         lacks = 'has no "text", "content" or "document"' if kind == "text" else f"is of no shape known for {kind} rows"
-        raise BadRow(
-            f"{lacks}; its fields are {names(row)}: say in data.columns which is which, as in {KINDS[kind].ROW}"
-        )
+        which = as_columns(found) if (found := guessed(row, kind)) else KINDS[kind].ROW
+        raise BadRow(f"{lacks}; its fields are {names(row)}: say in data.columns which is which, as in {which}")
     return SHAPES[best]
 
 
