@@ -82,6 +82,7 @@ def fake_step(config: dict, stage: str, method: str, checkpointing: bool, rows: 
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from benchmarks.live_storages import LiveStorages, made_fake
+    from pipeline.model.new_tokens import without_copies
     from pipeline.plan.memory.shape import shape_of
 
     kind = getattr(torch, dtype)
@@ -94,6 +95,7 @@ def fake_step(config: dict, stage: str, method: str, checkpointing: bool, rows: 
                 apart = [] if shape_of(config).tied else ["lm_head"]
                 settings.trainable_token_indices = {name: list(range(NEW_TOKENS)) for name in ("embed_tokens", *apart)}
             model = get_peft_model(model, settings)
+            without_copies(model)
             for one in model.parameters():
                 if one.requires_grad:
                     one.data = one.data.float()

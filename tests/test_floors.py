@@ -93,6 +93,7 @@ MAY_BE_HEAVY = {
     "pipeline.model.freezing",
     "pipeline.model.adapter_tensors",
     "pipeline.model.loader",
+    "pipeline.model.new_tokens",
     "pipeline.model.parts",
     "pipeline.model.proofs",
     "pipeline.model.quantization",

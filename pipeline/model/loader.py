@@ -30,6 +30,7 @@ from pipeline.model.adapters.absent import no_module, refuse_absent_layers
 from pipeline.model.adapters.method import WITHOUT_NEW_TOKENS
 from pipeline.model.base import Base
 from pipeline.model.freezing import train_last
+from pipeline.model.new_tokens import without_copies
 from pipeline.model.quantization import keep_dtype, quantization
 from pipeline.model.tokenizer import Prepared
 from pipeline.recipe.sections import Model
@@ -188,6 +189,7 @@ class Loader:
         set_seed(self.seed)  # the same adapter to start from, whatever loading the base drew
         with _fitting():
             model = method_of(config.peft_type).of(vars(config)).put_on(base, config)
+        without_copies(model)
         model.peft_config["default"].base_model_name_or_path = self.base.source
         model.peft_config["default"].revision = self.base.commit
         for name, parameter in model.named_parameters():

@@ -15,6 +15,7 @@ needs_deepspeed = pytest.mark.skipif(
     find_spec("deepspeed") is None, reason="DeepSpeed is not installed: make deepspeed"
 )
 BASE = "./runs/micro/pretrain/latest/model"
+NEW_TOKENS = ("--set", "model.template=chatml")
 RUNS = ("--set", "stages.dpo.train.precompute_ref_log_probs=false")  # beside the policy
 
 
@@ -90,8 +91,13 @@ def test_other_stages_and_strategies_too(chain, copied, stage, strategy):
         ("dpo", FULL),
         ("dpo", RUNS),
         ("dpo", (*RUNS, *FULL)),
+        ("sft", NEW_TOKENS),
+        ("dpo", NEW_TOKENS),
     ],
-    ids=["full", "best", "bf16", "sgd", "checkpointing", "dpo full", "dpo beside", "dpo full beside"],
+    ids=[
+        *("full", "best", "bf16", "sgd", "checkpointing", "dpo full", "dpo beside", "dpo full beside"),
+        *("new tokens", "dpo new tokens"),
+    ],
 )
 def test_also(copied, tmp_path_factory, options, stage, strategy):
     parts, whole = copied("sft"), tmp_path_factory.mktemp("whole")

@@ -112,13 +112,14 @@ def _step(setting: Setting) -> Iterator[Phase]:
         words += one.size * answered * shape.vocabulary  # what squashes them keeps what it made
     if setting.loss == loss.CHUNKED:
         last += one.tokens * shape.width * one.size  # in another order
-    copied = _copied(setting)  # of the head, from its use on, with a gradient like that of a whole one
-    head = (shape.embeddings * tuned.size if everything else copied) if words else 0  # its gradient
-    last += copied if words else 0
-    # Of a matrix that is head and embeddings, the gradients of both uses and their sum stand together at the end.
-    twice = 2 * head if shape.tied and everything else copied
-    again = every if setting.checkpointing else 0
     by_piece = setting.loss in (loss.CHUNKED, loss.IN_PIECES)
+    # TRL's loss by pieces asks for the head's weights, and gets a copy with the new tokens in it; its gradient is whole, too.
+    copied = BYTES[setting.dtype] * shape.embeddings if tuned.tokens and setting.loss == loss.CHUNKED else 0
+    head = (shape.embeddings * tuned.size if everything else copied) if words else 0  # its gradient
+    last += copied
+    # Of a matrix that is head and embeddings, the gradients of both uses and their sum stand together at the end.
+    twice = 2 * head if shape.tied and everything else 0
+    again = every if setting.checkpointing else 0
     moments = [
         {"activations": kept + last, "logits": words, "gradients": beside(0, head if by_piece else 0)}
         | _gathered(setting, int(by_piece)),
@@ -141,11 +142,6 @@ def _step(setting: Setting) -> Iterator[Phase]:
     if held.sharded and outside:
         moments.append({"gradients": gradients + outside + REDUCED * shape.outside})
     yield largest("a training step", [standing | moment for moment in moments])
-
-
-def _copied(setting: Setting) -> int:
-    """Bytes of the embeddings (or the head) once more, with the tokens in it that are trained beside: PEFT makes it for each use."""
-    return BYTES[setting.dtype] * setting.shape.embeddings if setting.tuned.tokens else 0
 
 
 def _at_the_end(setting: Setting, gradients: int, outside: int) -> int:
@@ -178,7 +174,6 @@ def _evaluation(setting: Setting) -> Iterator[Phase]:
     words = 4 * shape.vocabulary * rows * length  # in fp32, with a copy and their log-softmax
     words = 0 if scores else int(words * (2.5 if setting.half else 3))
     whole = _gathered(setting, 2)
-    read += _copied(setting)
     yield Phase(EVALUATIONS[0], standing | {"activations": read + work, "logits": words} | whole)
     if setting.answers and not scores:
         yield _sampling(EVALUATIONS[1], setting, setting.batch_of_answers, setting.answers)
@@ -198,5 +193,5 @@ def _sampling(name: str, setting: Setting, rows: int, answer: int) -> Phase:
     )
     kept = activations.cache(shape, rows, setting.prompt + answer, setting.half)
     words = 3 * 4 * rows * shape.vocabulary
-    held = {"KV cache": kept, "activations": work + _copied(setting), "logits": words} | _gathered(setting, 2)
+    held = {"KV cache": kept, "activations": work, "logits": words} | _gathered(setting, 2)
     return Phase(name, _standing(setting) | held)
