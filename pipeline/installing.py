@@ -14,20 +14,21 @@ _HINT = re.compile(
     r"merge|export|publish|verify|init|doctor|recipes|recipe|data)\b)",
     re.MULTILINE,
 )
+_HUB_HINT = re.compile(r"`hf(?= (?:auth|download|upload)\b)")
 
 
-def command() -> str:
-    """What to type for this align: `align` where the shell finds it, else where it is, such as .venv/bin/align."""
-    beside, found = Path(sys.executable).parent / "align", shutil.which("align")
+def command(name: str = "align") -> str:
+    """What to type for this align, or a program beside it: `align` where the shell finds it, else such as .venv/bin/align."""
+    beside, found = Path(sys.executable).parent / name, shutil.which(name)
     if not beside.is_file() or (found and os.path.samefile(found, beside)):
-        return "align"
+        return name
     here = Path.cwd()
     return str(beside.relative_to(here) if beside.is_relative_to(here) else beside)
 
 
 def as_typed(text: str) -> str:
-    """A message in which each `align ...` is what can be typed here."""
-    return _HINT.sub(lambda found: found[1] + command(), text)
+    """A message in which each `align ...`, and each `hf ...` of the hub's own program, is what can be typed here."""
+    return _HUB_HINT.sub(lambda _: f"`{command('hf')}", _HINT.sub(lambda found: found[1] + command(), text))
 
 
 def in_clone() -> bool:

@@ -45,6 +45,8 @@ def clashes(config: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]
     """(a field, what is wrong) where values cannot go together, or leave nothing to train."""
     if values.get("optim_args"):
         yield from (("optim_args", what) for what in _wrong_arguments(values["optim"], values["optim_args"]))
+    if wants := _lacking(str(values.get("lr_scheduler_type")), values.get("lr_scheduler_kwargs") or {}):
+        yield "lr_scheduler_type", wants
     if isinstance(values.get("lr_scheduler_kwargs"), dict):
         written = _wrong_of_schedule(values["lr_scheduler_type"], values["lr_scheduler_kwargs"])
         yield from (("lr_scheduler_kwargs", what) for what in written)
@@ -79,6 +81,14 @@ def _wrong_arguments(optimizer: str, written: str) -> Iterator[str]:
         elif name not in readable and one not in readable:
             own = f"; set train.{_OWN_FIELDS[name]}" if name in _OWN_FIELDS else ""
             yield f"cannot take effect: {optimizer} reads {', '.join(readable) or 'none'}, and not {one}{own}"
+
+
+def _lacking(schedule: str, written: object) -> str | None:
+    """What a schedule cannot do without."""
+    least = ("min_lr", "min_lr_rate")
+    if isinstance(written, dict) and schedule.endswith("_with_min_lr") and not any(written.get(one) for one in least):
+        return f"{schedule} needs lr_scheduler_kwargs: {{min_lr: ...}}, or {{min_lr_rate: 0.1}} of the learning rate"
+    return None
 
 
 def _wrong_of_schedule(schedule: str, written: Mapping[str, Any]) -> Iterator[str]:

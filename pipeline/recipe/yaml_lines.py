@@ -10,6 +10,21 @@ KeyPath = tuple[str, ...]
 MOST = 100_000  # values that a document may stand for: aliases of aliases multiply, and every one is looked at
 
 
+# Signs of YAML's as a Chinese input method types them, which it takes for letters.
+_WIDE = {
+    "：": "a colon with a space behind it",
+    "，": "a comma",
+    "｛": "{",
+    "｝": "}",
+    "［": "[",
+    "］": "]",
+    "“": '"',
+    "”": '"',
+}
+_WIDE_SIGN = re.compile(f"[{''.join(_WIDE)}]")
+_QUOTED_OR_COMMENT = re.compile(r"""'[^']*'|"[^"]*"|(?:^|\s)#.*""")
+
+
 class _Loader(yaml.SafeLoader):
     """SafeLoader that reads 2e-4 as a number; YAML 1.1 wants 2.0e-4 and makes anything less text."""
 
@@ -81,6 +96,8 @@ def load(text: str, file: str) -> Source:
         reason = ", ".join(part for part in (error.context, error.problem) if part)
         if mark and _is_tab(text, mark):
             reason = "there is a tab; use spaces"
+        if mark and (found := _last_wide(text.splitlines()[: mark.line + 1])):
+            reason += f"; line {found[0]} has {_told(found[1])}"
         source.problems.append(((), f"not valid YAML: {reason}"))
     except _Multiplied as error:
         source.problems.append(((), str(error)))
@@ -158,6 +175,18 @@ def _is_tab(text: str, mark: yaml.Mark) -> bool:
     return before.endswith("\t") or "\t" in before[: len(before) - len(before.lstrip())]
 
 
+def _last_wide(lines: Sequence[str]) -> tuple[int, str] | None:
+    """(line, sign) of the last full-width sign that stands neither in quotes nor in a comment."""
+    for number in range(len(lines), 0, -1):
+        if found := _WIDE_SIGN.search(_QUOTED_OR_COMMENT.sub("", lines[number - 1])):
+            return number, found[0]
+    return None
+
+
+def _told(wide: str) -> str:
+    return f"a full-width {wide}, which YAML takes for a letter; write {_WIDE[wide]}"
+
+
 def _keys(
     node: yaml.Node, path: KeyPath, around: frozenset[int], problems: list[tuple[KeyPath, str]]
 ) -> Iterator[tuple[KeyPath, int]]:
@@ -180,6 +209,8 @@ def _keys(
                 yield from _keys(merged, path, around, [])
             continue
         yield (*path, name), line
+        if not key.style and (wide := _WIDE_SIGN.search(name)):  # it is in no quotes
+            problems.append(((*path, name), f"has {_told(wide[0])}"))
         if name in first:
             problems.append(((*path, name), f"duplicate key, already given in line {first[name]}"))
         first.setdefault(name, line)

@@ -72,6 +72,11 @@ def problems(tmp_path):
             "cosine takes num_cycles, and not power; it goes with polynomial",
         ),
         (
+            "sft",
+            "lr_scheduler_type: cosine_with_min_lr",
+            "cosine_with_min_lr needs lr_scheduler_kwargs: {min_lr: ...}, or {min_lr_rate: 0.1}",
+        ),
+        (
             "grpo",
             "num_generations: 3, per_device_train_batch_size: 4",
             "num_generations: must go into per_device_train_batch_size * gradient_accumulation_steps, 4 * 1, without a rest",

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pipeline.recipe import yaml_lines
 from recipes import with_sft, with_train
 
 
@@ -17,6 +18,28 @@ def test_a_key_given_twice_names_both_lines(problems):
 def test_broken_yaml_has_its_line(problems):
     (problem,) = problems("model: {id: m}\nstages: [\n")
     assert problem.startswith("my.yaml:3: not valid YAML: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("model：\n  id: m\nstages: {}\n", "line 1 has a full-width ：, which YAML takes for a letter; write a colon"),
+        (
+            "model: {id: m}\nstages: {sft: {}，dpo: {}}\n",
+            "line 2 has a full-width ，, which YAML takes for a letter; write a comma",
+        ),
+        ("model: ｛id: m｝\nstages: {}\n", "line 1 has a full-width ｛, which YAML takes for a letter; write {"),
+        ("model: {id: m, seed：1}\nstages: {}\n", "model.seed：1: has a full-width ：, which YAML takes for a letter"),
+    ],
+)
+def test_the_signs_of_a_chinese_keyboard_are_named(problems, text, told):
+    assert told in "\n".join(problems(text))
+
+
+def test_words_in_chinese_are_no_signs(problems):
+    quoted = 'model: {id: m}  # 说明：好\nname: "你好，世界：{}"\nstages: [\n'
+    assert "full-width" not in "\n".join(problems(quoted))
+    assert yaml_lines.load('"你好：": 1\nname: 你好，世界\n', "my.yaml").problems == []
 
 
 @pytest.mark.parametrize("text", ["stages:\n\tsft: {}\n", "stages: {}\nseed:\t1\n", "stages: {\n  \tsft: {}}}\n"])

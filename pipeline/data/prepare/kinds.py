@@ -64,7 +64,7 @@ def looks_like(rows: Probed, kind: str) -> str:
     """What bad rows of a kind rather are, and what to do with them; empty where that is not plain."""
     found = _likeliest(rows)
     if found in (None, "prompt") and (columns := guessed_columns(rows, kind)):
-        return f"Their fields are {_fields(rows)}: say which is which, data.columns: {as_columns(columns)}."
+        return f"Their fields are {_fields(rows)}: say which is which, data.columns: {as_columns(columns)}{_as_options(columns)}."
     if found not in (None, kind) and not (found == "prompt" and _has_all_fields(rows, kind)):
         return f"These look like {KINDS[found].WORDS}, for {listed(stages_of(found))}."
     if not found and _fields(rows) and not any(recognized(row.value, kind, source.columns) for row, source in rows):
@@ -176,6 +176,8 @@ def _has_all_fields(rows: Probed, kind: str) -> bool:
 def _header(rows: Probed) -> str:
     """What else it may be where the rows of a table have names that nobody knows."""
     is_table = any(container(row.file) in (".csv", ".tsv") for row, _ in rows)
+    if is_table and any("，" in name for name in _named(rows)):
+        return ' Their names stand between full-width commas (，): write "," between them, and between what is below.'
     return " If these are no names but a row, put a line with the names before it." if is_table else ""
 
 

@@ -52,6 +52,11 @@ def unmarked_utf_16(start: bytes) -> str | None:
     return "utf-16-be" if start[0] == start[2] == 0 and start[1] and start[3] else None
 
 
+def is_packed(start: bytes) -> bool:
+    """Whether a file is a zip archive, as workbooks (.xlsx) are, or a workbook of the older kind (.xls)."""
+    return start[:4] in (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+
+
 def _by_start(path: str, known: dict[str, re.Pattern]) -> str:
     with Path(path).open("rb") as file:
         start = file.read(16)

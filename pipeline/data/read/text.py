@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from pipeline.data.read.content import compressed, marked, unmarked_utf_16
+from pipeline.data.read.content import compressed, is_packed, marked, unmarked_utf_16
 from pipeline.data.read.files import compression
 from pipeline.data.read.likely import SAMPLE, likeliest
 from pipeline.errors import PipelineError
@@ -64,6 +64,11 @@ def opened(place: str, path: str, encoding: str) -> Iterator[TextIO]:
 def _begun(place: str, stream: io.BufferedReader, encoding: str) -> str:
     """The encoding, with the stream behind a byte-order mark that its decoder would keep."""
     start = stream.peek(4)[:4]
+    if is_packed(start):
+        raise PipelineError(
+            f"{place}: is a workbook (Excel) or another archive, and no text.",
+            "Save its sheet as CSV in UTF-8, or unpack it.",
+        )
     if encoding == "utf-8-sig":
         if found := unmarked_utf_16(start):
             raise PipelineError(

@@ -4,6 +4,7 @@ import json
 from typing import TYPE_CHECKING
 
 from transformers import TrainerCallback
+from transformers.trainer_utils import IntervalStrategy
 
 from pipeline.artifact.writing import write_atomically
 from pipeline.train.loop import dealing
@@ -29,6 +30,11 @@ class StageCallback(TrainerCallback):
         if warm_up >= state.max_steps != args.max_steps:  # where max_steps is written, the plan has said it
             text = f"train.warmup_steps: {warm_up}, and there are {state.max_steps} steps: learning_rate is not reached"
             self.context.report("note", text=text)
+        for kind, what in (("eval", "no figure is taken"), ("save", "no checkpoint is kept")):
+            every = getattr(args, f"{kind}_steps")
+            if getattr(args, f"{kind}_strategy") == IntervalStrategy.STEPS and every >= 1 and every > state.max_steps:
+                text = f"train.{kind}_steps: {every:g}, and there are {state.max_steps} steps: {what} in between"
+                self.context.report("note", text=text)
 
     def _forget_after(self, step: int) -> None:
         """A resumed run repeats the steps after its checkpoint, and ends anew: those lines are written again."""

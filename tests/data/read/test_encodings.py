@@ -94,3 +94,11 @@ def test_what_a_file_is_is_told_whatever_was_named(tmp_path, named):
     assert "data.encoding: gb18030" in told and "天空为什么是蓝色的" in told
     file.write_bytes(row.encode("utf-16"))
     assert "it begins with the mark of utf-16" in refusal(file, "latin-1")
+
+
+@pytest.mark.parametrize("start", [b"PK\x03\x04\x14\x00\x06\x00", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"])
+def test_a_workbook_is_called_one(tmp_path, start):
+    (tmp_path / "table.xlsx").write_bytes(start + bytes(range(256)))
+    with pytest.raises(PipelineError, match="is a workbook") as refused:
+        list(read(str(tmp_path / "table.xlsx")))
+    assert "as CSV in UTF-8" in refused.value.fix

@@ -19,6 +19,12 @@ from pipeline.recipe import yaml_lines
         ("query,response", "conversation", {"prompt": "query"}),
         ("System Prompt,q,a", "conversation", {"question": "q", "answer": "a", "system": "System Prompt"}),
         ("提示,首选,拒绝", "preference", {"prompt": "提示", "chosen": "首选", "rejected": "拒绝"}),
+        ("问题,chosen,rejected", "preference", {"question": "问题"}),
+        ("问题,好,坏", "preference", {"question": "问题", "chosen": "好", "rejected": "坏"}),
+        ("指令,回答,历史", "conversation", {"instruction": "指令", "output": "回答", "history": "历史"}),
+        ("問題,答案", "conversation", {"question": "問題", "answer": "答案"}),
+        ("问题,答案,评价", "labeled", {"question": "问题", "answer": "答案", "label": "评价"}),
+        ("prompt,completion,评价", "labeled", {"label": "评价"}),
         ("问题", "prompt", {"question": "问题"}),
         ("内容", "text", {"text": "内容"}),
         ("prompt,completion,系统", "conversation", {}),  # what is known already is not guessed at
@@ -30,7 +36,9 @@ from pipeline.recipe import yaml_lines
 def test_the_names_that_people_give_tell_which_is_which(fields, kind, columns):
     assert guessed(fields.split(","), kind) == columns
     if columns:
-        row = {name: name for name in fields.split(",")}
+        row = {
+            name: [["q", "a"]] if name == "历史" else "true" if name == "评价" else name for name in fields.split(",")
+        }
         example_of(row, kind, columns=columns)  # raises BadRow where it is none
         assert yaml_lines.load(f"columns: {as_columns(columns)}\n", "recipe").value == {"columns": columns}
 
@@ -41,6 +49,7 @@ def test_the_hint_is_what_goes_into_the_recipe(tmp_path):
     said = align("data", "check", "qa.jsonl", cwd=tmp_path, check=False)
     options = "--column question=问题 --column answer=答案"
     assert f"Say which is which: data.columns: {columns}" in said.stdout and options in said.stdout.replace("'", "")
-    assert columns in align("data", "check", "qa.jsonl", "--stage", "sft", cwd=tmp_path, check=False).stdout
+    for_stage = align("data", "check", "qa.jsonl", "--stage", "sft", cwd=tmp_path, check=False).stdout
+    assert columns in for_stage and options in for_stage.replace("'", "")
     done = align("data", "check", "qa.jsonl", *options.split(), "--stage", "sft", cwd=tmp_path)
     assert "40 rows" in done.stdout or "40 read" in done.stdout
