@@ -89,8 +89,8 @@ def test_a_stage_tells_them_on_screen_in_the_manifest_and_on_the_page(chain, tmp
     assert "Which label was said for which" in (tmp_path / "runs" / "micro" / "report.html").read_text()
 
 
-@pytest.mark.parametrize(("short", "code"), [("b", 0), ("zqqj", 1)])
-def test_an_answer_too_long_to_be_given_is_told_before_it_is_judged(chain, tmp_path, short, code):
+@pytest.mark.parametrize(("short", "every"), [("b", False), ("zqqj", True)])
+def test_an_answer_too_long_to_be_given_is_told_before_it_is_judged(chain, tmp_path, short, every):
     write_micro(tmp_path)
     both = [("film", short), ("book", "xqzjv")]
     write_rows(tmp_path / "chat.jsonl", [{"prompt": f"{a} {n}", "completion": c} for n in range(20) for a, c in both])
@@ -103,9 +103,7 @@ def test_an_answer_too_long_to_be_given_is_told_before_it_is_judged(chain, tmp_p
     told = re.search(
         r"evaluation.max_new_tokens: (\d+) of the (\d+) held-out rows have an answer that would be judged", said
     )
-    assert (
-        bool(done.returncode) is bool(code) and (told[1] == told[2]) is bool(code) and 0 < int(told[1]) <= int(told[2])
-    )
+    assert done.returncode == 0 and (told[1] == told[2]) is every and 0 < int(told[1]) <= int(told[2])
 
 
 @pytest.mark.parametrize(
