@@ -134,7 +134,9 @@ def fit(screen: Screen, fits: Sequence[Fit], card: Card, stages: int) -> None:
         screen.console.print(Text(as_yaml(changes)), soft_wrap=True)
     for one in fits:
         if one.fits:
-            screen.message(f"{one.stage} then needs {gib(one.need.bytes)}, {gib(card.bytes - one.need.bytes)} left")
+            left = card.bytes - one.need.bytes
+            tight = ": tight" if left < TIGHT * card.bytes else ""
+            screen.message(f"{one.stage} then needs {gib(one.need.bytes)}, {gib(left)} left{tight}")
         else:
             more = gib(one.need.bytes - card.bytes)
             screen.message(

@@ -28,14 +28,25 @@ def log_probabilities(
         labels, _ = padded_rows([rows[number][1] for number in batch], IGNORED)
         logits = model(input_ids=inputs.to(device), attention_mask=mask.to(device), use_cache=False).logits[:, :-1]
         targets = labels[:, 1:].to(device)
-        loss = torch.nn.functional.cross_entropy(
-            logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none"
-        ).view(targets.shape)
+        loss = _cross_entropy(logits, targets)
         for number, total, count in zip(
             batch, (-loss).sum(1).tolist(), (targets != IGNORED).sum(1).tolist(), strict=True
         ):
             sums[number], counts[number] = total, count
     return sums, counts
+
+
+def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """(rows, tokens) in nats, 0 where a target is IGNORED. A row alone may have more logits than are to be held in fp32: by pieces."""
+    at_once = max(LOGITS_BYTES // (4 * logits.shape[-1] * logits.shape[0]), 1)
+    pieces = zip(logits.split(at_once, dim=1), targets.split(at_once, dim=1), strict=True)
+    losses = [
+        torch.nn.functional.cross_entropy(
+            some.float().flatten(0, 1), ids.flatten(), ignore_index=IGNORED, reduction="none"
+        ).view(ids.shape)
+        for some, ids in pieces
+    ]
+    return torch.cat(losses, dim=1)
 
 
 def scores(model, rows: Sequence[list[int]], pad: int, at_most: int | None = None) -> list[float]:

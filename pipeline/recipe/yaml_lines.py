@@ -194,9 +194,15 @@ def _keys(
     if id(node) in around:
         raise yaml.MarkedYAMLError(problem="an anchor that contains itself", problem_mark=node.start_mark)
     around |= {id(node)}
+    if isinstance(node, yaml.ScalarNode) and not node.style and node.value[:1] in ("“", "”", "‘"):
+        problems.append(
+            (path, f'has full-width quotes, which YAML takes for letters; write "{node.value.strip("“”‘’")}"')
+        )
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             yield (*path, str(index)), item.start_mark.line + 1
+            if node.flow_style and isinstance(item, yaml.ScalarNode) and not item.style and "，" in item.value:
+                problems.append(((*path, str(index)), f"has {_told('，')}, or put the text in quotes"))
             yield from _keys(item, (*path, str(index)), around, problems)
     if not isinstance(node, yaml.MappingNode):
         return

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.plan.memory.card import GIB, Card
+from pipeline.plan.memory.card import GIB, TIGHT, Card
 from pipeline.plan.memory.fit import fitted
 from pipeline.plan.memory.reckoned import reckon
 from pipeline.plan.planner import Planner
@@ -20,5 +20,11 @@ def fit(draft: Draft, recipe: Recipe, card: Card) -> Sequence[str]:
         for path, value in one.changes.items():
             draft.put(path, value, f"to fit {card.name}")
         needed = f"{one.stage}: needs {one.need.bytes / GIB:.1f} GiB of {card.name}, by the plan"
-        said.append(needed if one.fits else f"{needed}: it does not fit; {'; '.join(one.otherwise)}")
+        if one.fits:
+            tight = (
+                ", tightly: the plan may be off by as much" if card.bytes - one.need.bytes < TIGHT * card.bytes else ""
+            )
+            said.append(needed + tight)
+        else:
+            said.append(f"{needed}: it does not fit; {'; '.join(one.otherwise)}")
     return said

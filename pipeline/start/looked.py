@@ -82,7 +82,7 @@ def _kind_of(data: Data, first: Sequence) -> tuple[str, dict[str, str]]:
             raise PipelineError(error.what, fix) from None
     else:
         # Questions whose answers have a name of their own would be taken for mere questions.
-        columns = kinds.guessed_columns(first, "conversation") if kind == "prompt" else {}
+        columns = kinds.guessed_columns(first) if kind == "prompt" else {}
     return (kinds.kind_of(data.model_copy(update={"columns": columns})), columns) if columns else (kind, {})
 
 

@@ -8,7 +8,18 @@ import torch
 from conftest import ALL, align, manifest, write_micro
 from stage_runs import adapter_of, trainer_of
 
+from pipeline.data.tokens.encoded import IGNORED
 from pipeline.errors import PipelineError
+from pipeline.evaluate import forward
+
+
+def test_a_row_whose_logits_are_many_is_judged_by_pieces_to_the_bit(stage_of, monkeypatch):
+    model = stage_of("sft").models.at_the_start().eval()
+    rows = [(list(range(3, 40)), [IGNORED] * 5 + list(range(8, 40))), (list(range(3, 12)), list(range(3, 12)))]
+    with torch.no_grad():
+        whole = forward.log_probabilities(model, rows, 3, 1)
+        monkeypatch.setattr(forward, "LOGITS_BYTES", 1000)
+        assert forward.log_probabilities(model, rows, 3, 1) == whole
 
 
 def test_metrics_state_their_n_and_the_manifest_says_what_ran(chain):

@@ -29,6 +29,11 @@ def test_broken_yaml_has_its_line(problems):
             "line 2 has a full-width ，, which YAML takes for a letter; write a comma",
         ),
         ("model: ｛id: m｝\nstages: {}\n", "line 1 has a full-width ｛, which YAML takes for a letter; write {"),
+        ("model: {id: “m”}\nstages: {}\n", 'model.id: has full-width quotes, which YAML takes for letters; write "m"'),
+        (
+            "model: {id: m}\nadapter: {target_modules: [q_proj，v_proj]}\n",
+            "has a full-width ，, which YAML takes for a letter",
+        ),
         ("model: {id: m, seed：1}\nstages: {}\n", "model.seed：1: has a full-width ：, which YAML takes for a letter"),
     ],
 )

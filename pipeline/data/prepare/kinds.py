@@ -40,7 +40,7 @@ def kind_of(data: Data) -> str:
         f"{paths}: its first {len(rows)} rows have no shape that is known; their fields are {_fields(rows) or 'none'}."
     )
     if columns := guessed_columns(rows):
-        raise PipelineError(said, f"Say which is which: data.columns: {as_columns(columns)}{_as_options(columns)}.")
+        raise PipelineError(said, f"Say which is which: data.columns: {as_columns(columns)}{as_options(columns)}.")
     raise PipelineError(
         said,
         "Name the stage with --stage to see why, or say in data.columns (--column) which is which, as in "
@@ -55,7 +55,8 @@ def guessed_columns(rows: Probed, kind: str | None = None) -> dict[str, str]:
     return next((found for name in kinds if (found := guessed(fields, name))), {})
 
 
-def _as_options(columns: Mapping[str, str]) -> str:
+def as_options(columns: Mapping[str, str]) -> str:
+    """The same as options of `align data check`, in brackets."""
     options = (f"--column {shlex.quote(f'{ours}={theirs}')}" for ours, theirs in columns.items())
     return f" ({' '.join(options)})"
 
@@ -64,7 +65,7 @@ def looks_like(rows: Probed, kind: str) -> str:
     """What bad rows of a kind rather are, and what to do with them; empty where that is not plain."""
     found = _likeliest(rows)
     if found in (None, "prompt") and (columns := guessed_columns(rows, kind)):
-        return f"Their fields are {_fields(rows)}: say which is which, data.columns: {as_columns(columns)}{_as_options(columns)}."
+        return f"Their fields are {_fields(rows)}: say which is which, data.columns: {as_columns(columns)}{as_options(columns)}."
     if found not in (None, kind) and not (found == "prompt" and _has_all_fields(rows, kind)):
         return f"These look like {KINDS[found].WORDS}, for {listed(stages_of(found))}."
     if not found and _fields(rows) and not any(recognized(row.value, kind, source.columns) for row, source in rows):
@@ -107,8 +108,13 @@ def unused(rows: Probed, kind: str) -> list[str]:
         if used is not None:
             used = {*used, *source.columns.values()}
             there = ((field, value) for field, value in row.value.items() if field not in used)
-            found |= {field: None for field, value in there if isinstance(value, str) and " " in value.strip()}
+            found |= {field: None for field, value in there if isinstance(value, str) and _has_words(value.strip())}
     return list(found)
+
+
+def _has_words(text: str) -> bool:
+    """Several, that is; Chinese has no spaces between them."""
+    return " " in text or (len(text) >= 8 and not text.isascii())
 
 
 def unused_said(fields: Sequence[str]) -> str:

@@ -4,9 +4,10 @@ import json
 import re
 from collections.abc import Sequence
 
-from pipeline.data.prepare.kinds import Probed, label_fields_of
+from pipeline.data.prepare.kinds import Probed, as_options, guessed_columns, label_fields_of
 from pipeline.data.shapes.examples import FIELDS
 from pipeline.data.shapes.fields import renamed
+from pipeline.data.shapes.guessed import as_columns
 from pipeline.data.shapes.kinds import KINDS
 from pipeline.data.shapes.labels import is_wanted, taken_for_classes
 from pipeline.data.shapes.turns import REASONING
@@ -21,6 +22,8 @@ _REASONING = re.compile(rf'"(?:{_NAMES})": "[^"]|"type": "(?:{_NAMES})"|<think>'
 def remarks(rows: Probed, kind: str, tokenizer: object = None) -> list[str]:
     """Fields that may be labels and were not taken for that; what the chat template does to reasoning."""
     found = _classes(rows) if kind == "conversation" else []
+    if kind == "prompt" and (columns := guessed_columns(rows)):
+        found.append(f"with answers under other names: data.columns: {as_columns(columns)}{as_options(columns)}")
     if tokenizer and KINDS[kind].ASKS and any(_REASONING.search(json.dumps(row.value, default=str)) for row, _ in rows):
         found += in_use.with_reasoning(Template(tokenizer))
     return found

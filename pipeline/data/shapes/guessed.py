@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 
 from pipeline.data.shapes.kinds import KINDS
-from pipeline.data.shapes.labels import may_be_label
 from pipeline.data.shapes.shape import SHAPES, Shape
 
 # By the name that a shape has, others for the same, in their barest form. Those that mean two things are left out.
@@ -11,19 +10,18 @@ _OTHERS = {
     "prompt": "query input source 提示 提示词 提示詞 输入 輸入",
     "completion": "output answer reply target 输出 輸出 回答 答案 回复 回覆",
     "question": "q query user human problem 问 问题 提问 题目 用户 問 問題 提問 題目",
-    "answer": "a reply response output assistant bot solution target 答 答案 回答 回复 回覆 助手",
+    "answer": "a reply response output assistant bot solution target 解答 答 答案 回答 回复 回覆 助手",
     "instruction": "task 指令 说明 任务 說明 任務",
     "input": "context 上下文 输入 輸入 背景",
     "output": "response answer completion reply target 输出 輸出 回答 答案 回复 回覆 结果",
-    "chosen": "preferred accepted winner chosenresponse responsechosen 选中 首选 首選 优选 更好 好",
-    "rejected": "reject dispreferred loser rejectedresponse responserejected 拒绝 拒絕 被拒 次选 次選 更差 坏 差",
+    "chosen": "better good preferred accepted winner chosenresponse responsechosen 选中 首选 首選 优选 更好 好",
+    "rejected": "worse bad reject dispreferred loser rejectedresponse responserejected 拒绝 拒絕 被拒 次选 次選 更差 坏 差",
     "messages": "dialogue dialog chat turns 对话 對話 消息",
     "system": "systemprompt systemmessage 系统 系统提示 系统提示词 系統 系統提示",
     "review": "comment 评论 评价 評論 評價",
     "sentiment": "情感 情绪 情緒",
     "text": "body article passage 文本 内容 內容 正文 文章",
     "history": "chathistory 历史 历史对话 歷史 歷史對話",
-    "label": "评价 評價 标签 標籤 好坏 反馈",
 }
 
 
@@ -39,7 +37,7 @@ def guessed(fields: Iterable[str], kind: str) -> dict[str, str]:
     if not found:
         return {}
     needed, best = min(found, key=lambda mapped: (-len(mapped[0]), _guesses(mapped[0]), -len(mapped[1])))
-    if not _guesses(needed) and not KINDS[kind].WANTED:
+    if not _guesses(needed):
         return {}
     return {ours: theirs for ours, theirs in best.items() if ours != theirs}
 
@@ -68,8 +66,7 @@ def _mapped(fields: list[str], kind: str, shape: Shape) -> Iterator[tuple[dict[s
             taken |= dict([one])
         else:
             needed = dict(taken)
-            label = ["label"] if KINDS[kind].WANTED and not any(map(may_be_label, fields)) else []
-            for beside in (*shape.beside, "system", *label):
+            for beside in (*shape.beside, "system"):
                 taken |= dict(filter(None, [_called((beside,), fields, taken)]))
             yield needed, taken
 

@@ -12,7 +12,7 @@ from pipeline.data.shapes.fields import BadRow
 NAMES = {"kto_tag", "kto_label", "desirable", "is_desirable", "is_good", "is_chosen", "is_preferred", "is_wanted"}
 NAMES |= {"thumbs_up", "liked", "is_correct", "is_accepted"}
 POSSIBLE_NAMES = {"label", "tag", "feedback", "rating", "verdict", "thumbs", "good", "wanted", "preferred", "accepted"}
-POSSIBLE_NAMES |= {"chosen", "correct"}
+POSSIBLE_NAMES |= {"chosen", "correct", "评价", "評價", "标签", "標籤", "好坏", "反馈"}
 # Of these true says that the answer is not wanted.
 OPPOSITE = {
     "is_bad",

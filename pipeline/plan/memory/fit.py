@@ -53,8 +53,9 @@ def fitted(found: Sequence[Reckoned], card: Card, margin: float | None) -> list[
         return fits
     parts = replace(now, strategy=SHARDING[0])
     for held in (parts, replace(parts, offloaded=True)):
-        said = {IN_PARTS: held.strategy} if held.strategy != now.strategy else {}
-        said |= {WAITING: "cpu"} if held.offloaded and not now.offloaded else {}
+        said: dict[tuple[str, ...], object] = {WAITING: "cpu"} if held.offloaded and not now.offloaded else {}
+        if said or held.strategy != now.strategy:
+            said[IN_PARTS] = held.strategy  # which may stand on the command line alone
         cut = _fitted([replace(one, setting=_in_parts(setting, held)) for one, setting in able], card, margin)
         if said and all(one.fits for one in cut):
             return [replace(one, changes=said | dict(one.changes)) for one in cut]
@@ -93,10 +94,13 @@ def _fit(
     *,
     known: bool,
 ) -> Fit:
+    every = tuple(levers)
     for lever in (_in_16_bits, _in_4_bits):
         if (made := lever(start, stage)) and shared.keys() & made[1].keys():
             start = made[0]
-    changes, setting, levers = dict(shared), start, list(levers)
+    changes, setting, levers, begun = dict(shared), start, list(levers), start
+    if card.half == "float16" and start.dtype == "bfloat16" and not start.tuned.whole:  # what the card has
+        changes[(ALL_STAGES, "dtype")] = card.half
     while True:
         shrunk, sizes, need = _shrunk(setting, stage, card, margin, known)
         if need.bytes <= card.bytes or not levers:
@@ -109,6 +113,13 @@ def _fit(
         changes[of_all] = card.half or "bfloat16"
     fits = need.bytes <= card.bytes
     otherwise = () if fits else tuple(_otherwise(stage, shrunk, need, card, margin, known))
+    if not fits and begun.evaluated:
+        unmeasured = replace(begun, evaluated=0)
+        if _fit(stage, unmeasured, card, margin, shared, every, known=known).fits:
+            otherwise = (
+                "no held-out figures (evaluation: {max_rows: 0}), for which --fit then has other lines",
+                *otherwise,
+            )
     return Fit(stage, changes | sizes, need, fits, otherwise)
 
 
@@ -119,13 +130,17 @@ def _shrunk(setting: Setting, stage: str, card: Card, margin: float | None, know
         lever = {**dict.fromkeys(EVALUATIONS, _fewer_answers), ROLLOUT: _smaller_rollout}.get(
             need.peak.name, _smaller_batch
         )
-        if (made := lever(setting, stage)) is None:
-            break
-        less = needed(made[0], margin, known=known)
-        if less.bytes >= need.bytes and less.peak.name == need.peak.name:
+        made = lever(setting, stage)
+        while made and _is_no_less(needed(made[0], margin, known=known), need):
+            made = lever(made[0], stage)
+        if made is None:
             break
         setting, sizes = made[0], sizes | dict(made[1])
     return setting, sizes, need
+
+
+def _is_no_less(after: Need, before: Need) -> bool:
+    return after.bytes >= before.bytes and after.peak.name == before.peak.name
 
 
 def _fewer_answers(setting: Setting, stage: str) -> tuple[Setting, Changes] | None:
@@ -137,22 +152,39 @@ def _fewer_answers(setting: Setting, stage: str) -> tuple[Setting, Changes] | No
 
 def _smaller_rollout(setting: Setting, stage: str) -> tuple[Setting, Changes] | None:
     key = "local_rollout_forward_batch_size"
+    if "num_generations" in setting.train:
+        return _smaller_generation(setting, stage)
     if key not in setting.train or setting.rollout <= 1:
         return None
     fewer = setting.rollout // 2
     return smaller(setting, **{key: fewer}), {("stages", stage, "train", key): fewer}
 
 
+def _smaller_generation(setting: Setting, stage: str) -> tuple[Setting, Changes] | None:
+    """Whole groups of answers, fewer at a time: of the same policy, as they are all for one update."""
+    key, train = "steps_per_generation", setting.train
+    if train.get("generation_batch_size"):
+        return None
+    each, passes = int(train["per_device_train_batch_size"]), int(train["gradient_accumulation_steps"])
+    for fewer in range(min(int(train.get(key) or passes), passes + 1) - 1, 0, -1):
+        if passes % fewer == 0 and each * fewer % int(train["num_generations"]) == 0:
+            return smaller(setting, **{key: fewer}), {("stages", stage, "train", key): fewer}
+    return None
+
+
 def _smaller_batch(setting: Setting, stage: str) -> tuple[Setting, Changes] | None:
     """The next smaller micro-batch, with as many rows an update as before."""
     each, steps = "per_device_train_batch_size", "gradient_accumulation_steps"
-    if setting.spec.cut_counts(setting.train) or setting.train.get("steps_per_generation"):
+    slices, sliced = "steps_per_generation", int(setting.train.get("steps_per_generation") or 0)
+    if setting.spec.cut_counts(setting.train):
         return None
     now, least = int(setting.train[each]), setting.spec.least.get(each, 1)
     whole = now * int(setting.train[steps])
     together = int(setting.train.get("generation_batch_size") or 0)
     for size in range(now - 1, least - 1, -1):
-        values = {each: size, steps: whole // size}
+        values = {each: size, steps: whole // size} | ({slices: sliced * now // size} if sliced else {})
+        if sliced * now % size:
+            continue
         if whole % size == 0 and together % size == 0 and _takes_less(made := smaller(setting, **values), setting):
             return made, {("stages", stage, "train", key): value for key, value in values.items()}
     return None
@@ -236,9 +268,6 @@ def _otherwise(
     short = replace(setting, length=max(setting.length // 4, 1), prompt=max(setting.prompt // 4, 1))
     if not known and needed(short, margin, known=known).bytes <= card.bytes:
         yield "rows that are shorter than they may be: what they are is known once a run has prepared them"
-    *_, unmeasured = _shrunk(replace(setting, evaluated=0), stage, card, margin, known)
-    if setting.evaluated and unmeasured.bytes <= card.bytes:
-        yield "no held-out figures (evaluation: {max_rows: 0})"
     if size := next((size for size in SIZES if named(size).bytes >= need.bytes), None):
         yield f"a card of {size} GB"
     shape = setting.shape

@@ -171,8 +171,9 @@ def _evaluation(setting: Setting) -> Iterator[Phase]:
     at_most = READ_FOR_EACH_WRITTEN * setting.batch_of_answers
     rows = min(max(at_a_time // length, 1), setting.evaluated, at_most)
     read = activations.forward_of_layer(shape, setting.tuned, Pass(rows, length, setting.half, setting.attention))
-    words = 4 * shape.vocabulary * rows * length  # in fp32, with a copy and their log-softmax
-    words = 0 if scores else int(words * (2.5 if setting.half else 3))
+    # As they come, and of a piece of them a copy in fp32 and its log-softmax.
+    piece = min(max(EVALUATION_LOGITS // (4 * shape.vocabulary), rows), rows * length)
+    words = 0 if scores else shape.vocabulary * (BYTES[setting.dtype] * rows * length + 8 * piece)
     whole = _gathered(setting, 2)
     yield Phase(EVALUATIONS[0], standing | {"activations": read + work, "logits": words} | whole)
     if setting.answers and not scores:

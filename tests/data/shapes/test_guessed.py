@@ -23,8 +23,9 @@ from pipeline.recipe import yaml_lines
         ("问题,好,坏", "preference", {"question": "问题", "chosen": "好", "rejected": "坏"}),
         ("指令,回答,历史", "conversation", {"instruction": "指令", "output": "回答", "history": "历史"}),
         ("問題,答案", "conversation", {"question": "問題", "answer": "答案"}),
-        ("问题,答案,评价", "labeled", {"question": "问题", "answer": "答案", "label": "评价"}),
-        ("prompt,completion,评价", "labeled", {"label": "评价"}),
+        ("问题,答案,评价", "labeled", {"question": "问题", "answer": "答案"}),  # whose label is known
+        ("prompt,good,bad", "preference", {"chosen": "good", "rejected": "bad"}),
+        ("prompt,chosen,worse", "preference", {"rejected": "worse"}),
         ("问题", "prompt", {"question": "问题"}),
         ("内容", "text", {"text": "内容"}),
         ("prompt,completion,系统", "conversation", {}),  # what is known already is not guessed at
